@@ -1,0 +1,80 @@
+"""The note that travels with a frame: which landed batches of which day it was read from.
+
+Belongs here: the plan itself and how a frame carries it. Not here: reading or writing anything.
+The note is kept in the Arrow schema's metadata, so it survives Mage's own storage between blocks as well as
+the in-memory chain, and the exporter can move the ledger exactly as far as the loader has read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Literal
+
+from mage_project.transforms.errors import PlanError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Mode = Literal["incremental", "rebuild"]
+
+_KEY = b"read_plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPlan:
+    """What one frame holds: rows of `day` in batches after < batch <= upto, by topic partition.
+
+    `version` and `after` are the table's ledger as the loader saw it; a rebuild reads from the first batch on
+    and keeps `after` only as what the ledger said.
+    """
+
+    topic: str
+    table: str
+    day: date
+    mode: Mode
+    version: int
+    after: dict[int, int]
+    upto: dict[int, int]
+    rows_read: int
+
+    @property
+    def is_rebuild(self) -> bool:
+        """Whether the day is written whole."""
+        return self.mode == "rebuild"
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything for the ledger to move over."""
+        return self.is_rebuild or any(batch > self.after.get(part, 0) for part, batch in self.upto.items())
+
+
+def attach_plan(table: pa.Table, plan: ReadPlan) -> pa.Table:
+    """The same rows, carrying `plan`."""
+    note = json.dumps({**asdict(plan), "day": plan.day.isoformat()}, sort_keys=True).encode()
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: note})
+
+
+def plan_of(table: pa.Table) -> ReadPlan:
+    """The plan that `table` carries.
+
+    Raises:
+        PlanError: the frame carries none: a block before this one built a new frame and did not hand it on.
+    """
+    note = (table.schema.metadata or {}).get(_KEY)
+    if note is None:
+        raise PlanError(
+            "reading the plan of a frame: its schema carries no 'read_plan'. Nothing was written. "
+            "A block that builds a new frame must return carry_plan(source, frame)."
+        )
+    fields = json.loads(note)
+    fields["day"] = date.fromisoformat(fields["day"])
+    for name in ("after", "upto"):
+        fields[name] = {int(part): int(batch) for part, batch in fields[name].items()}
+    return ReadPlan(**fields)
+
+
+def carry_plan(source: pa.Table, table: pa.Table) -> pa.Table:
+    """`table`, carrying the plan of the frame it was made from."""
+    return attach_plan(table, plan_of(source))
