@@ -1,0 +1,239 @@
+"""The tables' promises: every folder models/<layer>/<table>/ as one `Table`. This is a door of the room.
+
+Belongs here: what a table is, who owns it, what it depends on. Does not: BigQuery, running anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dbt_like_sql.checks import Check, contract_checks, read_checks
+from dbt_like_sql.contract import Column, Contract, read_contract
+from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import order, references, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Materialization = Literal["table", "view", "loaded", "once"]
+MODELS_DIR = Path(__file__).parent / "models"
+LAYERS = ("control", "core", "mart")
+_PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity"}
+_FILES = {"contract.yaml", "query.sql", "checks.sql"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the warehouse and its promise.
+
+    Attributes:
+        name: layer and table, `mart.products`.
+        materialization: `table` (published from its query), `view`, `loaded` (written by `load`, or a ledger),
+            `once` (created with the rows of its query, then a ledger).
+        partition_column: DATE column that partitions it by day, if any.
+        clustering: columns by which rows lie together.
+        identity: columns that name one event; loaded tables keep one row for each.
+        columns: in order.
+        grain: what one row is.
+        depends_on: tables its query reads.
+        checks: from checks.sql and from the contract.
+    """
+
+    name: str
+    materialization: Materialization
+    columns: tuple[Column, ...]
+    grain: str
+    owner: str
+    purpose: str
+    known_limits: str
+    version: str
+    contract_path: Path
+    partition_column: str | None = None
+    clustering: tuple[str, ...] = ()
+    identity: tuple[str, ...] = ()
+    requires_partition_filter: bool = False
+    depends_on: tuple[str, ...] = ()
+    query_path: Path | None = None
+    checks: tuple[Check, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def layer(self) -> str:
+        """First part of the name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def query(self) -> str | None:
+        """Its SELECT, as it stands in query.sql."""
+        return self.query_path.read_text(encoding="utf-8") if self.query_path else None
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of its columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def description(self) -> str:
+        """What readers see in BigQuery: purpose, grain, limits, owner."""
+        return f"{self.purpose} Grain: {self.grain} Known limits: {self.known_limits} Owner: {self.owner}."
+
+    def column(self, name: str) -> Column:
+        """One column by name.
+
+        Raises:
+            KeyError: the table has no such column.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        message = f"{self.name} has no column {name}"
+        raise KeyError(message)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All tables, in an order in which each stands behind those it reads."""
+
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Table:
+        """A table by its name, with a helpful error."""
+        try:
+            return self.tables[name]
+        except KeyError:
+            known = ", ".join(self.tables)
+            raise KeyError(f"no table {name!r} in the catalog; there are: {known}") from None
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self.tables.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tables
+
+    def layer(self, layer: str) -> list[Table]:
+        """Tables of one layer, in order."""
+        return [table for table in self if table.layer == layer]
+
+    def upstream(self, name: str) -> list[str]:
+        """Every table that this one reads, directly or through others, in order."""
+        found: set[str] = set()
+        todo = [name]
+        while todo:
+            for parent in self[todo.pop()].depends_on:
+                if parent not in found:
+                    found.add(parent)
+                    todo.append(parent)
+        return [table for table in self.tables if table in found]
+
+    def downstream(self, name: str) -> list[str]:
+        """Every table that reads this one, directly or through others, in order."""
+        return [table for table in self.tables if name in self.upstream(table)]
+
+
+def load_catalog(models_dir: Path | None = None) -> Catalog:
+    """Read every folder under models/; read once a process and folder.
+
+    Raises:
+        ContractError: a file is wrong, a reference names no table, tables read each other in a circle.
+    """
+    return _load(models_dir or MODELS_DIR)
+
+
+@cache
+def _load(models_dir: Path) -> Catalog:
+    tables = {table.name: table for table in _tables(models_dir)}
+    for table in tables.values():
+        for parent in table.depends_on:
+            if parent not in tables:
+                raise ContractError(table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}")
+    try:
+        names = order({name: table.depends_on for name, table in tables.items()})
+    except ValueError as error:
+        raise ContractError(models_dir, None, str(error)) from error
+    return Catalog({name: tables[name] for name in names})
+
+
+def _tables(models_dir: Path) -> Iterable[Table]:
+    for layer in LAYERS:
+        for folder in sorted(path for path in (models_dir / layer).glob("*") if path.is_dir()):
+            if not folder.name.startswith(("_", ".")):
+                yield read_table(folder, f"{layer}.{folder.name}")
+
+
+def read_table(folder: Path, name: str) -> Table:
+    """Read one table's folder.
+
+    Raises:
+        ContractError: see `load_catalog`.
+    """
+    path = folder / "contract.yaml"
+    if not path.exists():
+        raise ContractError(path, None, f"{name} has no contract.yaml")
+    stray = sorted(item.name for item in folder.iterdir() if item.name not in _FILES and not item.name.startswith("."))
+    if stray:
+        raise ContractError(folder, None, f"unexpected {', '.join(stray)}; a table has {', '.join(sorted(_FILES))}")
+    contract = read_contract(path)
+    _check_properties(contract, name)
+    query_path = folder / "query.sql"
+    found = query_path if query_path.exists() else None
+    partition = next((column.name for column in contract.columns if column.is_partition), None)
+    checks_path = folder / "checks.sql"
+    own = read_checks(checks_path) if checks_path.exists() else ()
+    return Table(
+        name=name,
+        materialization=_materialization(contract, has_query=found is not None),
+        columns=contract.columns,
+        grain=contract.grain,
+        owner=contract.owner,
+        purpose=contract.purpose,
+        known_limits=contract.known_limits,
+        version=contract.version,
+        contract_path=path,
+        partition_column=partition,
+        clustering=_named_columns(contract, "clustering"),
+        identity=_named_columns(contract, "identity"),
+        requires_partition_filter=bool(contract.properties.get("requirePartitionFilter", False)),
+        depends_on=references(tree(found.read_text(encoding="utf-8"), found)) if found else (),
+        query_path=found,
+        checks=contract_checks(name, contract.columns, partition) + own,
+        tags=contract.tags,
+    )
+
+
+def _check_properties(contract: Contract, name: str) -> None:
+    if contract.name != name:
+        raise ContractError(contract.path, None, f"id is {contract.name!r}; the folder says {name!r}")
+    unknown = sorted(set(contract.properties) - _PROPERTIES)
+    if unknown:
+        known = ", ".join(sorted(_PROPERTIES))
+        raise ContractError(contract.path, None, f"unknown table property {unknown[0]!r}; known: {known}")
+    partitions = [column for column in contract.columns if column.is_partition]
+    if len(partitions) > 1 or any(column.type != "DATE" for column in partitions):
+        raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")
+
+
+def _materialization(contract: Contract, *, has_query: bool) -> Materialization:
+    value = contract.properties.get("materialization")
+    match value, has_query:
+        case ("table", True):
+            return "table"
+        case ("view", True):
+            return "view"
+        case ("once", True):
+            return "once"
+        case ("loaded", False):
+            return "loaded"
+    problem = f"materialization is {value!r} and query.sql is {'there' if has_query else 'missing'}"
+    raise ContractError(contract.path, None, f"{problem}; expected table, view or once with a query, loaded without")
+
+
+def _named_columns(contract: Contract, key: str) -> tuple[str, ...]:
+    names = tuple(contract.properties.get(key) or ())
+    known = {column.name for column in contract.columns}
+    for name in names:
+        if name not in known:
+            raise ContractError(contract.path, None, f"{key} names {name!r}, which is not a column")
+    return names

@@ -1,0 +1,200 @@
+"""Read one contract.yaml: Open Data Contract Standard 3.1, unknown keys refused with file and line.
+
+Belongs here: YAML to a checked `Contract`. Does not: what a layer means, SQL, BigQuery.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dbt_like_sql.errors import ContractError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+API_VERSION = "v3.1.0"
+LOGICAL_TYPES = {
+    "STRING": "string", "INT64": "integer", "NUMERIC": "number", "BOOL": "boolean",
+    "DATE": "date", "TIMESTAMP": "timestamp", "ARRAY": "array",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column and its promise. `type` is GoogleSQL's name, e.g. NUMERIC or ARRAY<STRUCT<a INT64>>."""
+
+    name: str
+    type: str
+    description: str
+    is_required: bool = False
+    is_key: bool = False
+    is_partition: bool = False
+    allowed: tuple[str, ...] = ()
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What contract.yaml says, checked."""
+
+    path: Path
+    name: str
+    version: str
+    owner: str
+    purpose: str
+    known_limits: str
+    grain: str
+    columns: tuple[Column, ...]
+    properties: dict[str, Any]
+    tags: tuple[str, ...]
+
+
+def read_contract(path: Path) -> Contract:
+    """Read a contract.
+
+    Raises:
+        ContractError: not YAML, not ODCS 3.1, an unknown key, a missing promise; names file and line.
+    """
+    from open_data_contract_standard.model import OpenDataContractStandard  # noqa: PLC0415
+
+    node = _compose(path)
+    _refuse_unknown(path, node, OpenDataContractStandard)
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        contract = OpenDataContractStandard(**raw)
+    except ValueError as error:
+        raise ContractError(path, None, f"not a valid data contract: {error}") from error
+    return _checked(path, node, contract)
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ContractError(path, line, f"not YAML: {error.problem}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ContractError(path, 1, "expected a mapping with apiVersion, kind, id, schema")
+    return node
+
+
+def _refuse_unknown(path: Path, node: yaml.Node, model: type[Any]) -> None:
+    """Walk the YAML beside the standard's classes; the library itself only refuses unknown keys at the top."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_unknown(path, item, model)
+        return
+    if not isinstance(node, yaml.MappingNode):
+        return
+    known = _fields(model)
+    seen: set[str] = set()
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value not in known:
+            near = ", ".join(sorted(known))
+            raise ContractError(path, line, f"unknown key {key.value!r} in {model.__name__}; known here: {near}")
+        if key.value in seen:
+            raise ContractError(path, line, f"key {key.value!r} stands twice")
+        seen.add(key.value)
+        nested = known[key.value]
+        if nested is not None:
+            _refuse_unknown(path, value, nested)
+
+
+@cache
+def _fields(model: type[Any]) -> dict[str, type[Any] | None]:
+    return {field.alias or name: _nested(field.annotation) for name, field in model.model_fields.items()}
+
+
+def _nested(annotation: Any) -> type[Any] | None:
+    """The standard's class inside an annotation such as `list[SchemaProperty] | None`."""
+    import pydantic  # noqa: PLC0415
+
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, pydantic.BaseModel) else None
+    return next((found for arg in typing.get_args(annotation) if (found := _nested(arg)) is not None), None)
+
+
+def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
+    def need(condition: object, problem: str, *at: str | int) -> None:
+        if not condition:
+            raise ContractError(path, _line(node, at), problem)
+
+    need(contract.apiVersion == API_VERSION, f"apiVersion is {contract.apiVersion!r}; expected {API_VERSION}", "apiVersion")
+    need(contract.kind == "DataContract", f"kind is {contract.kind!r}; expected DataContract", "kind")
+    need(contract.id and contract.version, "id and version are needed")
+    need(contract.description and contract.description.purpose, "description.purpose is needed", "description")
+    need(contract.description.limitations, "description.limitations (the known limits) is needed", "description")
+    need(contract.schema_ and len(contract.schema_) == 1, "schema must hold exactly one table", "schema")
+    team = contract.team
+    owner = getattr(team, "name", None)
+    need(owner, "team.name (the owner) is needed", "team")
+    table = contract.schema_[0]
+    need(table.dataGranularityDescription, "dataGranularityDescription (the grain) is needed", "schema", 0)
+    need(table.properties, "the table has no columns", "schema", 0)
+    columns = tuple(_column(path, node, at, found) for at, found in enumerate(table.properties))
+    names = [column.name.lower() for column in columns]
+    for at, name in enumerate(names):
+        need(names.index(name) == at, f"column {name} stands twice (case does not count)", "schema", 0, "properties", at)
+    return Contract(
+        path=path,
+        name=contract.id,
+        version=contract.version,
+        owner=owner,
+        purpose=_text(contract.description.purpose),
+        known_limits=_text(contract.description.limitations),
+        grain=_text(table.dataGranularityDescription),
+        columns=columns,
+        properties={found.property: found.value for found in table.customProperties or []},
+        tags=tuple(contract.tags or ()),
+    )
+
+
+def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
+    def need(condition: object, problem: str) -> None:
+        if not condition:
+            raise ContractError(path, _line(node, ("schema", 0, "properties", at)), problem)
+
+    need(found.name, f"column {at + 1} has no name")
+    need(found.physicalType, f"column {found.name} has no physicalType (GoogleSQL's name of its type)")
+    need(found.description, f"column {found.name} has no description")
+    base = found.physicalType.split("<")[0].split("(")[0]
+    need(base in LOGICAL_TYPES, f"column {found.name}: physicalType {found.physicalType} is not one of {', '.join(LOGICAL_TYPES)}")
+    expected = LOGICAL_TYPES[base]
+    need(found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}")
+    custom = {item.property: item.value for item in found.customProperties or []}
+    return Column(
+        name=found.name,
+        type=found.physicalType,
+        description=_text(found.description),
+        is_required=bool(found.required),
+        is_key=bool(found.primaryKey),
+        is_partition=bool(found.partitioned),
+        allowed=tuple(str(item.value) for item in found.enum or ()),
+        unit=custom.get("unit"),
+    )
+
+
+def _text(value: str) -> str:
+    return " ".join(value.split())
+
+
+def _line(node: yaml.Node, at: tuple[str | int, ...]) -> int:
+    """Line of a place in the file, or of the nearest place above it that exists."""
+    line = node.start_mark.line + 1
+    for step in at:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next((value for key, value in node.value if key.value == step), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = node.value[step]
+        if found is None:
+            break
+        node, line = found, found.start_mark.line + 1
+    return line

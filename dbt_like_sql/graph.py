@@ -1,0 +1,79 @@
+"""What a query reads, found on its syntax tree, and the order in which tables can be built.
+
+Belongs here: pure questions about SQL text. Does not: files, BigQuery, rewriting (render.py).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, TokenError
+
+from dbt_like_sql.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DIALECT = "bigquery"
+
+
+def tree(sql: str, path: object = "<query>") -> exp.Expression:
+    """Syntax tree of exactly one SELECT. Trees are shared: copy before changing.
+
+    Raises:
+        ContractError: not GoogleSQL, not one statement, or not a SELECT.
+    """
+    try:
+        return _parse(sql)
+    except (ParseError, TokenError) as error:
+        line = error.errors[0].get("line") if isinstance(error, ParseError) and error.errors else None
+        raise ContractError(path, line, f"not GoogleSQL: {error}") from error
+    except ValueError as error:
+        raise ContractError(path, None, str(error)) from error
+
+
+@lru_cache(maxsize=1024)
+def _parse(sql: str) -> exp.Expression:
+    statements = [statement for statement in sqlglot.parse(sql, dialect=DIALECT) if statement is not None]
+    if len(statements) != 1:
+        message = f"expected one SELECT, found {len(statements)} statements"
+        raise ValueError(message)
+    if not isinstance(statements[0], exp.Query):
+        message = f"expected a SELECT, found {statements[0].key.upper()}"
+        raise ValueError(message)  # noqa: TRY004  a wrong file, not a wrong type
+    return statements[0]
+
+
+def table_nodes(query: exp.Expression) -> list[tuple[str, exp.Table]]:
+    """Nodes that name a table as `layer.table`; names of CTEs and UNNEST are no references."""
+    return [
+        (f"{node.db}.{node.name}", node)
+        for node in query.find_all(exp.Table)
+        if node.db and isinstance(node.this, exp.Identifier)
+    ]
+
+
+def references(query: exp.Expression) -> tuple[str, ...]:
+    """Tables that a query reads, each once, sorted."""
+    return tuple(sorted({name for name, _ in table_nodes(query)}))
+
+
+def order(depends_on: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names so that each stands behind what it depends on; the same input always gives the same order.
+
+    Raises:
+        ValueError: they depend on each other in a circle; the circle is named.
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for name in sorted(depends_on):
+        sorter.add(name, *sorted(depends_on[name]))
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        circle = " -> ".join(error.args[1])
+        message = f"tables read each other in a circle: {circle}"
+        raise ValueError(message) from error

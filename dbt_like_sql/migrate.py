@@ -1,0 +1,268 @@
+"""Bring BigQuery's datasets and tables to what the contracts say; run it as often as you like.
+
+Belongs here: creating, altering, refusing. Does not: moving data.
+What BigQuery cannot change in place, or what would break a reader, is refused with the list of what reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbt_like_sql.errors import JobError, MigrateError
+from dbt_like_sql.render import render
+from dbt_like_sql.types import bigquery_schema, type_sql
+from dbt_like_sql.warehouse import clean_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.contract import Column
+    from dbt_like_sql.warehouse import Warehouse
+
+STAGING = "staging"
+STAGING_LIFE_MS = 24 * 3600 * 1000  # a killed run leaves its staging table; below an hour a slow retry would miss it
+_WIDENINGS = {("INT64", "NUMERIC")}  # the only type change of ours that BigQuery makes in place
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that was done, or that `plan` would do."""
+
+    table: str
+    what: str
+
+
+def migrate(warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False) -> list[Change]:
+    """Create or alter datasets, tables and views so that they are what the contracts say.
+
+    Args:
+        warehouse: where.
+        catalog: what.
+        dry_run: only say what would be done.
+
+    Returns: what was done, in order; empty when all is as it should be.
+
+    Raises:
+        MigrateError: a contract asks for a breaking change. Nothing has been changed.
+    """
+    there = {table.name: _existing(warehouse, table) for table in catalog}
+    refused = [problem for table in catalog for problem in _breaking(table, there[table.name], catalog)]
+    if refused:
+        listed = "\n".join(f"  - {problem}" for problem in refused)
+        message = (
+            f"migrating {warehouse.settings.project}: {len(refused)} breaking change(s). Nothing was changed.\n{listed}\n"
+            "Give the table a new name, or drop it and rebuild it (`publish` or a backfill) on purpose."
+        )
+        raise MigrateError(message)
+    changes = [] if dry_run else _datasets(warehouse, catalog)
+    for table in catalog:
+        changes += _bring(warehouse, table, there[table.name], dry_run=dry_run)
+    if not dry_run:
+        changes += _publishers(warehouse, catalog)
+    return changes
+
+
+def create_sql(table: Table, table_id: str, *, as_query: str | None = None) -> str:
+    """DDL of a table from its contract. Explicit throughout: LIKE and COPY lose the partitioning on the emulator."""
+    columns = ",\n  ".join(_column_sql(column) for column in table.columns)
+    parts = [f"CREATE TABLE IF NOT EXISTS `{table_id}` (\n  {columns}\n)"]
+    if table.partition_column:
+        parts.append(f"PARTITION BY {table.partition_column}")
+    if table.clustering:
+        parts.append(f"CLUSTER BY {', '.join(table.clustering)}")
+    options = [f"description={quote(table.description)}", f"labels={_labels_sql(table)}"]
+    if table.requires_partition_filter:
+        options.append("require_partition_filter=TRUE")
+    parts.append(f"OPTIONS ({', '.join(options)})")
+    if as_query:
+        parts.append(f"AS\n{as_query}")
+    return "\n".join(parts)
+
+
+def view_sql(table: Table, table_id: str, query: str) -> str:
+    """DDL of a view from its contract and rendered query."""
+    columns = ",\n  ".join(
+        f"{column.name} OPTIONS (description={quote(column.description)})" for column in table.columns
+    )
+    options = f"OPTIONS (description={quote(table.description)}, labels={_labels_sql(table)})"
+    names = ", ".join(table.column_names)
+    return f"CREATE OR REPLACE VIEW `{table_id}` (\n  {columns}\n)\n{options}\nAS SELECT {names} FROM (\n{query}\n)"
+
+
+def quote(text: str) -> str:
+    """A GoogleSQL string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+
+
+def labels(table: Table) -> dict[str, str]:
+    """Labels of a table: layer, owner, contract version."""
+    return {
+        "layer": table.layer,
+        "owner": clean_label(table.owner),
+        "contract_version": clean_label(table.version),
+    }
+
+
+def _labels_sql(table: Table) -> str:
+    return "[" + ", ".join(f"({quote(key)}, {quote(value)})" for key, value in labels(table).items()) + "]"
+
+
+def _column_sql(column: Column) -> str:
+    required = " NOT NULL" if column.is_required else ""
+    return f"{column.name} {column.type}{required} OPTIONS (description={quote(column.description)})"
+
+
+def _existing(warehouse: Warehouse, table: Table) -> Any:
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415
+
+    try:
+        return warehouse.client.get_table(warehouse.table_id(table.name))
+    except NotFound:
+        return None
+
+
+def _datasets(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
+    from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415
+    from google.cloud import bigquery  # noqa: PLC0415
+
+    changes = []
+    for layer in [*dict.fromkeys(table.layer for table in catalog), STAGING]:
+        name = warehouse.settings.dataset_id(layer)
+        reference = bigquery.DatasetReference(warehouse.settings.project, name)
+        try:
+            warehouse.client.get_dataset(reference)
+            continue
+        except NotFound:
+            pass
+        dataset = bigquery.Dataset(reference)
+        dataset.location = warehouse.settings.location
+        dataset.labels = {"layer": layer}
+        if layer == STAGING:
+            dataset.default_table_expiration_ms = STAGING_LIFE_MS
+        try:
+            warehouse.client.create_dataset(dataset)
+        except Conflict:  # another migrate was faster
+            continue
+        changes.append(Change(name, "created the dataset"))
+    return changes
+
+
+def _breaking(table: Table, there: Any, catalog: Catalog) -> list[str]:
+    if there is None or table.materialization == "view":
+        return []
+    readers = catalog.downstream(table.name)
+    read_by = f" (read by {', '.join(readers)})" if readers else ""
+    return [f"{table.name}{read_by}: {problem}" for problem in breaking_changes(table, there)]
+
+
+def breaking_changes(table: Table, there: Any) -> list[str]:
+    """What of a contract BigQuery cannot follow in place on the table that is there."""
+    if there.table_type == "VIEW":
+        return ["it is a view; the contract says it is a table"]
+    found = {field.name.lower(): field for field in there.schema}
+    wanted = {field.name.lower(): field for field in bigquery_schema(table.columns)}
+    problems = [f"column {name} is not in the contract any more" for name in found if name not in wanted]
+    for name, field in wanted.items():
+        old = found.get(name)
+        if old is None:
+            if field.mode == "REQUIRED":
+                problems.append(f"column {name} is new and required; rows that are there have no value for it")
+            continue
+        if type_sql(old) != type_sql(field) and (type_sql(old), type_sql(field)) not in _WIDENINGS:
+            problems.append(f"column {name} is {type_sql(old)}; the contract says {type_sql(field)}")
+        if old.mode == "NULLABLE" and field.mode == "REQUIRED":
+            problems.append(f"column {name} may be NULL; the contract says it is required")
+    partition = there.time_partitioning.field if there.time_partitioning else None
+    if partition != table.partition_column:
+        problems.append(f"it is partitioned by {partition}; the contract says {table.partition_column}")
+    return problems
+
+
+def _bring(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
+    table_id = warehouse.table_id(table.name)
+    if table.materialization == "view":
+        return _bring_view(warehouse, table, there, dry_run=dry_run)
+    if there is not None:
+        return _alter(warehouse, table, there, dry_run=dry_run)
+    if not dry_run:
+        query = table.query if table.materialization == "once" else None
+        rendered = render(query, table_id=warehouse.table_id) if query else None
+        warehouse.run(create_sql(table, table_id, as_query=rendered), kind="migrate")
+    return [Change(table.name, f"created the {table.materialization} table")]
+
+
+def _bring_view(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
+    query = render(table.query or "", table_id=warehouse.table_id)
+    sql = view_sql(table, warehouse.table_id(table.name), query)
+    wanted = sql.partition("\nAS SELECT")[2]
+    if there is not None and _same_view(there, wanted, table):
+        return []
+    if not dry_run:
+        warehouse.run(sql, kind="migrate")
+    return [Change(table.name, "replaced the view" if there else "created the view")]
+
+
+def _same_view(there: Any, query: str, table: Table) -> bool:
+    described = [field.description or "" for field in there.schema] == [column.description for column in table.columns]
+    return described and "".join((there.view_query or "").split()) == "".join(f"SELECT{query}".split())
+
+
+def _alter(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
+    """Follow the contract in what may change: new nullable columns, texts, labels, clustering, the filter."""
+    wanted = _merged_schema(there.schema, bigquery_schema(table.columns))
+    fields: list[str] = []
+    if [field.to_api_repr() for field in wanted] != [field.to_api_repr() for field in there.schema]:
+        there.schema = wanted
+        fields.append("schema")
+    if (there.description or "") != table.description:
+        there.description = table.description
+        fields.append("description")
+    if {**there.labels, **labels(table)} != dict(there.labels):
+        there.labels = {**there.labels, **labels(table)}
+        fields.append("labels")
+    if tuple(there.clustering_fields or ()) != table.clustering:
+        there.clustering_fields = list(table.clustering) or None
+        fields.append("clustering_fields")
+    if bool(there.require_partition_filter) != table.requires_partition_filter:
+        there.require_partition_filter = table.requires_partition_filter
+        fields.append("require_partition_filter")
+    if not fields:
+        return []
+    if not dry_run:
+        warehouse.client.update_table(there, fields)
+    return [Change(table.name, f"altered {', '.join(fields)}")]
+
+
+def _merged_schema(there: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
+    """Columns in the order in which they stand, new ones behind: BigQuery cannot insert one in between."""
+    by_name = {field.name.lower(): field for field in wanted}
+    old = [by_name[field.name.lower()] for field in there]
+    names = {field.name.lower() for field in there}
+    return old + [field for field in wanted if field.name.lower() not in names]
+
+
+def _publishers(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
+    """Give each published table its fence row in control.publisher, once even if two migrate at a time."""
+    names = [table.name for table in catalog if table.materialization == "table"]
+    publisher, incarnation = warehouse.table_id("control.publisher"), warehouse.table_id("control.incarnation")
+    known = {row["table_name"] for row in warehouse.run(f"SELECT table_name FROM `{publisher}`").rows}
+    missing = [name for name in names if name not in known]
+    if not missing:
+        return []
+    script = f"""
+BEGIN TRANSACTION;
+UPDATE `{incarnation}` SET rows_created = rows_created + {len(missing)} WHERE TRUE;
+INSERT INTO `{publisher}` (table_name, version, run_id, published_at)
+SELECT name, 0, 'migrate', CURRENT_TIMESTAMP()
+FROM UNNEST(@names) AS name
+WHERE NOT EXISTS (SELECT 1 FROM `{publisher}` AS there WHERE there.table_name = name);
+COMMIT TRANSACTION;
+"""
+    try:
+        warehouse.run(script, params={"names": missing}, kind="migrate")
+    except JobError as error:
+        message = f"migrating control.publisher: {error}. Tables are there; run migrate again."
+        raise JobError(message, job_id=error.job_id, is_retryable=True) from error
+    return [Change("control.publisher", f"{len(missing)} fence rows added")]

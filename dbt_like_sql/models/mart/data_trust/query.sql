@@ -1,0 +1,32 @@
+-- Grain: invoice_date. A view, so that it is never older than the ledgers it reads.
+WITH loaded AS (
+  SELECT event_day, version
+  FROM control.day
+  WHERE table_name = 'core.invoice_lines'
+),
+compared AS (
+  SELECT *
+  FROM control.reconciliation
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY recorded_at DESC) = 1
+),
+published AS (
+  SELECT event_day, MAX(published_at) AS published_at
+  FROM control.publication
+  WHERE table_name = 'mart.invoice_lines'
+  GROUP BY event_day
+)
+SELECT
+  loaded.event_day AS invoice_date,
+  compared.landed_rows,
+  compared.dead_letter_rows,
+  compared.core_rows,
+  compared.core_amount_gbp,
+  compared.core_repeat_rows AS repeat_rows,
+  compared.mart_rows,
+  compared.mart_amount_gbp,
+  COALESCE(compared.is_reconciled AND compared.core_version = loaded.version, FALSE) AS is_reconciled,
+  published.published_at,
+  compared.newest_produced_at
+FROM loaded
+LEFT JOIN compared ON compared.event_day = loaded.event_day
+LEFT JOIN published ON published.event_day = loaded.event_day

@@ -1,0 +1,74 @@
+"""From a query as an analyst writes it to one that runs: table names made full, days made literal.
+
+Belongs here: pure rewriting on the syntax tree. Does not: finding files, running anything.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlglot
+from sqlglot import exp
+
+from dbt_like_sql.graph import DIALECT, table_nodes, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+DAYS = "days"
+
+
+def render(
+    sql: str, *, table_id: Callable[[str], str], days: Sequence[date] | None = None, path: object = "<query>"
+) -> str:
+    """Rewrite one SELECT for BigQuery.
+
+    References `layer.table` become `project.dataset.table`. `column IN UNNEST(@days)` becomes a literal predicate,
+    so that BigQuery prunes table partitions (a bound array does not promise that); without days it becomes TRUE.
+
+    Args:
+        sql: plain GoogleSQL with named parameters.
+        table_id: full id of a table, `WarehouseSettings.table_id`.
+        days: the days to build; None for all.
+        path: named in errors.
+    """
+    query = tree(sql, path).copy()
+    for name, node in table_nodes(query):
+        project, dataset, table = table_id(name).split(".")
+        node.set("catalog", exp.to_identifier(project, quoted=True))
+        node.set("db", exp.to_identifier(dataset, quoted=True))
+        node.set("this", exp.to_identifier(table, quoted=True))
+        if not node.alias:
+            node.set("alias", exp.TableAlias(this=exp.to_identifier(name.partition(".")[2])))
+    query = query.transform(lambda node: _literal_days(node, days))
+    return str(query.sql(dialect=DIALECT, pretty=True))
+
+
+def _literal_days(node: Any, days: Sequence[date] | None) -> Any:
+    if not isinstance(node, exp.In):
+        return node
+    parameter = node.args.get("unnest")
+    if parameter is None or not any(_is_days(found) for found in parameter.find_all(exp.Parameter)):
+        return node
+    if days is None:
+        return exp.true()
+    return sqlglot.parse_one(day_sql(node.this.sql(dialect=DIALECT), days), dialect=DIALECT)
+
+
+def _is_days(parameter: exp.Parameter) -> bool:
+    return bool(parameter.name == DAYS)
+
+
+
+
+def day_sql(column: str, days: Iterable[date]) -> str:
+    """`column` is one of these days, in literals: `=`, BETWEEN where no day is missing, else IN."""
+    wanted = sorted(set(days))
+    if not wanted:
+        return "FALSE"
+    if len(wanted) == 1:
+        return f"{column} = DATE '{wanted[0]}'"
+    if wanted[-1] - wanted[0] == timedelta(days=len(wanted) - 1):
+        return f"{column} BETWEEN DATE '{wanted[0]}' AND DATE '{wanted[-1]}'"
+    return f"{column} IN ({', '.join(f'DATE {day.isoformat()!r}' for day in wanted)})"
