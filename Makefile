@@ -1,0 +1,54 @@
+# `make` lists the targets. Every target sets up what it needs by itself (deploy/setup.sh).
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-clean status test test-fast check format golden mage dagster services clean \
+	$(addprefix bench-,$(basename $(notdir $(wildcard bench/*.py))))
+
+BIN := .venv/bin
+DATA ?=
+ARGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@for b in bench/*.py; do [ -e "$$b" ] || continue; n=$$(basename $$b .py); printf "  \033[1m%-12s\033[0m %s\n" "bench-$$n" "$$(sed -n '1s/^"""//p' $$b | sed 's/"""$$//')"; done
+
+setup: ## install everything into this checkout (the other targets do it by themselves)
+	@deploy/setup.sh
+
+demo: setup ## the whole line on this machine; DATA=folder of CSV files, ARGS=--exit stops after the summary
+	@$(BIN)/python -m deploy.demo run $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+demo-clean: setup ## remove the demo's state (.demo/)
+	@$(BIN)/python -m deploy.demo clean
+
+status: setup ## is the running demo well, where does it lag, what to do
+	@$(BIN)/python -m deploy.demo status
+
+test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types, import directions, unit and golden tests; under a minute
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit tests/golden
+
+format: setup ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+golden: setup ## rewrite the golden files; read the diff before committing it
+	@UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
+	@git --no-pager diff --stat -- tests/golden
+
+mage: setup ## Mage's own UI on the demo's state
+	@$(BIN)/python -m deploy.demo mage $(ARGS)
+
+services: setup ## Kafka, PostgreSQL and the BigQuery emulator alone, to try a test file many times
+	@$(BIN)/python -m deploy.embedded.run
+
+bench-%: setup
+	@$(BIN)/python bench/$*.py $(ARGS)
+
+clean: ## remove environments and caches of this checkout (the demo's state: make demo-clean)
+	rm -rf .venv .tools deploy/embedded/.venv deploy/embedded/.parts .mypy_cache .ruff_cache .pytest_cache
