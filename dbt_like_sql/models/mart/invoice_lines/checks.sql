@@ -29,4 +29,4 @@ WHERE core.row_count IS DISTINCT FROM mart.row_count OR core.amount_gbp IS DISTI
 #warn no line has a stock code that no rule knows
 SELECT event_id, stock_code
 FROM mart.invoice_lines
-WHERE invoice_date IN UNNEST(@days) AND line_kind = 'other';
+WHERE invoice_date IN UNNEST(@days) AND line_kind = 'unknown';

@@ -1,0 +1,368 @@
+"""Publish tables: write, audit, publish, in one transaction that readers see whole or not at all.
+
+Belongs here: the publishing script, its fence and its ledger. Does not: what a check says (checks.py), SQL of models.
+
+The rows are written and audited inside the transaction: until it commits, readers see what they saw before, and a
+failed blocking check rolls it back. An audit table of its own would cost a second copy and a second read of every row.
+Several tables and several days go in one script, so twenty late days cost little more than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
+from dbt_like_sql.migrate import quote
+from dbt_like_sql.render import day_sql, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+
+    from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.checks import Check
+    from dbt_like_sql.warehouse import Done, Warehouse
+
+# Two publications of one table at a time: one is rolled back and tried again. Each try takes about a second.
+TRIES = 6
+_LOST_RACE = ("failed to commit", "conflict", "concurrent update", "aborted due to", "aborted")
+# BigQuery: 4,000 table partitions a job may be modified; three partitioned tables in one script stay below it.
+MAX_DAYS_A_SCRIPT = 1000
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check found. It passed if no row broke the promise; `example` is one that did, as JSON."""
+
+    table: str
+    name: str
+    severity: str
+    failed_rows: int
+    example: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row broke the promise."""
+        return self.failed_rows == 0
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication did. `rows` are those written; bytes and seconds are of the whole script."""
+
+    table: str
+    days: tuple[date, ...] | None
+    rows: int
+    source_version: int
+    bytes_billed: int
+    seconds: float
+    checks: list[CheckResult] = field(default_factory=list)
+    job_id: str = ""
+
+
+def publish(
+    warehouse: Warehouse, catalog: Catalog, name: str, *, days: Sequence[date] | None, run_id: str
+) -> Published:
+    """Publish one table; see `publish_all`."""
+    return publish_all(warehouse, catalog, [name], days=days, run_id=run_id)[name]
+
+
+def publish_all(
+    warehouse: Warehouse, catalog: Catalog, names: Sequence[str], *, days: Sequence[date] | None, run_id: str
+) -> dict[str, Published]:
+    """Publish tables together: all of them, or none if a blocking check of any finds a row.
+
+    Args:
+        warehouse: an open, migrated warehouse.
+        catalog: where the names are found; tables are built in its order.
+        names: tables and views; a view has nothing to publish and is counted only.
+        days: table partitions to build, for tables that have any; None for every day that was ever loaded. Tables
+            without day partitions are built whole.
+        run_id: for the ledger and the jobs' labels.
+
+    Raises:
+        ChecksFailedError: nothing was published; `checks` holds every result.
+        PublishError: nothing was published; `is_retryable` says whether another try can help.
+    """
+    wanted = [table for table in catalog if table.name in set(names)]
+    unknown = sorted(set(names) - {table.name for table in wanted})
+    refused = [table.name for table in wanted if table.materialization not in {"table", "view"}]
+    if unknown or refused:
+        raise PublishError(f"publishing {', '.join(unknown + refused)}: not in the catalog, or not built from a query.")
+    tables = [table for table in wanted if table.materialization == "table"]
+    built: dict[str, Published] = {}
+    for chunk in _chunks(warehouse, tables, days):
+        _merge(built, _publish_chunk(warehouse, catalog, tables, chunk, run_id))
+    for table in wanted:
+        if table.materialization == "view":
+            built[table.name] = _count_view(warehouse, table)
+    return {table.name: built[table.name] for table in wanted if table.name in built}
+
+
+def stale_days(warehouse: Warehouse, catalog: Catalog, name: str) -> list[date]:
+    """Days on which a table's sources are newer than what was published from them; the level trigger for marts.
+
+    For a table without day partitions, the list holds the days since its last publication.
+    """
+    return sorted(_stale(warehouse, catalog, [catalog[name]]).get(name, []))
+
+
+def stale_tables(warehouse: Warehouse, catalog: Catalog) -> dict[str, list[date]]:
+    """The same for every published table, in one query; tables that are up to date are left out."""
+    tables = [table for table in catalog if table.materialization == "table"]
+    return {name: sorted(days) for name, days in _stale(warehouse, catalog, tables).items() if days}
+
+
+def loaded_event_days(warehouse: Warehouse) -> list[date]:
+    """Every day that was ever loaded into any table."""
+    rows = warehouse.run(f"SELECT DISTINCT event_day FROM `{warehouse.table_id('control.day')}`", kind="ledger").rows
+    return sorted(row["event_day"] for row in rows)
+
+
+def _chunks(
+    warehouse: Warehouse, tables: Sequence[Table], days: Sequence[date] | None
+) -> list[tuple[date, ...]]:
+    if not tables:
+        return []
+    if not any(table.partition_column for table in tables):
+        return [()]
+    wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
+    if not wanted:
+        return [()] if any(not table.partition_column for table in tables) else []
+    return [tuple(wanted[at : at + MAX_DAYS_A_SCRIPT]) for at in range(0, len(wanted), MAX_DAYS_A_SCRIPT)]
+
+
+def _merge(built: dict[str, Published], more: Mapping[str, Published]) -> None:
+    for name, new in more.items():
+        old = built.get(name)
+        built[name] = (
+            new
+            if old is None
+            else Published(
+                table=name,
+                days=(old.days or ()) + (new.days or ()),
+                rows=old.rows + new.rows if new.days else new.rows,
+                source_version=new.source_version,
+                bytes_billed=old.bytes_billed + new.bytes_billed,
+                seconds=old.seconds + new.seconds,
+                checks=old.checks + new.checks,
+                job_id=new.job_id,
+            )
+        )
+
+
+def _publish_chunk(
+    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
+) -> dict[str, Published]:
+    tables = [table for table in tables if days or not table.partition_column]
+    sql = publish_script(warehouse, catalog, tables, days, run_id)
+    labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
+    if days:
+        labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
+    done = _run(warehouse, sql, labels, ", ".join(table.name for table in tables))
+    row = done.rows[0]
+    checks = [_check_result(found) for found in row["checks"]]
+    blocking = [check for check in checks if check.severity == "fail" and not check.passed]
+    if blocking:
+        raise _checks_failed(blocking, checks, days)
+    counts = {found["table_name"]: found for found in row["counts"]}
+    return {
+        table.name: Published(
+            table=table.name,
+            days=days if table.partition_column else None,
+            rows=counts[table.name]["row_count"],
+            source_version=counts[table.name]["source_version"],
+            bytes_billed=done.bytes_billed,
+            seconds=done.seconds,
+            checks=[check for check in checks if check.table == table.name],
+            job_id=done.job_id,
+        )
+        for table in tables
+    }
+
+
+def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -> Done:
+    """Run a publication; one that lost a race is tried again, since it reads its sources anew each time."""
+    # Publications are idempotent and must read what is there now: each try is a job of its own.
+    for left in reversed(range(TRIES)):
+        try:
+            return warehouse.run(sql, params=_parameters(sql), labels=labels, kind="publish")
+        except JobError as error:
+            lost = any(word in str(error).lower() for word in _LOST_RACE)
+            if not lost or not left:
+                message = f"publishing {what}: {error}. Nothing was published; readers see what they saw before."
+                raise PublishError(message, is_retryable=lost or error.is_retryable) from error
+            time.sleep(random.uniform(0.1, 0.6))  # noqa: S311  spreading two racers, nothing secret
+    raise AssertionError
+
+
+def publish_script(
+    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: Sequence[date], run_id: str
+) -> str:
+    """The one transaction of a publication."""
+    publisher = warehouse.table_id("control.publisher")
+    names = ", ".join(quote(table.name) for table in tables)
+    parts = [
+        "DECLARE checks ARRAY<STRUCT<table_name STRING, name STRING, severity STRING, failed_rows INT64, example STRING>>;",
+        "DECLARE counts ARRAY<STRUCT<table_name STRING, row_count INT64, source_version INT64>>;",
+        *(f"DECLARE rows_{at} INT64 DEFAULT 0;" for at, _ in enumerate(tables)),
+        "BEGIN TRANSACTION;",
+        f"UPDATE `{publisher}` SET version = version + 1, run_id = {quote(run_id)}, published_at = CURRENT_TIMESTAMP()\n"
+        f"WHERE table_name IN ({names});",
+        f"ASSERT @@row_count = {len(tables)} AS 'not migrated: run migrate';",
+    ]
+    for at, table in enumerate(tables):
+        parts += _write(warehouse, table, days)
+        parts += [f"SET rows_{at} = @@row_count;", _ledger(warehouse, catalog, table, days, run_id)]
+    parts += [
+        f"SET checks = {_audit(warehouse, tables, days)};",
+        f"SET counts = {_counts(warehouse, tables)};",
+        "IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN",
+        "  ROLLBACK TRANSACTION;",
+        "ELSE",
+        "  COMMIT TRANSACTION;",
+        "END IF;",
+        "SELECT checks, counts;",
+    ]
+    return "\n".join(parts)
+
+
+def model_version(table: Table) -> str:
+    """Hash of what a table is built by: its query, and the columns of its contract."""
+    text = "\n".join([table.query or "", *(f"{column.name} {column.type}" for column in table.columns)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _write(warehouse: Warehouse, table: Table, days: Sequence[date]) -> list[str]:
+    table_id = warehouse.table_id(table.name)
+    where = day_sql(table.partition_column, days) if table.partition_column else "TRUE"
+    query = render(table.query or "", table_id=warehouse.table_id, days=days, path=table.query_path)
+    columns = ", ".join(table.column_names)
+    return [
+        f"DELETE FROM `{table_id}` WHERE {where};",
+        f"INSERT INTO `{table_id}` ({columns})\nSELECT {columns}\nFROM (\n{query}\n);",
+    ]
+
+
+def _ledger(warehouse: Warehouse, catalog: Catalog, table: Table, days: Sequence[date], run_id: str) -> str:
+    """One row a day, or one in all; source versions are read in the same snapshot as the rows."""
+    sources = _sources(warehouse, catalog, table)
+    version = f"(SELECT version FROM `{warehouse.table_id('control.publisher')}` WHERE table_name = {quote(table.name)})"
+    head = (
+        f"INSERT INTO `{warehouse.table_id('control.publication')}`\n"
+        "  (table_name, event_day, version, source_version, model_version, run_id, published_at)\n"
+    )
+    tail = f"{quote(model_version(table))}, {quote(run_id)}, CURRENT_TIMESTAMP()"
+    if not table.partition_column:
+        return (
+            f"{head}SELECT {quote(table.name)}, CAST(NULL AS DATE), {version}, COALESCE(SUM(s.version), 0), {tail}\n"
+            f"FROM (\n{sources}\n) AS s;"
+        )
+    listed = ", ".join(f"DATE '{day}'" for day in days)
+    return (
+        f"{head}SELECT {quote(table.name)}, d, {version}, COALESCE(SUM(s.version), 0), {tail}\n"
+        f"FROM UNNEST([{listed}]) AS d\nLEFT JOIN (\n{sources}\n) AS s ON s.event_day = d\nGROUP BY d;"
+    )
+
+
+def _sources(warehouse: Warehouse, catalog: Catalog, table: Table) -> str:
+    """Versions, by day, of what a table reads directly: loads of a loaded table, publications of a published one."""
+    day, publication = warehouse.table_id("control.day"), warehouse.table_id("control.publication")
+    parts = []
+    for parent in table.depends_on:
+        if catalog[parent].materialization == "loaded":
+            parts.append(f"SELECT event_day, version FROM `{day}` WHERE table_name = {quote(parent)}")
+        elif catalog[parent].materialization == "table":
+            parts.append(
+                f"SELECT event_day, MAX(source_version) AS version FROM `{publication}`\n"
+                f"WHERE table_name = {quote(parent)} GROUP BY event_day"
+            )
+    return "\nUNION ALL\n".join(parts) or "SELECT CAST(NULL AS DATE) AS event_day, 0 AS version"
+
+
+def _audit(warehouse: Warehouse, tables: Sequence[Table], days: Sequence[date]) -> str:
+    selects = [
+        check_sql(warehouse, table, check, days) for table in tables for check in table.checks
+    ]  # fmt: skip
+    if not selects:
+        return "[]"
+    return "ARRAY(\n" + "\nUNION ALL\n".join(selects) + "\n)"
+
+
+def check_sql(warehouse: Warehouse, table: Table, check: Check, days: Sequence[date] | None) -> str:
+    """One check as a row: how many rows it found, and one of them."""
+    query = render(check.sql, table_id=warehouse.table_id, days=days, path=table.contract_path.with_name("checks.sql"))
+    return (
+        f"SELECT AS STRUCT {quote(table.name)} AS table_name, {quote(check.name)} AS name, {quote(check.severity)} AS severity,\n"
+        f"  COUNT(*) AS failed_rows, ANY_VALUE(TO_JSON_STRING(found)) AS example\nFROM (\n{query}\n) AS found"
+    )
+
+
+def _counts(warehouse: Warehouse, tables: Sequence[Table]) -> str:
+    publication = warehouse.table_id("control.publication")
+    structs = []
+    for at, table in enumerate(tables):
+        newest = (
+            f"(SELECT COALESCE(MAX(source_version), 0) FROM `{publication}` WHERE table_name = {quote(table.name)})"
+        )
+        structs.append(
+            f"STRUCT({quote(table.name)} AS table_name, rows_{at} AS row_count, {newest} AS source_version)"
+        )
+    return "[" + ", ".join(structs) + "]"
+
+
+def _parameters(sql: str) -> dict[str, Any]:
+    """Values of the parameters that models may use beside @days."""
+    from datetime import datetime  # noqa: PLC0415
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    return {"today": datetime.now(ZoneInfo("Europe/London")).date()} if "@today" in sql else {}
+
+
+def _check_result(found: Mapping[str, Any]) -> CheckResult:
+    return CheckResult(found["table_name"], found["name"], found["severity"], found["failed_rows"], found["example"])
+
+
+def _checks_failed(blocking: Sequence[CheckResult], checks: Sequence[CheckResult], days: Sequence[date]) -> PublishError:
+    span = f" for {days[0]} to {days[-1]}" if days else ""
+    listed = "\n".join(f"  - {c.table}: {c.name}: {c.failed_rows} row(s), such as {c.example}" for c in blocking)
+    message = (
+        f"publishing{span}: {len(blocking)} blocking check(s) found rows. Nothing was published; readers see what they "
+        f"saw before.\n{listed}\nMend the source or the rule, then publish again."
+    )
+    return ChecksFailedError(message, checks)
+
+
+def _count_view(warehouse: Warehouse, table: Table) -> Published:
+    done = warehouse.run(f"SELECT COUNT(*) AS row_count FROM `{warehouse.table_id(table.name)}`", kind="count")
+    return Published(table.name, None, done.rows[0]["row_count"], 0, done.bytes_billed, done.seconds, [], done.job_id)
+
+
+def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:
+    publication = warehouse.table_id("control.publication")
+    parts = []
+    for table in tables:
+        built = (
+            f"SELECT event_day, MAX(source_version) AS version FROM `{publication}`\n"
+            f"WHERE table_name = {quote(table.name)} GROUP BY event_day"
+        )
+        sources = f"SELECT event_day, SUM(version) AS version FROM (\n{_sources(warehouse, catalog, table)}\n) GROUP BY event_day"
+        if table.partition_column:
+            parts.append(
+                f"SELECT {quote(table.name)} AS table_name, s.event_day FROM ({sources}) AS s LEFT JOIN ({built}) AS b\n"
+                "ON b.event_day = s.event_day WHERE s.event_day IS NOT NULL AND s.version > COALESCE(b.version, 0)"
+            )
+        else:
+            parts.append(
+                f"SELECT {quote(table.name)} AS table_name, MAX(s.event_day) AS event_day FROM ({sources}) AS s\n"
+                f"HAVING SUM(s.version) > COALESCE((SELECT MAX(b.version) FROM ({built}) AS b), 0)"
+            )
+    stale: dict[str, list[date]] = {}
+    if parts:
+        for row in warehouse.run("\nUNION ALL\n".join(parts), kind="ledger").rows:
+            stale.setdefault(row["table_name"], []).append(row["event_day"])
+    return stale

@@ -1,0 +1,111 @@
+"""Rows on their way into a loaded table: do they fit its contract, and which offsets are they?
+
+Belongs here: pure checks on Arrow tables. Does not: BigQuery, meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbt_like_sql.errors import LoadError
+from dbt_like_sql.types import arrow_type
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import date
+
+    import pyarrow as pa
+
+    from dbt_like_sql.catalog import Table
+
+
+@dataclass(frozen=True)
+class PartitionOffsets:
+    """Offsets of one topic partition, both inclusive."""
+
+    topic_partition: int
+    first_offset: int
+    last_offset: int
+    rows: int
+
+
+Offsets = tuple[PartitionOffsets, ...]
+
+
+def check_rows(target: Table, rows: pa.Table, *, days: Collection[date], topic: str) -> pa.Table:
+    """Rows in the order and the types of the contract.
+
+    Raises:
+        LoadError: a column is missing, unknown, of a type that does not convert exactly, or NULL where the contract
+            says required; a day that is not loaded; another topic; one identity twice.
+    """
+    rows = _typed(target, rows)
+    _refuse_nulls(target, rows)
+    if rows.num_rows == 0:
+        return rows
+    _refuse_other_days(target, rows, days)
+    if "topic" in rows.column_names:
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        others = [value for value in pc.unique(rows["topic"]).to_pylist() if value != topic]
+        if others:
+            raise _refused(target, f"rows of topic {others[0]!r} in a load from {topic!r}")
+    identities = rows.group_by(list(target.identity)).aggregate([]).num_rows
+    if identities != rows.num_rows:
+        raise _refused(target, f"{rows.num_rows} rows have {identities} different ({', '.join(target.identity)})")
+    return rows
+
+
+def offsets_by_day(target: Table, rows: pa.Table) -> dict[date, Offsets]:
+    """For each day, what is brought by topic partition."""
+    if rows.num_rows == 0:
+        return {}
+    day, part, offset = target.partition_column or "", "topic_partition", "topic_offset"
+    found: dict[date, list[PartitionOffsets]] = {}
+    grouped = rows.group_by([day, part]).aggregate([(offset, "min"), (offset, "max"), (offset, "count")])
+    for row in grouped.sort_by([(day, "ascending"), (part, "ascending")]).to_pylist():
+        item = PartitionOffsets(row[part], row[f"{offset}_min"], row[f"{offset}_max"], row[f"{offset}_count"])
+        found.setdefault(row[day], []).append(item)
+    return {key: tuple(items) for key, items in found.items()}
+
+
+def _typed(target: Table, rows: pa.Table) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415
+
+    there, wanted = set(rows.column_names), set(target.column_names)
+    if there != wanted or len(rows.column_names) != len(there):
+        missing, unknown = ", ".join(sorted(wanted - there)) or "none", ", ".join(sorted(there - wanted)) or "none"
+        raise _refused(target, f"its columns differ from the contract: missing {missing}; unknown {unknown}")
+    columns = []
+    for column in target.columns:
+        try:
+            columns.append(rows[column.name].cast(arrow_type(column.type), safe=True))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            found = rows[column.name].type
+            raise _refused(target, f"column {column.name} is {found} and does not convert exactly to {column.type}: {error}") from error
+    return pa.table(columns, names=list(target.column_names))
+
+
+def _refuse_nulls(target: Table, rows: pa.Table) -> None:
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    for column in target.columns:
+        if column.is_required and rows[column.name].null_count:
+            at = pc.index(pc.is_null(rows[column.name]), value=True).as_py()
+            who = ", ".join(f"{name} {rows[name][at].as_py()}" for name in target.identity)
+            count = rows[column.name].null_count
+            raise _refused(target, f"column {column.name} is required and NULL in {count} row(s), first at {who}")
+
+
+def _refuse_other_days(target: Table, rows: pa.Table, days: Collection[date]) -> None:
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    column = target.partition_column or ""
+    others = sorted(set(pc.unique(rows[column]).to_pylist()) - set(days))
+    if others:
+        raise _refused(target, f"{column} {others[0]} is not among the days of this load")
+
+
+def _refused(target: Table, problem: str) -> LoadError:
+    return LoadError(f"loading {target.name}: {problem}. Nothing was written. Mend the rows or {target.contract_path.name}.")
