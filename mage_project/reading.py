@@ -78,6 +78,7 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
         table=request.table,
         day=request.day,
         mode=request.mode,
+        incarnation=seen.incarnation,
         version=seen.version,
         after=dict(seen.batches),
         upto=upto,

@@ -65,11 +65,10 @@ def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[st
 
     from dbt_like_sql.errors import FencedError  # noqa: PLC0415
 
-    seen = LoadedDay(version=plan.version, batches=dict(plan.after))
+    seen = LoadedDay(version=plan.version, batches=dict(plan.after), incarnation=plan.incarnation)
     run_id = str(variables.get("run_id") or f"mage-{uuid.uuid4()}")
     refusal: Exception | None = None
     for _attempt in range(MAX_ATTEMPTS):
-        upto = plan.upto if plan.is_rebuild else furthest(seen.batches, plan.upto)
         try:
             loaded = load_rows(
                 warehouse,
@@ -78,7 +77,7 @@ def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[st
                 day=plan.day,
                 topic=plan.topic,
                 seen=seen,
-                upto=upto,
+                upto=plan.upto,
                 rebuild=plan.is_rebuild,
                 run_id=run_id,
                 code_version=str(variables.get("code_version") or "unversioned"),
@@ -87,7 +86,7 @@ def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[st
             refusal = error
             seen = loaded_day(warehouse, plan.table, plan.day, plan.topic)
         else:
-            return loaded, upto
+            return loaded, plan.upto if plan.is_rebuild else furthest(seen.batches, plan.upto)
     raise ExportError(
         f"exporting {lines.num_rows} rows of {plan.day} to {plan.table}: the fence refused {MAX_ATTEMPTS} attempts, "
         f"the last one at ledger version {seen.version}. Nothing of this run was written. Run the day again when fewer "

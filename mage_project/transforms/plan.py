@@ -26,14 +26,15 @@ _KEY = b"read_plan"
 class ReadPlan:
     """What one frame holds: rows of `day` in batches after < batch <= upto, by topic partition.
 
-    `version` and `after` are the table's ledger as the loader saw it; a rebuild reads from the first batch on
-    and keeps `after` only as what the ledger said.
+    `incarnation`, `version` and `after` are the table's ledger as the loader saw it; a rebuild reads from the first
+    batch on and keeps `after` only as what the ledger said.
     """
 
     topic: str
     table: str
     day: date
     mode: Mode
+    incarnation: str
     version: int
     after: dict[int, int]
     upto: dict[int, int]

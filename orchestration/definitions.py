@@ -1,0 +1,25 @@
+"""The code location: what `dagster dev` loads.
+
+Belongs here: putting the stages together. Not here: anything that does something.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from orchestration.defs.jobs import load_days, serve_reports
+from orchestration.defs.landing.assets import landed_topics
+from orchestration.defs.landing.sensors import landed_batches
+from orchestration.defs.resources import RESOURCES
+from orchestration.defs.transform.assets import core_tables
+from orchestration.defs.transform.checks import core_checks
+from orchestration.defs.warehouse.assets import daily_marts, whole_marts
+from orchestration.defs.warehouse.checks import core_equals_mart
+
+defs = dg.Definitions(
+    assets=[*landed_topics, *core_tables, daily_marts, whole_marts],
+    asset_checks=[*core_checks, core_equals_mart],
+    jobs=[load_days, serve_reports],
+    sensors=[landed_batches],
+    resources=RESOURCES,
+)

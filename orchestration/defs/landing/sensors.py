@@ -1,0 +1,152 @@
+"""The trigger: waits for landed batches, reports them, and asks for a run of every day that the marts lag behind.
+
+Belongs here: asking the ledger and Dagster's instance. Not here: choosing the days (orchestration/triggers.py).
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+
+from orchestration.defs.jobs import load_days
+from orchestration.defs.partitions import FIRST_DAY, days_in_tags, last_day, range_tags
+from orchestration.defs.resources import LakeResource
+from orchestration.defs.topics import MARTS_READER, Feed, feeds
+from orchestration.triggers import DayRange, Failures, Pending, choose_ranges, landed_key
+
+# Below the 60 s after which Dagster gives a tick up; the daemon then asks again within 5 s, its constant loop.
+WAIT_S = 25.0
+# While days are pending but at work, ask again this often: each asking is two short queries.
+BUSY_POLL_S = 0.5
+RUNS_LOOKED_AT = 200
+RANGE_TAG = "retail/range_key"
+
+_AT_WORK = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dg.sensor(
+    job=load_days,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Waits in its tick for a landed batch, reports it on the landing asset, and requests a run for every day on "
+        "which more has landed than the marts show: late days too, many days as one ranged run."
+    ),
+)
+def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult | dg.SkipReason:
+    """Return as soon as there is a day to load or a batch to report, at the latest after WAIT_S."""
+    deadline = time.monotonic() + WAIT_S
+    cursors: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    with lake.connect("orchestration.landed_batches") as conn:
+        while True:
+            pending = _pending(conn)
+            ranges = _choose(context.instance, pending) if pending else []
+            left = deadline - time.monotonic()
+            if ranges or left <= 0:
+                break
+            _wait(conn, min(left, BUSY_POLL_S if pending else left))
+        events, moved = _report(conn, cursors)
+    if not ranges and not events:
+        return dg.SkipReason(f"{len(pending)} day(s) at work or waiting; nothing new" if pending else "nothing landed")
+    return dg.SensorResult(
+        run_requests=[_request(each) for each in ranges], asset_events=events, cursor=json.dumps(moved, sort_keys=True)
+    )
+
+
+def _request(days: DayRange) -> dg.RunRequest:
+    """Without a run key: Dagster would drop a repeated key for ever, and it is the ledger that says what is needed."""
+    tags = {**range_tags(days.first, days.last), RANGE_TAG: days.key}
+    return dg.RunRequest(tags=tags)
+
+
+def _pending(conn: Any) -> list[Pending]:
+    from streaming import lake  # noqa: PLC0415
+
+    found: dict[date, list[str]] = {}
+    for feed in feeds():
+        for each in lake.pending_days(conn, feed.topic, MARTS_READER):
+            found.setdefault(each.event_day, []).append(f"{feed.topic}@{landed_key(each.landed)}")
+    return [Pending(day=day, landed="|".join(parts)) for day, parts in sorted(found.items())]
+
+
+def _wait(conn: Any, seconds: float) -> None:
+    from streaming import lake  # noqa: PLC0415
+
+    lake.wait_landed(conn, seconds)
+
+
+def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRange]:
+    at_work = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
+    busy = {day for run in at_work for day in days_in_tags(run.tags)}
+    now = datetime.now(tz=UTC)
+    return choose_ranges(
+        pending,
+        busy=busy,
+        failures=_failures(instance),
+        first_day=FIRST_DAY,
+        last_day=last_day(now),
+        now=now.timestamp(),
+    )
+
+
+def _failures(instance: dg.DagsterInstance) -> Mapping[date, Failures]:
+    """For each day, how many of its newest runs in a row have failed or have been cancelled."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=load_days.name, statuses=_ENDED), limit=RUNS_LOOKED_AT, ascending=False
+    )
+    counted: dict[date, Failures] = {}
+    settled: set[date] = set()
+    for record in records:
+        days = set(days_in_tags(record.dagster_run.tags)) - settled
+        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
+            settled |= days
+            continue
+        for day in days:
+            known = counted.get(day, Failures(0, record.end_time or 0.0))
+            counted[day] = Failures(known.count + 1, max(known.last_ended_at, record.end_time or 0.0))
+    return counted
+
+
+def _report(conn: Any, cursors: Mapping[str, str]) -> tuple[list[dg.AssetMaterialization], dict[str, str]]:
+    """One materialization a topic for all batches since the last tick."""
+    from streaming import lake  # noqa: PLC0415
+
+    events, moved = [], dict(cursors)
+    for feed in feeds():
+        batches, moved[feed.topic] = lake.batches_after(conn, feed.topic, cursors.get(feed.topic))
+        if batches:
+            events.append(_materialization(feed, batches))
+    return events, moved
+
+
+def _materialization(feed: Feed, batches: list[Any]) -> dg.AssetMaterialization:
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for batch in batches:
+        part = str(batch.topic_partition)
+        first[part] = min(first.get(part, batch.first_offset), batch.first_offset)
+        last[part] = max(last.get(part, batch.last_offset), batch.last_offset)
+    rows = sum(batch.rows for batch in batches)
+    return dg.AssetMaterialization(
+        asset_key=feed.landing_key,
+        description=f"{rows} events of {feed.topic} landed in {len(batches)} batch(es)",
+        metadata={
+            "rows": rows,
+            "dead_letters": sum(batch.dead_letters for batch in batches),
+            "batches": len(batches),
+            "first_offsets": dg.MetadataValue.json(first),
+            "last_offsets": dg.MetadataValue.json(last),
+            "newest_landed_at": dg.MetadataValue.timestamp(max(batch.landed_at for batch in batches)),
+        },
+    )

@@ -1,0 +1,56 @@
+"""The days of the business: one partition a calendar day of the shop, today included.
+
+Belongs here: partitions and how a run's days are read back. Not here: which days need a run (triggers.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from orchestration.triggers import days_between
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+# The landing makes earlier events dead letters, so nothing older can ever arrive.
+FIRST_DAY = date(2009, 1, 1)
+TIME_ZONE = "Europe/London"
+
+DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone=TIME_ZONE, end_offset=1)
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Tags that make one run load every day from first to last."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+
+
+def days_in_tags(tags: Mapping[str, str]) -> tuple[date, ...]:
+    """The days that a run with these tags is about; none for a run without partitions."""
+    one = tags.get(PARTITION_NAME_TAG)
+    first = tags.get(ASSET_PARTITION_RANGE_START_TAG, one)
+    last = tags.get(ASSET_PARTITION_RANGE_END_TAG, one)
+    if not first or not last:
+        return ()
+    return days_between(date.fromisoformat(first), date.fromisoformat(last))
+
+
+def days_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Sequence[date]:
+    """The days of the run that is at work."""
+    return days_in_tags(context.run.tags)
+
+
+def last_day(now: datetime) -> date:
+    """The newest day that has a partition at `now`."""
+    key = DAYS.get_last_partition_key(now)
+    if key is None:
+        raise ValueError(f"no partition exists at {now}: the clock stands before {FIRST_DAY}")
+    return date.fromisoformat(key)

@@ -1,0 +1,46 @@
+"""What assets, checks and sensors reach the outside through; opened when used, never at import.
+
+Belongs here: opening. Not here: what is done with what was opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from orchestration.settings import OrchestrationSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbt_like_sql.warehouse import Warehouse
+
+
+class LakeResource(dg.ConfigurableResource[Any]):
+    """The lake of landed events (LAKE_DSN)."""
+
+    @contextlib.contextmanager
+    def connect(self, application_name: str) -> Iterator[Any]:
+        """A connection that is closed in the end."""
+        from streaming import lake  # noqa: PLC0415
+
+        settings = OrchestrationSettings.from_env(os.environ)
+        with contextlib.closing(lake.connect(settings.lake_dsn, application_name=application_name)) as conn:
+            yield conn
+
+
+class WarehouseResource(dg.ConfigurableResource[Any]):
+    """BigQuery, or its emulator where BIGQUERY_EMULATOR_HOST is set (WAREHOUSE_*)."""
+
+    def open(self) -> Warehouse:
+        """The warehouse; the Google client is imported with it."""
+        from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
+        from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+
+        return open_warehouse(WarehouseSettings.from_env(os.environ))
+
+
+RESOURCES = {"lake": LakeResource(), "warehouse": WarehouseResource()}

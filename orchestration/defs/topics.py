@@ -1,0 +1,63 @@
+"""Which topics feed which pipelines, as the pipelines' own metadata says.
+
+Belongs here: names that several stages share. Not here: definitions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+
+import mage_project
+from orchestration.mage_spec import MageProject, PipelineSpec, load_project
+
+LANDING, CORE, MARTS, SERVING = "landing", "core", "marts", "serving"
+"""Groups of the graph, left to right."""
+
+MARTS_READER = "marts"
+"""Reader of the lake's ledger: marked for a day when its marts are published, so a day that differs is one to load."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One topic and the table that its pipeline writes."""
+
+    topic: str
+    table: str
+    pipeline: str
+
+    @property
+    def landing_key(self) -> dg.AssetKey:
+        """retail.invoices lands in landing/retail_invoices."""
+        return landing_key(self.topic)
+
+    @property
+    def table_key(self) -> dg.AssetKey:
+        """core.invoice_lines is asset core/invoice_lines."""
+        return dg.AssetKey(self.table.split("."))
+
+
+def landing_key(topic: str) -> dg.AssetKey:
+    """The asset of a topic's landed events."""
+    return dg.AssetKey(["landing", topic.replace(".", "_")])
+
+
+@cache
+def project() -> MageProject:
+    """Our Mage project, read from its files."""
+    return load_project(Path(mage_project.__path__[0]))
+
+
+@cache
+def feeds() -> tuple[Feed, ...]:
+    """Every topic that a pipeline reads for a table."""
+    return tuple(feed for pipeline in project().pipelines for feed in _feeds(pipeline))
+
+
+def _feeds(pipeline: PipelineSpec) -> list[Feed]:
+    topics = [block.configuration["topic"] for block in pipeline.blocks if block.configuration.get("topic")]
+    tables = [block.table for block in pipeline.outputs if block.table]
+    return [Feed(topic=topic, table=table, pipeline=pipeline.uuid) for topic in topics for table in tables]

@@ -1,0 +1,145 @@
+"""Marts: every mart table of the catalog as an asset, published through write, audit, publish.
+
+Belongs here: which tables are published together, and telling the lake's ledger how far the marts have got. Not here:
+SQL, checks of single tables, publishing itself (dbt_like_sql).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from dbt_like_sql.catalog import Catalog, Table, load_catalog
+from orchestration.defs.partitions import DAYS, days_of_run
+from orchestration.defs.resources import LakeResource, WarehouseResource
+from orchestration.defs.tables import table_metadata
+from orchestration.defs.topics import MARTS, MARTS_READER, feeds
+
+CHECK_SEVERITY = {"fail": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
+
+
+def mart_tables(catalog: Catalog) -> list[Table]:
+    """Every table that readers see, in the order in which they depend on each other."""
+    return [table for table in catalog.layer("mart") if table.materialization in ("table", "view")]
+
+
+def is_daily(table: Table) -> bool:
+    """Whether its rows belong to a day each, so that a day of it can be published alone."""
+    return table.materialization == "table" and table.partition_column is not None
+
+
+def asset_key(name: str) -> dg.AssetKey:
+    """mart.products is asset mart/products."""
+    return dg.AssetKey(name.split("."))
+
+
+def check_name(text: str) -> str:
+    """A check's sentence as a name that Dagster takes."""
+    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
+
+
+def _spec(table: Table, catalog: Catalog) -> dg.AssetSpec:
+    shown = {each.name for each in mart_tables(catalog)} | {feed.table for feed in feeds()}
+    return dg.AssetSpec(
+        key=asset_key(table.name),
+        deps=[asset_key(parent) for parent in table.depends_on if parent in shown],
+        group_name=MARTS,
+        description=table.description,
+        owners=[f"team:{table.owner}"],
+        kinds={"bigquery", "sql"},
+        code_version=table.version,
+        metadata=table_metadata(table),
+    )
+
+
+def _check_specs(tables: Sequence[Table]) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            name=check_name(check.name),
+            asset=asset_key(table.name),
+            description=f"{check.name}. {'Blocks publishing.' if check.severity == 'fail' else 'Only tells.'}",
+        )
+        for table in tables
+        for check in table.checks
+    ]
+
+
+def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, daily: bool) -> dg.AssetsDefinition:
+    by_key = {asset_key(table.name): table for table in tables}
+
+    @dg.multi_asset(
+        name=name,
+        specs=[_spec(table, catalog) for table in tables],
+        check_specs=_check_specs(tables),
+        partitions_def=DAYS if daily else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
+        can_subset=True,
+    )
+    def publish_marts(
+        context: dg.AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> Iterator[Any]:
+        selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
+        days = list(days_of_run(context)) if daily else None
+        opened = warehouse.open()
+        ledger = loaded_batches(opened, days or [])
+        yield from publish(opened, catalog, selected, days, context.run_id)
+        if len(selected) == len(tables):
+            mark_published(lake, ledger)
+
+    return publish_marts
+
+
+def publish(
+    warehouse: Any, catalog: Catalog, tables: Sequence[Table], days: Sequence[date] | None, run_id: str
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Publish the tables in order; a table whose blocking check fails stops those behind it."""
+    from dbt_like_sql.publish import publish as publish_table  # noqa: PLC0415
+
+    for table in tables:
+        published = publish_table(warehouse, catalog, table.name, days=days, run_id=run_id)
+        yield dg.MaterializeResult(
+            asset_key=asset_key(table.name),
+            metadata={
+                "dagster/row_count": published.rows,
+                "bytes_billed": published.bytes_billed,
+                "seconds": round(published.seconds, 3),
+                "days": len(days) if days is not None else "all",
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=check_name(check.name),
+                    passed=check.passed,
+                    severity=CHECK_SEVERITY[check.severity],
+                    metadata={"offending_rows": check.rows},
+                )
+                for check in published.checks
+            ],
+        )
+
+
+def loaded_batches(warehouse: Any, days: Sequence[date]) -> Mapping[tuple[str, date], Mapping[int, int]]:
+    """How far each topic is loaded on each day; read before publishing, so never more than the marts will show."""
+    from dbt_like_sql.load import loaded_day  # noqa: PLC0415
+
+    return {
+        (feed.topic, day): loaded_day(warehouse, feed.table, day, feed.topic).batches
+        for feed in feeds()
+        for day in days
+    }
+
+
+def mark_published(lake: LakeResource, ledger: Mapping[tuple[str, date], Mapping[int, int]]) -> None:
+    """Tell the lake how far the marts have got: the sensor asks for a day again while it is behind."""
+    from streaming import lake as ledger_door  # noqa: PLC0415
+
+    with lake.connect("orchestration.mark") as conn:
+        for (topic, day), batches in ledger.items():
+            if batches:
+                ledger_door.mark_read(conn, topic, MARTS_READER, day=day, batches=batches)
+
+
+_CATALOG = load_catalog()
+_TABLES = mart_tables(_CATALOG)
+daily_marts = _publish_assets("daily_marts", [t for t in _TABLES if is_daily(t)], _CATALOG, daily=True)
+whole_marts = _publish_assets("whole_marts", [t for t in _TABLES if not is_daily(t)], _CATALOG, daily=False)

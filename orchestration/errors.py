@@ -1,0 +1,47 @@
+"""What may go wrong in this room, as one tree.
+
+Belongs here: errors of wiring and of running Mage in process. Not here: errors of the rooms that are wired; they
+pass through and keep their names.
+
+OrchestrationError
+├── SettingsError      the environment is incomplete; all problems are listed at once
+├── MageSpecError      a Mage project cannot become assets: file, line and reason. Raised when it is loaded
+├── MageRunError       a block failed: pipeline, block, file, line, and what had been written
+└── ReconcileError     two layers disagree; the numbers of both are in the message
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class OrchestrationError(Exception):
+    """Root of this room's errors."""
+
+
+class SettingsError(OrchestrationError):
+    """The environment is incomplete."""
+
+
+class MageSpecError(OrchestrationError):
+    """A Mage project is wrong where `path`, at `line`, says."""
+
+    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+        self.path, self.line, self.problem = path, line, problem
+        place = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{place}: {problem}. No asset was made of this project; mend the file and reload.")
+
+
+class MageRunError(OrchestrationError):
+    """A block of a pipeline failed."""
+
+    def __init__(self, message: str, *, pipeline: str, block: str, path: Path, line: int | None) -> None:
+        self.pipeline, self.block, self.path, self.line = pipeline, block, path, line
+        super().__init__(message)
+
+
+class ReconcileError(OrchestrationError):
+    """Two layers disagree."""

@@ -1,0 +1,235 @@
+"""Runs a Mage pipeline's blocks in this process, one after the other; the only module that imports Mage.
+
+Belongs here: executing blocks through `execute_block`, their tests, and telling what each did. Not here: Dagster
+(mage_assets.py), what a project looks like on disk (mage_spec.py), anything about what the blocks do.
+
+`Pipeline.execute_sync` is never used: it keeps outputs in one folder per pipeline and can hand a block the frame of
+the previous run without an error (docs/decisions/0007-blocks-run-in-process.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import resource
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestration.errors import MageRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec
+
+_EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRun:
+    """What came of one `@test` function."""
+
+    __test__ = False  # pytest would take it for a test of its own
+
+    block: str
+    name: str
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRun:
+    """What one block did. Rows are None for what has no rows; memory is the process's peak so far, in MiB."""
+
+    block: str
+    rows_in: int | None
+    rows_out: int | None
+    columns: tuple[str, ...]
+    seconds: float
+    peak_mib: int
+    tests: tuple[TestRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRun:
+    """What one run did; `outputs` holds the first result of each block that ends the pipeline."""
+
+    blocks: tuple[BlockRun, ...]
+    outputs: Mapping[str, Any]
+
+    @property
+    def tests(self) -> tuple[TestRun, ...]:
+        """Every test of every block."""
+        return tuple(test for block in self.blocks for test in block.tests)
+
+    @property
+    def failed(self) -> TestRun | None:
+        """The test that stopped the run, if one did."""
+        return next((test for test in self.tests if not test.passed), None)
+
+
+def run_pipeline(
+    project: MageProject,
+    spec: PipelineSpec,
+    variables: Mapping[str, Any],
+    *,
+    keep: Callable[[str, Any], None] | None = None,
+) -> PipelineRun:
+    """Run the blocks in order, each on the results of those it reads, each followed by its tests.
+
+    A failed test ends the run before the next block, so nothing after it is written; it is in the result, not an
+    error, because the caller reports it as a check.
+
+    Args:
+        project: where the pipeline is.
+        spec: the pipeline.
+        variables: runtime variables, on top of the pipeline's own.
+        keep: told each block's result, for whoever wants to look at frames (tests do).
+
+    Raises:
+        MageRunError: a block raised.
+    """
+    pipeline = _open(project.root, spec.uuid)
+    results: dict[str, list[Any]] = {}
+    runs: list[BlockRun] = []
+    for block in spec.blocks:
+        inputs = [_as_argument(results[upstream]) for upstream in block.upstream]
+        started = time.perf_counter()
+        results[block.uuid] = _execute(pipeline, spec, block, inputs, {**spec.variables, **variables}, runs)
+        output = _as_argument(results[block.uuid])
+        if keep is not None:
+            keep(block.uuid, output)
+        runs.append(
+            BlockRun(
+                block=block.uuid,
+                rows_in=sum(filter(None, map(rows_of, inputs))) if inputs else None,
+                rows_out=rows_of(output),
+                columns=columns_of(output),
+                seconds=time.perf_counter() - started,
+                peak_mib=_peak_mib(),
+                tests=_run_tests(pipeline, block, results[block.uuid], variables),
+            )
+        )
+        if any(not test.passed for test in runs[-1].tests):
+            break
+    ends = [block.uuid for block in spec.outputs if block.uuid in results]
+    return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
+
+
+def rows_of(value: Any) -> int | None:
+    """Rows of an Arrow table, a polars or pandas frame; None for anything else."""
+    rows = getattr(value, "num_rows", None)
+    if isinstance(rows, int):
+        return rows
+    shape = getattr(value, "shape", None)
+    return int(shape[0]) if isinstance(shape, tuple) and shape else None
+
+
+def columns_of(value: Any) -> tuple[str, ...]:
+    """Columns of a frame as 'name type'; empty for anything else."""
+    schema = getattr(value, "schema", None)
+    if schema is not None and hasattr(schema, "names") and hasattr(schema, "field"):
+        return tuple(f"{field.name} {field.type}" for field in schema)
+    dtypes = getattr(value, "dtypes", None)
+    if isinstance(dtypes, list):
+        return tuple(f"{name} {dtype}" for name, dtype in zip(value.columns, dtypes, strict=True))
+    return tuple(f"{name} {dtype}" for name, dtype in dtypes.items()) if hasattr(dtypes, "items") else ()
+
+
+def _open(root: Path, uuid: str) -> Any:
+    """Mage's own pipeline object, read anew: an edit in Mage's UI is live in the next run."""
+    for noisy in ("traitlets", "mage_ai"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from mage_ai.data_preparation.models.pipeline import Pipeline  # noqa: PLC0415  (costs 5 s)
+    from mage_ai.settings import repo  # noqa: PLC0415
+
+    if os.environ.get(repo.REPO_PATH_ENV_VAR) != str(root):
+        path = list(sys.path)
+        repo.set_repo_path(str(root))
+        sys.path[:] = [*path, *(entry for entry in sys.path[len(path) :] if entry not in path)]
+    return Pipeline.get(uuid, repo_path=str(root))
+
+
+def _execute(
+    pipeline: Any,
+    spec: PipelineSpec,
+    block: BlockSpec,
+    inputs: Sequence[Any],
+    variables: Mapping[str, Any],
+    done: Sequence[BlockRun],
+) -> list[Any]:
+    mage_block = pipeline.get_block(block.uuid)
+    global_vars = mage_block.enrich_global_vars(dict(variables))
+    try:
+        output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
+    except Exception as error:
+        raise _block_error(spec, block, error, done) from error
+    return list(output)
+
+
+def _as_argument(outputs: Sequence[Any]) -> Any:
+    """What Mage hands to the next block: the one result, or all of them as a list."""
+    if not outputs:
+        return None
+    return outputs[0] if len(outputs) == 1 else list(outputs)
+
+
+def _run_tests(
+    pipeline: Any, block: BlockSpec, outputs: Sequence[Any], variables: Mapping[str, Any]
+) -> tuple[TestRun, ...]:
+    functions: list[Callable[..., Any]] = pipeline.get_block(block.uuid).test_functions
+    return tuple(_run_test(block, function, outputs, variables) for function in functions)
+
+
+def _run_test(
+    block: BlockSpec, function: Callable[..., Any], outputs: Sequence[Any], variables: Mapping[str, Any]
+) -> TestRun:
+    takes_variables = any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values()
+    )
+    try:
+        function(*outputs, **(variables if takes_variables else {}))
+    except Exception as error:  # noqa: BLE001  (a test may raise anything; whatever it is, the test did not pass)
+        line = _line_in_block(error)
+        text = str(error) or type(error).__name__
+        message = text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
+        return TestRun(
+            block=block.uuid, name=function.__name__, passed=False, message=f"{block.path}:{line}: {message}"
+        )
+    return TestRun(block=block.uuid, name=function.__name__, passed=True, message="passed")
+
+
+def _block_error(spec: PipelineSpec, block: BlockSpec, error: Exception, done: Sequence[BlockRun]) -> MageRunError:
+    line = error.lineno if isinstance(error, SyntaxError) else _line_in_block(error)
+    kinds = {each.uuid: each.type for each in spec.blocks}
+    written = [run.block for run in done if kinds[run.block] == "data_exporter"]
+    if written:
+        state = f"Already written by: {', '.join(written)}"
+    elif block.type == "data_exporter":
+        state = "No exporter of this run had finished; whether this one wrote is in its own message"
+    else:
+        state = "Nothing was written"
+    return MageRunError(
+        f"running Mage block {spec.uuid}/{block.uuid} ({block.path}:{line}): {type(error).__name__}: {error} "
+        f"[{state}. Mend the block, in Mage's UI or in its file, and run again.]",
+        pipeline=spec.uuid,
+        block=block.uuid,
+        path=block.path,
+        line=line,
+    )
+
+
+def _line_in_block(error: BaseException) -> int | None:
+    """The last line of the block's own code on the way to the error."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _EXEC_FILE]
+    return lines[-1] if lines else None
+
+
+def _peak_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,292 @@
+"""A Mage project as it is written down: pipelines, blocks, their order, their tests.
+
+Belongs here: reading pipelines/*/metadata.yaml and the blocks' files, and refusing what is wrong with file and line.
+Not here: Mage itself (never imported here, so that definitions load in a moment), Dagster, running anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from orchestration.errors import MageSpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# Block types that pass data on, and the folder of each. Others are notes beside the pipeline and are left out.
+RUNNABLE = {
+    "data_loader": "data_loaders",
+    "transformer": "transformers",
+    "data_exporter": "data_exporters",
+    "custom": "custom",
+    "sensor": "sensors",
+}
+NOTES = frozenset({"scratchpad", "markdown", "chart", "extension"})
+# These decide whether or how often other blocks run; a chain that ignored them would be wrong in silence.
+UNSUPPORTED = frozenset(
+    {"callback", "conditional", "dbt", "dynamic_child", "global_data_product", "group", "hook", "pipeline"}
+)
+EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSpec:
+    """A function under `@test` in a block's file."""
+
+    __test__ = False  # pytest would take it for a test of its own
+
+    name: str
+    line: int
+    description: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One block: where its code is, what it reads, how it is configured."""
+
+    uuid: str
+    type: str
+    language: str
+    upstream: tuple[str, ...]
+    configuration: Mapping[str, Any]
+    path: Path
+    line: int
+    tests: tuple[TestSpec, ...]
+
+    @property
+    def table(self) -> str | None:
+        """The table that an exporter says it writes, as schema.table."""
+        if self.configuration.get("table"):
+            return str(self.configuration["table"])
+        name = self.configuration.get("data_provider_table")
+        schema = self.configuration.get("data_provider_schema")
+        if name is None:
+            return None
+        return f"{schema}.{name}" if schema else str(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSpec:
+    """One pipeline; its blocks in an order in which each comes after what it reads."""
+
+    uuid: str
+    description: str | None
+    variables: Mapping[str, Any]
+    blocks: tuple[BlockSpec, ...]
+    path: Path
+    code_version: str
+
+    def block(self, uuid: str) -> BlockSpec:
+        """The block of that name."""
+        return next(block for block in self.blocks if block.uuid == uuid)
+
+    @property
+    def outputs(self) -> tuple[BlockSpec, ...]:
+        """The blocks whose result outlives a run: exporters; without any, the blocks that nothing reads."""
+        exporters = tuple(block for block in self.blocks if block.type == "data_exporter")
+        read = {uuid for block in self.blocks for uuid in block.upstream}
+        return exporters or tuple(block for block in self.blocks if block.uuid not in read)
+
+    @property
+    def partition_variable(self) -> str | None:
+        """The runtime variable that names the day, where a block's configuration declares one."""
+        names = {block.configuration.get("partition_variable") for block in self.outputs} - {None}
+        return str(min(names, key=str)) if names else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MageProject:
+    """A Mage project's pipelines, and those that cannot become assets with the reason."""
+
+    root: Path
+    pipelines: tuple[PipelineSpec, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def pipeline(self, uuid: str) -> PipelineSpec:
+        """The pipeline of that name."""
+        return next(pipeline for pipeline in self.pipelines if pipeline.uuid == uuid)
+
+
+def load_project(root: Path) -> MageProject:
+    """Read every pipeline of the project at `root`.
+
+    Raises:
+        MageSpecError: a file is missing or wrong; the first one found, with its line.
+    """
+    if not (root / "metadata.yaml").is_file():
+        raise MageSpecError(root / "metadata.yaml", None, "not found; a Mage project has this file at its root")
+    pipelines: list[PipelineSpec] = []
+    left_out: dict[str, str] = {}
+    for path in sorted((root / "pipelines").glob("*/metadata.yaml")):
+        document = _Document.read(path)
+        uuid = str(document.fields.get("uuid") or path.parent.name)
+        reason = _why_left_out(document)
+        if reason is None:
+            pipelines.append(_pipeline(root, document, uuid))
+        else:
+            left_out[uuid] = reason
+    _refuse_shared_tables(pipelines)
+    return MageProject(root=root, pipelines=tuple(pipelines), left_out=left_out)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A pipeline's YAML: its values, and the line on which each block starts."""
+
+    path: Path
+    fields: Mapping[str, Any]
+    block_lines: tuple[int, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> _Document:
+        text = path.read_text(encoding="utf-8")
+        try:
+            fields = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else None
+            raise MageSpecError(path, line, f"not valid YAML: {error.problem}") from error
+        if not isinstance(fields, dict) or not isinstance(fields.get("blocks"), list):
+            raise MageSpecError(path, 1, "expected a mapping with a list named blocks")
+        return cls(path, fields, tuple(_block_lines(node)))
+
+    def blocks(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each block's fields with its line."""
+        for block, line in zip(self.fields["blocks"], self.block_lines, strict=True):
+            if not isinstance(block, dict) or not block.get("uuid"):
+                raise MageSpecError(self.path, line, "a block without a uuid")
+            yield block, line
+
+
+def _block_lines(node: yaml.Node | None) -> Iterator[int]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "blocks" and isinstance(value, yaml.SequenceNode):
+                yield from (child.start_mark.line + 1 for child in value.value)
+
+
+def _why_left_out(document: _Document) -> str | None:
+    """Why a pipeline is not made into assets, or None: being left out is not an error of the project."""
+    kind = document.fields.get("type") or "python"
+    if kind != "python":
+        return f"its type is {kind}; only batch pipelines of type python end in a table of a day"
+    for name in ("callbacks", "conditionals"):
+        if document.fields.get(name):
+            return f"it has {name}, which decide what runs; the chain in process would ignore them"
+    for block, line in document.blocks():
+        if block.get("type") in UNSUPPORTED:
+            return f"block {block['uuid']} (line {line}) is of type {block['type']}, which only Mage's scheduler runs"
+    return None
+
+
+def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
+    blocks: dict[str, BlockSpec] = {}
+    for fields, line in document.blocks():
+        kind = str(fields.get("type"))
+        if kind in NOTES:
+            continue
+        if kind not in RUNNABLE:
+            raise MageSpecError(document.path, line, f"block {fields['uuid']} has the unknown type {kind!r}")
+        if fields["uuid"] in blocks:
+            raise MageSpecError(document.path, line, f"block {fields['uuid']} is listed twice")
+        blocks[fields["uuid"]] = _block(root, document.path, fields, line)
+    return PipelineSpec(
+        uuid=uuid,
+        description=document.fields.get("description"),
+        variables=dict(document.fields.get("variables") or {}),
+        blocks=_in_order(document.path, blocks),
+        path=document.path,
+        code_version=_code_version(document.path, blocks),
+    )
+
+
+def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int) -> BlockSpec:
+    configuration = dict(fields.get("configuration") or {})
+    language = str(fields.get("language") or "python")
+    if language not in EXTENSIONS:
+        raise MageSpecError(pipeline_path, line, f"block {fields['uuid']} has the unknown language {language!r}")
+    path = _block_path(root, fields, configuration, language)
+    if not path.is_file():
+        raise MageSpecError(pipeline_path, line, f"block {fields['uuid']}: its file {path} does not exist")
+    return BlockSpec(
+        uuid=str(fields["uuid"]),
+        type=str(fields["type"]),
+        language=language,
+        upstream=tuple(fields.get("upstream_blocks") or ()),
+        configuration=configuration,
+        path=path,
+        line=line,
+        tests=tuple(_tests(path)) if language == "python" else (),
+    )
+
+
+def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[str, Any], language: str) -> Path:
+    source = (configuration.get("file_source") or {}).get("path") or configuration.get("file_path")
+    if source:
+        return root / source if (root / source).exists() else root.parent / source
+    name = fields.get("replicated_block") or fields["uuid"]
+    return root / RUNNABLE[str(fields["type"])] / f"{name}.{EXTENSIONS[language]}"
+
+
+def _tests(path: Path) -> Iterator[TestSpec]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
+    seen: dict[str, int] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef) or not any(map(_is_test, node.decorator_list)):
+            continue
+        if node.name in seen:
+            raise MageSpecError(
+                path, node.lineno, f"test {node.name} is defined twice, first on line {seen[node.name]}"
+            )
+        seen[node.name] = node.lineno
+        yield TestSpec(name=node.name, line=node.lineno, description=ast.get_docstring(node))
+
+
+def _is_test(decorator: ast.expr) -> bool:
+    function = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(function, ast.Name) and function.id == "test"
+
+
+def _in_order(path: Path, blocks: Mapping[str, BlockSpec]) -> tuple[BlockSpec, ...]:
+    for block in blocks.values():
+        for upstream in block.upstream:
+            if upstream not in blocks:
+                raise MageSpecError(path, block.line, f"block {block.uuid} reads {upstream}, which does not exist")
+    try:
+        order = tuple(TopologicalSorter({uuid: block.upstream for uuid, block in blocks.items()}).static_order())
+    except CycleError as error:
+        ring = error.args[1]
+        line = blocks[ring[0]].line
+        raise MageSpecError(path, line, f"blocks read each other in a ring: {' -> '.join(ring)}") from error
+    return tuple(blocks[uuid] for uuid in order)
+
+
+def _code_version(path: Path, blocks: Mapping[str, BlockSpec]) -> str:
+    """A short hash of the pipeline and its blocks: it changes when the code in Mage's folder does."""
+    digest = hashlib.sha256(path.read_bytes())
+    for uuid in sorted(blocks):
+        digest.update(blocks[uuid].path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _refuse_shared_tables(pipelines: list[PipelineSpec]) -> None:
+    owner: dict[str, str] = {}
+    for pipeline in pipelines:
+        for block in pipeline.outputs:
+            table = block.table
+            if table is None:
+                continue
+            name = f"{pipeline.uuid}/{block.uuid}"
+            if table in owner:
+                raise MageSpecError(pipeline.path, block.line, f"{name} writes {table}, as does {owner[table]}")
+            owner[table] = name

@@ -1,0 +1,83 @@
+"""What this room needs to know of its surroundings, read when a tick or a run asks, never at import.
+
+Belongs here: orchestration's own options. Not here: the other rooms' settings; each reads its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestration.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Google's quotas (1,500 modifications a table a day) and Power BI's refreshes are what a shorter span would spend.
+SERVE_EVERY_S = 300.0
+SERVE_EVERY_EMULATED_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrchestrationSettings:
+    """Options of sensors and runs.
+
+    Attributes:
+        lake_dsn: where the ledger of landed batches is.
+        serve_every_s: least time between two refreshes of the report; below it quotas are spent for little, above
+            it the report is older than it need be.
+        alert_webhook: where failed runs are told; empty for the log only.
+    """
+
+    lake_dsn: str
+    serve_every_s: float
+    alert_webhook: str = ""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> OrchestrationSettings:
+        """Read the settings; every problem is named in one error.
+
+        Raises:
+            SettingsError: something is missing or wrong.
+        """
+        problems: list[str] = []
+        default = SERVE_EVERY_EMULATED_S if env.get("BIGQUERY_EMULATOR_HOST", "").strip() else SERVE_EVERY_S
+        settings = cls(
+            lake_dsn=_dsn(env, problems),
+            serve_every_s=_seconds(env.get("SERVE_EVERY_S", ""), default, problems),
+            alert_webhook=env.get("ALERT_WEBHOOK_URL", "").strip(),
+        )
+        if problems:
+            raise SettingsError(
+                "reading the settings of orchestration: " + "; ".join(problems) + ". Nothing was started. "
+                "See .env.example."
+            )
+        return settings
+
+
+def _dsn(env: Mapping[str, str], problems: list[str]) -> str:
+    dsn = env.get("LAKE_DSN", "").strip()
+    path = env.get("LAKE_DSN_FILE", "").strip()
+    if dsn:
+        return dsn
+    if not path:
+        problems.append("LAKE_DSN (or LAKE_DSN_FILE): not set; expected postgresql://user:password@host:port/name")
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        problems.append(f"LAKE_DSN_FILE: {path} cannot be read ({error.strerror})")
+        return ""
+
+
+def _seconds(text: str, default: float, problems: list[str]) -> float:
+    if not text.strip():
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        problems.append(f"SERVE_EVERY_S: {text!r} is not a number of seconds")
+    return value
