@@ -148,7 +148,9 @@ def _load(models_dir: Path) -> Catalog:
     for table in tables.values():
         for parent in table.depends_on:
             if parent not in tables:
-                raise ContractError(table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}")
+                raise ContractError(
+                    table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}"
+                )
     try:
         names = order({name: table.depends_on for name, table in tables.items()})
     except ValueError as error:

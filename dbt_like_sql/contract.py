@@ -126,7 +126,11 @@ def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
         if not condition:
             raise ContractError(path, _line(node, at), problem)
 
-    need(contract.apiVersion == API_VERSION, f"apiVersion is {contract.apiVersion!r}; expected {API_VERSION}", "apiVersion")
+    need(
+        contract.apiVersion == API_VERSION,
+        f"apiVersion is {contract.apiVersion!r}; expected {API_VERSION}",
+        "apiVersion",
+    )
     need(contract.kind == "DataContract", f"kind is {contract.kind!r}; expected DataContract", "kind")
     need(contract.id and contract.version, "id and version are needed")
     need(contract.description and contract.description.purpose, "description.purpose is needed", "description")
@@ -141,7 +145,9 @@ def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
     columns = tuple(_column(path, node, at, found) for at, found in enumerate(table.properties))
     names = [column.name.lower() for column in columns]
     for at, name in enumerate(names):
-        need(names.index(name) == at, f"column {name} stands twice (case does not count)", "schema", 0, "properties", at)
+        need(
+            names.index(name) == at, f"column {name} stands twice (case does not count)", "schema", 0, "properties", at
+        )
     return Contract(
         path=path,
         name=contract.id,
@@ -165,9 +171,14 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
     need(found.physicalType, f"column {found.name} has no physicalType (GoogleSQL's name of its type)")
     need(found.description, f"column {found.name} has no description")
     base = found.physicalType.split("<")[0].split("(")[0]
-    need(base in LOGICAL_TYPES, f"column {found.name}: physicalType {found.physicalType} is not one of {', '.join(LOGICAL_TYPES)}")
+    need(
+        base in LOGICAL_TYPES,
+        f"column {found.name}: physicalType {found.physicalType} is not one of {', '.join(LOGICAL_TYPES)}",
+    )
     expected = LOGICAL_TYPES[base]
-    need(found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}")
+    need(
+        found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"
+    )
     custom = {item.property: item.value for item in found.customProperties or []}
     return Column(
         name=found.name,

@@ -7,6 +7,7 @@ WarehouseError
 ├── MigrateError      a contract asks for a change that would break readers. No retry helps.
 ├── LoadError         rows do not fit the contract of their table. Nothing was written. No retry helps.
 ├── FencedError       another load of the same day was faster. Nothing was written: re-read the ledger, try again.
+│   └── StaleRowsError       a rebuild read less than the day holds by now. Read the day again.
 ├── PublishError      a mart could not be published; readers see what they saw before.
 │   └── ChecksFailedError    blocking checks found rows; they are in `checks`. No retry helps.
 └── SelectionError    a selector names no table
@@ -63,6 +64,10 @@ class FencedError(WarehouseError):
     """Another load of the same day was faster."""
 
     is_retryable = True
+
+
+class StaleRowsError(FencedError):
+    """A rebuild brought fewer batches than the day holds by now."""
 
 
 class PublishError(WarehouseError):

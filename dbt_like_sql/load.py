@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.catalog import load_catalog
-from dbt_like_sql.errors import FencedError, JobError, LoadError
+from dbt_like_sql.column_types import bigquery_schema
+from dbt_like_sql.errors import FencedError, JobError, LoadError, StaleRowsError
 from dbt_like_sql.migrate import STAGING, quote
 from dbt_like_sql.render import day_sql
 from dbt_like_sql.rows import check_rows, offsets_by_day
-from dbt_like_sql.types import bigquery_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -143,12 +143,17 @@ def load_days(
 
     Raises:
         FencedError: another load moved one of the days since `seen`. Nothing was written. Read the ledger again.
+        StaleRowsError: a rebuild reaches less far than what the day holds. Nothing was written. Read the day again.
         LoadError: the rows do not fit the contract. Nothing was written.
         JobError: BigQuery failed. Nothing was written, unless the commit's answer was lost: repeating is safe.
     """
     target = (catalog or load_catalog())[table]
     if target.materialization != "loaded" or not target.identity or not target.partition_column:
-        raise LoadError(f"loading {table}: its contract does not say loaded, identity and partition. Nothing was written.")
+        raise LoadError(
+            f"loading {table}: its contract does not say loaded, identity and partition. Nothing was written."
+        )
+    if rebuild:
+        _refuse_stale(target, loads)
     rows = check_rows(target, rows, days={load.day for load in loads}, topic=topic)
     work = _Work(target, topic, tuple(sorted(loads, key=lambda load: load.day)), rebuild, run_id, code_version)
     labels = {"table": table, "run_id": run_id, "day": work.days_label}
@@ -177,6 +182,18 @@ def load_days(
         job_id=done.job_id,
         is_attached=done.is_attached,
     )
+
+
+def _refuse_stale(target: Table, loads: Sequence[DayLoad]) -> None:
+    """A rebuild must not take a day back: an incremental load that read behind it would leave a hole."""
+    for load in loads:
+        behind = [part for part, batch in sorted(load.seen.batches.items()) if load.upto.get(part, 0) < batch]
+        if behind:
+            part = behind[0]
+            raise StaleRowsError(
+                f"rebuilding {load.day} of {target.name}: the rows reach batch {load.upto.get(part, 0)} of topic partition "
+                f"{part}, the day holds {load.seen.batches[part]} already. Nothing was written. Read the whole day again."
+            )
 
 
 @dataclass(frozen=True)
@@ -304,7 +321,9 @@ def _ledger(warehouse: Warehouse, work: _Work, offsets: Mapping[date, Offsets]) 
 
 
 def _batches_sql(batches: Mapping[int, int]) -> str:
-    listed = ", ".join(f"STRUCT({part} AS topic_partition, {batch} AS batch)" for part, batch in sorted(batches.items()))
+    listed = ", ".join(
+        f"STRUCT({part} AS topic_partition, {batch} AS batch)" for part, batch in sorted(batches.items())
+    )
     return f"ARRAY<STRUCT<topic_partition INT64, batch INT64>>[{listed}]"
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.column_types import bigquery_schema, type_sql
 from dbt_like_sql.errors import JobError, MigrateError
 from dbt_like_sql.render import render
-from dbt_like_sql.types import bigquery_schema, type_sql
 from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:

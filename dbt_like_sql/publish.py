@@ -36,18 +36,18 @@ MAX_DAYS_A_SCRIPT = 1000
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found. It passed if no row broke the promise; `example` is one that did, as JSON."""
+    """What one check found: how many `rows` broke the promise, and one of them as JSON. None: it passed."""
 
     table: str
     name: str
     severity: str
-    failed_rows: int
+    rows: int
     example: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether no row broke the promise."""
-        return self.failed_rows == 0
+        return self.rows == 0
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def loaded_event_days(warehouse: Warehouse) -> list[date]:
     return sorted(row["event_day"] for row in rows)
 
 
-def _chunks(
-    warehouse: Warehouse, tables: Sequence[Table], days: Sequence[date] | None
-) -> list[tuple[date, ...]]:
+def _chunks(warehouse: Warehouse, tables: Sequence[Table], days: Sequence[date] | None) -> list[tuple[date, ...]]:
     if not tables:
         return []
     if not any(table.partition_column for table in tables):
@@ -251,7 +249,9 @@ def _write(warehouse: Warehouse, table: Table, days: Sequence[date]) -> list[str
 def _ledger(warehouse: Warehouse, catalog: Catalog, table: Table, days: Sequence[date], run_id: str) -> str:
     """One row a day, or one in all; source versions are read in the same snapshot as the rows."""
     sources = _sources(warehouse, catalog, table)
-    version = f"(SELECT version FROM `{warehouse.table_id('control.publisher')}` WHERE table_name = {quote(table.name)})"
+    version = (
+        f"(SELECT version FROM `{warehouse.table_id('control.publisher')}` WHERE table_name = {quote(table.name)})"
+    )
     head = (
         f"INSERT INTO `{warehouse.table_id('control.publication')}`\n"
         "  (table_name, event_day, version, source_version, model_version, run_id, published_at)\n"
@@ -309,9 +309,7 @@ def _counts(warehouse: Warehouse, tables: Sequence[Table]) -> str:
         newest = (
             f"(SELECT COALESCE(MAX(source_version), 0) FROM `{publication}` WHERE table_name = {quote(table.name)})"
         )
-        structs.append(
-            f"STRUCT({quote(table.name)} AS table_name, rows_{at} AS row_count, {newest} AS source_version)"
-        )
+        structs.append(f"STRUCT({quote(table.name)} AS table_name, rows_{at} AS row_count, {newest} AS source_version)")
     return "[" + ", ".join(structs) + "]"
 
 
@@ -327,9 +325,11 @@ def _check_result(found: Mapping[str, Any]) -> CheckResult:
     return CheckResult(found["table_name"], found["name"], found["severity"], found["failed_rows"], found["example"])
 
 
-def _checks_failed(blocking: Sequence[CheckResult], checks: Sequence[CheckResult], days: Sequence[date]) -> PublishError:
+def _checks_failed(
+    blocking: Sequence[CheckResult], checks: Sequence[CheckResult], days: Sequence[date]
+) -> PublishError:
     span = f" for {days[0]} to {days[-1]}" if days else ""
-    listed = "\n".join(f"  - {c.table}: {c.name}: {c.failed_rows} row(s), such as {c.example}" for c in blocking)
+    listed = "\n".join(f"  - {c.table}: {c.name}: {c.rows} row(s), such as {c.example}" for c in blocking)
     message = (
         f"publishing{span}: {len(blocking)} blocking check(s) found rows. Nothing was published; readers see what they "
         f"saw before.\n{listed}\nMend the source or the rule, then publish again."
@@ -366,3 +366,23 @@ def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> d
         for row in warehouse.run("\nUNION ALL\n".join(parts), kind="ledger").rows:
             stale.setdefault(row["table_name"], []).append(row["event_day"])
     return stale
+
+
+def check_tables(
+    warehouse: Warehouse, catalog: Catalog, names: Sequence[str], *, days: Sequence[date] | None
+) -> list[CheckResult]:
+    """Run the checks of tables as they stand now, in one query; nothing is written.
+
+    Args:
+        warehouse: an open, migrated warehouse.
+        catalog: where the names are found.
+        names: tables of any materialization.
+        days: table partitions to look at; None for every day that was ever loaded.
+    """
+    wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
+    tables = [catalog[name] for name in catalog.tables if name in set(names)]
+    selects = [check_sql(warehouse, table, check, wanted) for table in tables for check in table.checks]
+    if not selects:
+        return []
+    sql = "\nUNION ALL\n".join(select.replace("SELECT AS STRUCT", "SELECT", 1) for select in selects)
+    return [_check_result(row) for row in warehouse.run(sql, params=_parameters(sql), kind="check").rows]

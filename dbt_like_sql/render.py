@@ -60,8 +60,6 @@ def _is_days(parameter: exp.Parameter) -> bool:
     return bool(parameter.name == DAYS)
 
 
-
-
 def day_sql(column: str, days: Iterable[date]) -> str:
     """`column` is one of these days, in literals: `=`, BETWEEN where no day is missing, else IN."""
     wanted = sorted(set(days))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dbt_like_sql.column_types import arrow_type
 from dbt_like_sql.errors import LoadError
-from dbt_like_sql.types import arrow_type
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -83,7 +83,9 @@ def _typed(target: Table, rows: pa.Table) -> pa.Table:
             columns.append(rows[column.name].cast(arrow_type(column.type), safe=True))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             found = rows[column.name].type
-            raise _refused(target, f"column {column.name} is {found} and does not convert exactly to {column.type}: {error}") from error
+            raise _refused(
+                target, f"column {column.name} is {found} and does not convert exactly to {column.type}: {error}"
+            ) from error
     return pa.table(columns, names=list(target.column_names))
 
 
@@ -108,4 +110,6 @@ def _refuse_other_days(target: Table, rows: pa.Table, days: Collection[date]) ->
 
 
 def _refused(target: Table, problem: str) -> LoadError:
-    return LoadError(f"loading {target.name}: {problem}. Nothing was written. Mend the rows or {target.contract_path.name}.")
+    return LoadError(
+        f"loading {target.name}: {problem}. Nothing was written. Mend the rows or {target.contract_path.name}."
+    )

@@ -197,7 +197,9 @@ class Warehouse:
             if is_attached and needs and not self.table_exists(needs):
                 continue
             return _done(job, rows, time.monotonic() - started, is_attached=is_attached)
-        message = f"job {job_id}: {MAX_ATTEMPTS} earlier tries of the same work failed. Nothing was run. Read their errors."
+        message = (
+            f"job {job_id}: {MAX_ATTEMPTS} earlier tries of the same work failed. Nothing was run. Read their errors."
+        )
         raise JobError(message, job_id=job_id)
 
 

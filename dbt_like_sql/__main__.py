@@ -1,0 +1,136 @@
+"""Command line of the warehouse: `dbt-like-sql` or `python -m dbt_like_sql`.
+
+Belongs here: reading arguments, printing. Does not: work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbt_like_sql.errors import WarehouseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dbt_like_sql.publish import CheckResult
+    from dbt_like_sql.warehouse import Warehouse
+
+
+class _Group(click.Group):
+    """Turns this room's errors into a message and exit code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WarehouseError as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group)
+def main() -> None:
+    """The warehouse: tables from contracts, marts from SQL."""
+
+
+def _open() -> Warehouse:
+    from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
+    from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+
+    return open_warehouse(WarehouseSettings.from_env(os.environ), labels={"by": "command_line"})
+
+
+def _run_id() -> str:
+    return f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+
+
+_DAYS: Callable[[Any], Any] = click.option(
+    "--day", "days", multiple=True, type=click.DateTime(["%Y-%m-%d"]), help="A day; may be repeated. Default: all."
+)
+
+
+def _dates(days: Sequence[datetime]) -> list[date] | None:
+    return sorted({day.date() for day in days}) or None
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def migrate(*, dry_run: bool) -> None:
+    """Create and alter datasets and tables so that they are what the contracts say."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.migrate import migrate as bring  # noqa: PLC0415
+
+    changes = bring(_open(), load_catalog(), dry_run=dry_run)
+    for change in changes:
+        click.echo(f"{change.table}: {change.what}")
+    click.echo(f"{len(changes)} change(s){' would be made' if dry_run else ''}")
+
+
+@main.command()
+@click.argument("selector", nargs=-1)
+@_DAYS
+def publish(selector: Sequence[str], days: Sequence[datetime]) -> None:
+    """Publish tables: `mart.products`, `+mart.products` with what it reads, `mart.invoice_lines+`, `mart.*`."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.publish import publish_all  # noqa: PLC0415
+    from dbt_like_sql.selection import select  # noqa: PLC0415
+
+    catalog = load_catalog()
+    chosen = select(catalog, selector or ["mart.*"])
+    names = [name for name in chosen if catalog[name].materialization in {"table", "view"}]
+    for done in publish_all(_open(), catalog, names, days=_dates(days), run_id=_run_id()).values():
+        click.echo(f"{done.table}: {done.rows} rows")
+        _print_checks(done.checks)
+
+
+@main.command()
+@click.argument("selector", nargs=-1)
+@_DAYS
+def check(selector: Sequence[str], days: Sequence[datetime]) -> None:
+    """Run the checks of tables as they stand; exit code 1 if a blocking one finds rows."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.publish import check_tables  # noqa: PLC0415
+    from dbt_like_sql.selection import select  # noqa: PLC0415
+
+    catalog = load_catalog()
+    results = check_tables(_open(), catalog, select(catalog, selector or ["*"]), days=_dates(days))
+    _print_checks(results, all_of_them=True)
+    if any(found.severity == "fail" and not found.passed for found in results):
+        sys.exit(1)
+
+
+def _print_checks(results: Sequence[CheckResult], *, all_of_them: bool = False) -> None:
+    for found in results:
+        if all_of_them or not found.passed:
+            state = "ok  " if found.passed else found.severity
+            more = "" if found.passed else f": {found.rows} row(s), such as {found.example}"
+            click.echo(f"  {state} {found.table}: {found.name}{more}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; amounts are strings.")
+def totals(*, as_json: bool) -> None:
+    """Rows and exact amounts of core and mart."""
+    from dbt_like_sql.reconcile import totals as count  # noqa: PLC0415
+
+    found = count(_open())
+    if as_json:
+        click.echo(json.dumps(found, default=_plain))
+        return
+    for layer, numbers in found.items():
+        click.echo(f"{layer}: " + ", ".join(f"{key} {_plain(value)}" for key, value in numbers.items()))
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if value is None else f"{value:f}" if hasattr(value, "as_tuple") else str(value)
+
+
+if __name__ == "__main__":
+    main()

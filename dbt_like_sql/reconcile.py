@@ -1,0 +1,220 @@
+"""Count a day in core and in the fact table, so that layers can be compared, and keep what was compared.
+
+Belongs here: counts, amounts, checksums of the warehouse's side. Does not: landing's side, deciding what to block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from dbt_like_sql.render import day_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import date, datetime
+
+    from dbt_like_sql.warehouse import Warehouse
+
+CORE, FACT = "core.invoice_lines", "mart.invoice_lines"
+# Order independent, small, and the same integers in PostgreSQL: both sides add it up over the rows of a day.
+CHECKSUM_SQL = "MOD(topic_partition * 1000003 + topic_offset, 1000000007)"
+_NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True)
+class DayTotals:
+    """One day of one layer. `amount` is of first deliveries; `checksum` is over the identities of all rows."""
+
+    day: date
+    rows: int = 0
+    repeats: int = 0
+    amount: Decimal = _NOTHING
+    checksum: int = 0
+    version: int = 0
+    newest_produced_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """One comparison of one day through the layers. What was not counted is None."""
+
+    topic: str
+    day: date
+    landed_rows: int | None
+    landed_checksum: int | None
+    dead_letter_rows: int | None
+    core: DayTotals
+    mart: DayTotals | None
+    is_reconciled: bool
+
+
+def core_day(warehouse: Warehouse, day: date) -> DayTotals:
+    """One day of core."""
+    return core_days(warehouse, [day])[day]
+
+
+def mart_day(warehouse: Warehouse, day: date) -> DayTotals:
+    """One day of the fact table."""
+    return mart_days(warehouse, [day])[day]
+
+
+def core_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotals]:
+    """Days of core, in one query: rows, repeats, amount of first deliveries, checksum of all identities."""
+    wanted = sorted(set(days))
+    if not wanted:
+        return {}
+    control = warehouse.table_id("control.day")
+    sql = f"""
+SELECT c.*, v.version
+FROM (
+  SELECT
+    invoice_date AS day,
+    COUNT(*) AS row_count,
+    COUNTIF(delivery > 1) AS repeats,
+    SUM(IF(delivery = 1, amount_gbp, NUMERIC '0')) AS amount,
+    SUM(CAST({CHECKSUM_SQL} AS NUMERIC)) AS checksum,
+    MAX(produced_at) AS newest_produced_at
+  FROM (
+    SELECT
+      invoice_date, topic_partition, topic_offset, amount_gbp, produced_at,
+      ROW_NUMBER() OVER (
+        PARTITION BY invoice_date, event_id ORDER BY topic, topic_partition, topic_offset
+      ) AS delivery
+    FROM `{warehouse.table_id(CORE)}`
+    WHERE {day_sql("invoice_date", wanted)}
+  ) AS lines
+  GROUP BY invoice_date
+) AS c
+LEFT JOIN (
+  SELECT event_day, SUM(version) AS version FROM `{control}` WHERE table_name = '{CORE}' GROUP BY event_day
+) AS v ON v.event_day = c.day
+"""
+    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows)
+
+
+def mart_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotals]:
+    """Days of the fact table, in one query."""
+    wanted = sorted(set(days))
+    if not wanted:
+        return {}
+    sql = f"""
+SELECT
+  invoice_date AS day,
+  COUNT(*) AS row_count,
+  COUNT(*) - COUNT(DISTINCT event_id) AS repeats,
+  SUM(amount_gbp) AS amount,
+  SUM(CAST({CHECKSUM_SQL} AS NUMERIC)) AS checksum,
+  MAX(produced_at) AS newest_produced_at,
+  0 AS version
+FROM `{warehouse.table_id(FACT)}`
+WHERE {day_sql("invoice_date", wanted)}
+GROUP BY invoice_date
+"""
+    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows)
+
+
+def totals(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    """Rows and exact amounts of the whole warehouse: `{"core": {rows, repeats, amount}, "mart": {rows, amount}}`."""
+    sql = f"""
+SELECT
+  core.row_count AS core_rows, core.repeats AS core_repeats, core.amount AS core_amount,
+  mart.row_count AS mart_rows, mart.amount AS mart_amount, mart.newest_produced_at
+FROM (
+  SELECT
+    COUNT(*) AS row_count, COUNTIF(delivery > 1) AS repeats, SUM(IF(delivery = 1, amount_gbp, NUMERIC '0')) AS amount
+  FROM (
+    SELECT
+      amount_gbp,
+      ROW_NUMBER() OVER (
+        PARTITION BY invoice_date, event_id ORDER BY topic, topic_partition, topic_offset
+      ) AS delivery
+    FROM `{warehouse.table_id(CORE)}`
+    WHERE invoice_date >= DATE '0001-01-01'
+  ) AS lines
+) AS core
+CROSS JOIN (
+  SELECT COUNT(*) AS row_count, SUM(amount_gbp) AS amount, MAX(produced_at) AS newest_produced_at
+  FROM `{warehouse.table_id(FACT)}`
+) AS mart
+"""
+    row = warehouse.run(sql, kind="reconcile").rows[0]
+    return {
+        "core": {
+            "rows": row["core_rows"],
+            "repeats": row["core_repeats"],
+            "amount": row["core_amount"] or Decimal(0),
+        },
+        "mart": {
+            "rows": row["mart_rows"],
+            "amount": row["mart_amount"] or Decimal(0),
+            "as_of": row["newest_produced_at"],
+        },
+    }
+
+
+def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str) -> None:
+    """Append comparisons to control.reconciliation, all in one statement; mart.data_trust shows the latest."""
+    if not rows:
+        return
+    selects = "\nUNION ALL\n".join(_row_sql(row) for row in rows)
+    sql = f"""
+INSERT INTO `{warehouse.table_id("control.reconciliation")}` (
+  topic, event_day, core_version, landed_rows, landed_checksum, dead_letter_rows, core_rows, core_repeat_rows,
+  core_checksum, core_amount_gbp, mart_rows, mart_amount_gbp, newest_produced_at, is_reconciled, run_id, recorded_at
+)
+SELECT r.*, @run_id, CURRENT_TIMESTAMP() FROM (
+{selects}
+) AS r
+"""
+    topics = {f"topic_{at}": topic for at, topic in enumerate(dict.fromkeys(row.topic for row in rows))}
+    for name, topic in topics.items():
+        sql = sql.replace(f"@@{topic}@@", f"@{name}")
+    warehouse.run(sql, params={"run_id": run_id, **topics}, kind="reconcile")
+
+
+def _row_sql(row: Reconciliation) -> str:
+    newest = row.core.newest_produced_at
+    mart = row.mart
+    values = [
+        f"@@{row.topic}@@ AS topic",
+        f"DATE '{row.day}' AS event_day",
+        f"CAST({row.core.version} AS INT64) AS core_version",
+        f"{_int(row.landed_rows)} AS landed_rows",
+        f"{_numeric(row.landed_checksum)} AS landed_checksum",
+        f"{_int(row.dead_letter_rows)} AS dead_letter_rows",
+        f"{_int(row.core.rows)} AS core_rows",
+        f"{_int(row.core.repeats)} AS core_repeat_rows",
+        f"{_numeric(row.core.checksum)} AS core_checksum",
+        f"{_numeric(row.core.amount)} AS core_amount_gbp",
+        f"{_int(mart.rows if mart else None)} AS mart_rows",
+        f"{_numeric(mart.amount if mart else None)} AS mart_amount_gbp",
+        f"{f'TIMESTAMP {newest.isoformat()!r}' if newest else 'CAST(NULL AS TIMESTAMP)'} AS newest_produced_at",
+        f"{str(row.is_reconciled).upper()} AS is_reconciled",
+    ]
+    return "SELECT " + ", ".join(values)
+
+
+def _int(value: int | None) -> str:
+    return "CAST(NULL AS INT64)" if value is None else f"CAST({int(value)} AS INT64)"
+
+
+def _numeric(value: Decimal | int | None) -> str:
+    return "CAST(NULL AS NUMERIC)" if value is None else f"NUMERIC '{Decimal(value):f}'"
+
+
+def _by_day(days: Sequence[date], rows: Iterable[dict[str, Any]]) -> dict[date, DayTotals]:
+    found = {
+        row["day"]: DayTotals(
+            day=row["day"],
+            rows=row["row_count"],
+            repeats=row["repeats"],
+            amount=row["amount"],
+            checksum=int(row["checksum"]),
+            version=row["version"] or 0,
+            newest_produced_at=row["newest_produced_at"],
+        )
+        for row in rows
+    }
+    return {day: found.get(day, DayTotals(day)) for day in days}
