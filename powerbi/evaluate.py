@@ -1,0 +1,119 @@
+"""A visual's fields -> rows, by one DuckDB statement over the imported copy.
+
+Here: what a visual asks of the model, and the answer with labels and formats. Not here: SQL (dax/translate.py),
+drawing (render/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from powerbi.dax.context import ColumnKey
+from powerbi.dax.translate import Selection, TopN, VisualQuery, translate
+from powerbi.errors import DaxRefusedError
+from powerbi.model import Model
+from powerbi.pbir import Field, FieldFilter, Visual
+
+
+class Connection(Protocol):
+    """What is needed of a DuckDB connection."""
+
+    def execute(self, query: str) -> Any:
+        """Run a statement; the result has fetchall()."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column of a visual's answer."""
+
+    field: Field
+    format_string: str
+    is_number: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a visual shows: one row a cell, groups first; `totals` are the measures without any group."""
+
+    groups: tuple[Heading, ...]
+    measures: tuple[Heading, ...]
+    rows: tuple[tuple[object, ...], ...]
+    totals: tuple[object, ...]
+
+    @property
+    def headings(self) -> tuple[Heading, ...]:
+        """Groups, then measures: the columns of `rows`."""
+        return self.groups + self.measures
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Under what a report is read: the reader's selections and role, and what the copy is like."""
+
+    selections: tuple[Selection, ...] = ()
+    security: Mapping[str, str] | None = None
+    user: str = ""
+    blank_members: frozenset[str] = frozenset()
+
+
+WITH_TOTALS = {"tableEx", "pivotTable"}
+
+
+def answer(visual: Visual, model: Model, connection: Connection, scope: Scope, *, page_filters: Sequence[FieldFilter] = ()) -> Answer:
+    """Evaluate a visual.
+
+    Raises:
+        DaxError: a field does not exist or a measure lies outside the subset.
+    """
+    groups = [one for one in visual.fields if one.kind == "Column"]
+    measures = [one for one in visual.fields if one.kind == "Measure"]
+    headings = [_heading(one, model) for one in (*groups, *measures)]
+    query = _query(visual, groups, measures, scope, page_filters)
+    rows = _run(query, model, connection, scope)
+    totals: tuple[object, ...] = ()
+    if visual.type in WITH_TOTALS and measures:
+        total = VisualQuery((), query.measures, query.selections)
+        totals = _run(total, model, connection, scope)[0]
+    return Answer(tuple(headings[: len(groups)]), tuple(headings[len(groups) :]), tuple(rows), totals)
+
+
+def _query(
+    visual: Visual, groups: list[Field], measures: list[Field], scope: Scope, page_filters: Sequence[FieldFilter]
+) -> VisualQuery:
+    listed = [one for one in (*visual.filters, *page_filters) if one.type != "TopN" and one.values]
+    selections = [*scope.selections, *(Selection(_key(one.field), one.values) for one in listed)]
+    top = next((one for one in visual.filters if one.type == "TopN"), None)
+    return VisualQuery(
+        groups=tuple(_key(one) for one in groups),
+        measures=tuple((one.name, f"[{one.name}]") for one in measures),
+        selections=tuple(selections),
+        top=TopN(top.count, top.by.name) if top is not None and top.by is not None else None,
+        order_by=tuple((one.name if one.kind == "Measure" else f"{one.table}.{one.name}", down) for one, down in visual.sort),
+    )
+
+
+def _run(query: VisualQuery, model: Model, connection: Connection, scope: Scope) -> list[tuple[object, ...]]:
+    statement = translate(
+        model, query, security=scope.security, user=scope.user, blank_members=scope.blank_members
+    )
+    width = len(statement.groups) + len(statement.measures)
+    return [tuple(row[:width]) for row in connection.execute(statement.sql).fetchall()]
+
+
+def _key(one: Field) -> ColumnKey:
+    return ColumnKey(one.table, one.name)
+
+
+def _heading(one: Field, model: Model) -> Heading:
+    if one.kind == "Measure":
+        measure = model.measure(one.name)
+        if measure is None:
+            raise DaxRefusedError(f"measure [{one.name}] does not exist", where="visual")
+        return Heading(one, measure.format_string, is_number=True)
+    table = model.table(one.table)
+    column = table.column(one.name) if table else None
+    if column is None:
+        raise DaxRefusedError(f"column '{one.table}'[{one.name}] does not exist", where="visual")
+    return Heading(one, column.format_string, is_number=column.data_type in ("int64", "double", "decimal"))

@@ -1,0 +1,239 @@
+"""Charts: a visual's answer -> a Vega-Lite specification -> SVG, in this process, without a browser.
+
+Here: one specification per visual type. Not here: cards, tables and slicers (picture.py), the page (page.py).
+Vega-Lite was chosen by a spike: docs/decisions/0009-drawing-library.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from powerbi.evaluate import Answer, Heading
+from powerbi.formats import format_short, format_value
+from powerbi.render.theme import Theme
+
+Spec = dict[str, Any]
+_VEGA_LITE = "5.20"
+_MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A chart's size in pixels, its theme, and the address that selects a category."""
+
+    width: float
+    height: float
+    theme: Theme
+    link: Callable[[object], str] | None = None
+
+
+def draw(kind: str, answer: Answer, frame: Frame, prefix: str) -> str:
+    """Draw a chart as an <svg> element; `prefix` keeps its ids apart from other charts' on the page."""
+    import vl_convert  # noqa: PLC0415 - half a second, and only who draws needs it
+
+    spec = specification(kind, answer, frame)
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    return svg[svg.index("<svg") :]
+
+
+def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
+    """The Vega-Lite specification of a chart."""
+    inner = CHARTS[kind](answer, frame)
+    theme = frame.theme
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": frame.width,
+        "height": frame.height,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "padding": 4,
+        "background": None,
+        "config": {
+            "font": theme.fonts,
+            "range": {"category": list(theme.colours)},
+            "view": {"stroke": None},
+            "axis": {
+                "labelColor": theme.muted,
+                "labelFontSize": 11,
+                "title": None,
+                "domain": False,
+                "ticks": False,
+                "gridColor": theme.grid,
+                "gridDash": [1, 3],
+                "labelPadding": 6,
+                "labelLimit": 220,
+            },
+            "legend": {"labelColor": theme.muted, "labelFontSize": 11, "title": None, "symbolType": "circle", "symbolSize": 70},
+            "text": {"color": theme.muted, "fontSize": 11},
+            "bar": {"cornerRadiusEnd": 2},
+            "line": {"strokeWidth": 2.5},
+        },
+        **inner,
+    }
+
+
+def _records(answer: Answer, frame: Frame) -> list[Spec]:
+    """One record a cell and measure: category, series, value, label."""
+    found = []
+    has_series = len(answer.groups) > 1
+    for row in answer.rows:
+        groups, values = row[: len(answer.groups)], row[len(answer.groups) :]
+        for heading, value in zip(answer.measures, values, strict=True):
+            if value is None:
+                continue
+            series = str(groups[1]) if has_series else heading.field.label
+            found.append(_record(groups[0] if groups else "", series, value, heading, frame))
+    return found
+
+
+def _record(category: object, series: str, value: Any, heading: Heading, frame: Frame) -> Spec:
+    record = {
+        "category": "(Blank)" if category is None else str(category),
+        "series": series,
+        "value": float(value) if isinstance(value, int | float | Decimal) else value,
+        "label": format_short(value, heading.format_string),
+        "full": format_value(value, heading.format_string),
+    }
+    if frame.link is not None:
+        record["href"] = frame.link(category)
+    return record
+
+
+def _is_date(answer: Answer) -> bool:
+    return bool(answer.groups) and answer.groups[0].format_string.startswith("yyyy-mm-dd")
+
+
+def _category(answer: Answer, records: list[Spec]) -> Spec:
+    if _is_date(answer):
+        return {"field": "category", "type": "temporal", "axis": {"format": "%-d %b", "grid": False, "labelOverlap": True}}
+    order = list(dict.fromkeys(record["category"] for record in records))
+    return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}
+
+
+def _quantity(heading: Heading) -> Spec:
+    if "%" in heading.format_string:
+        axis: Spec = {"format": ".0%", "tickCount": 5}
+    else:
+        sign = "£" if "£" in heading.format_string else ""
+        axis = {"labelExpr": f"'{sign}' + replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'bn')", "tickCount": 5}
+    return {"field": "value", "type": "quantitative", "axis": axis}
+
+
+def _colour(records: list[Spec], theme: Theme) -> Spec:
+    series = list(dict.fromkeys(record["series"] for record in records))
+    if len(series) < 2:  # noqa: PLR2004 - one series needs no legend
+        return {"value": theme.colours[0]}
+    return {"field": "series", "type": "nominal", "sort": series, "legend": {"orient": "top", "direction": "horizontal"}}
+
+
+def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
+    records = _records(answer, frame)
+    encoding = {
+        "x": _category(answer, records) | ({"type": "ordinal", "timeUnit": "yearmonthdate"} if _is_date(answer) else {}),
+        "y": _quantity(answer.measures[0]),
+        "color": _colour(records, frame.theme),
+        "tooltip": _tooltip(),
+        **_href(frame),
+    }
+    if not stack and len({record["series"] for record in records}) > 1:
+        encoding["xOffset"] = {"field": "series", "sort": list(dict.fromkeys(r["series"] for r in records))}
+    layers: list[Spec] = [{"mark": {"type": "bar"}, "encoding": encoding}]
+    if len(records) <= _MOST_LABELS and not stack and "xOffset" not in encoding:
+        text = {"x": encoding["x"], "y": encoding["y"], "text": {"field": "label"}}
+        layers.append({"mark": {"type": "text", "dy": -7}, "encoding": text})
+    return {"data": {"values": records}, "layer": layers}
+
+
+def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
+    records = _records(answer, frame)
+    category = _category(answer, records)
+    encoding = {
+        "y": category,
+        "x": _quantity(answer.measures[0]) | {"axis": None},
+        "color": _colour(records, frame.theme),
+        "tooltip": _tooltip(),
+        **_href(frame),
+    }
+    layers: list[Spec] = [{"mark": {"type": "bar"}, "encoding": encoding}]
+    if not stack:
+        text = {"y": category, "x": encoding["x"], "text": {"field": "label"}}
+        layers.append({"mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text})
+    return {"data": {"values": records}, "layer": layers}
+
+
+def _lines(answer: Answer, frame: Frame, *, area: bool = False) -> Spec:
+    records = _records(answer, frame)
+    encoding = {
+        "x": _category(answer, records),
+        "y": _quantity(answer.measures[0]),
+        "color": _colour(records, frame.theme),
+    }
+    mark: Spec = {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line", "interpolate": "monotone"}
+    points = {**encoding, "tooltip": _tooltip(), **_href(frame)}
+    layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
+    layers.append({"mark": {"type": "point", "filled": True, "size": 28}, "encoding": points})
+    return {"data": {"values": records}, "layer": layers}
+
+
+def _combination(answer: Answer, frame: Frame) -> Spec:
+    """Columns for the first measure, lines for the others, on one axis."""
+    records = _records(answer, frame)
+    names = list(dict.fromkeys(one.field.label for one in answer.measures))
+    category = _category(answer, records)
+    colour = _colour(records, frame.theme)
+    y = _quantity(answer.measures[0])
+    bars = {"x": category, "y": y, "color": colour, "tooltip": _tooltip(), **_href(frame)}
+    line = {"x": category, "y": y, "color": colour}
+    width = max(2.0, min(26.0, frame.width * 0.6 / max(1, len({r["category"] for r in records}))))
+    return {
+        "data": {"values": records},
+        "layer": [
+            {"mark": {"type": "bar", "width": width}, "encoding": bars, "transform": [{"filter": {"field": "series", "equal": names[0]}}]},
+            {"mark": {"type": "line", "interpolate": "monotone"}, "encoding": line, "transform": [{"filter": {"field": "series", "oneOf": names[1:]}}]},
+        ],
+    }
+
+
+def _donut(answer: Answer, frame: Frame) -> Spec:
+    records = _records(answer, frame)
+    if len(answer.groups) == 0:
+        for record in records:
+            record["category"] = record["series"]
+    order = list(dict.fromkeys(record["category"] for record in records))
+    radius = min(frame.width, frame.height) / 2 - 12
+    return {
+        "data": {"values": [record | {"at": index} for index, record in enumerate(records)]},
+        "mark": {"type": "arc", "innerRadius": radius * 0.62, "outerRadius": radius},
+        "encoding": {
+            "theta": {"field": "value", "type": "quantitative", "stack": True},
+            "order": {"field": "at"},
+            "color": {"field": "category", "type": "nominal", "sort": order, "legend": {"orient": "right", "labelLimit": 120}},
+            "tooltip": _tooltip(),
+            **_href(frame),
+        },
+    }
+
+
+def _tooltip() -> list[Spec]:
+    return [{"field": name, "type": "nominal"} for name in ("category", "series", "full")]
+
+
+def _href(frame: Frame) -> Spec:
+    return {"href": {"field": "href", "type": "nominal"}} if frame.link is not None else {}
+
+
+CHARTS: dict[str, Callable[[Answer, Frame], Spec]] = {
+    "clusteredColumnChart": lambda answer, frame: _columns(answer, frame, stack=False),
+    "columnChart": lambda answer, frame: _columns(answer, frame, stack=True),
+    "clusteredBarChart": lambda answer, frame: _bars(answer, frame, stack=False),
+    "barChart": lambda answer, frame: _bars(answer, frame, stack=True),
+    "lineChart": _lines,
+    "areaChart": lambda answer, frame: _lines(answer, frame, area=True),
+    "lineClusteredColumnComboChart": _combination,
+    "donutChart": _donut,
+}
