@@ -145,8 +145,8 @@ def _open(root: Path, uuid: str) -> Any:
     """Mage's own pipeline object, read anew: an edit in Mage's UI is live in the next run."""
     for noisy in ("traitlets", "mage_ai"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    from mage_ai.data_preparation.models.pipeline import Pipeline  # noqa: PLC0415  (costs 5 s)
-    from mage_ai.settings import repo  # noqa: PLC0415
+    from mage_ai.data_preparation.models.pipeline import Pipeline
+    from mage_ai.settings import repo
 
     if os.environ.get(repo.REPO_PATH_ENV_VAR) != str(root):
         path = list(sys.path)

@@ -25,7 +25,7 @@ class LakeResource(dg.ConfigurableResource[Any]):
     @contextlib.contextmanager
     def connect(self, application_name: str) -> Iterator[Any]:
         """A connection that is closed in the end."""
-        from streaming import lake  # noqa: PLC0415
+        from streaming import lake
 
         settings = OrchestrationSettings.from_env(os.environ)
         with contextlib.closing(lake.connect(settings.lake_dsn, application_name=application_name)) as conn:
@@ -37,8 +37,8 @@ class WarehouseResource(dg.ConfigurableResource[Any]):
 
     def open(self) -> Warehouse:
         """The warehouse; the Google client is imported with it."""
-        from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
-        from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+        from dbt_like_sql.settings import WarehouseSettings
+        from dbt_like_sql.warehouse import open_warehouse
 
         return open_warehouse(WarehouseSettings.from_env(os.environ))
 

@@ -71,7 +71,7 @@ def _request(days: DayRange) -> dg.RunRequest:
 
 
 def _pending(conn: Any) -> list[Pending]:
-    from streaming import lake  # noqa: PLC0415
+    from streaming import lake
 
     found: dict[date, list[str]] = {}
     for feed in feeds():
@@ -81,7 +81,7 @@ def _pending(conn: Any) -> list[Pending]:
 
 
 def _wait(conn: Any, seconds: float) -> None:
-    from streaming import lake  # noqa: PLC0415
+    from streaming import lake
 
     lake.wait_landed(conn, seconds)
 
@@ -120,7 +120,7 @@ def _failures(instance: dg.DagsterInstance) -> Mapping[date, Failures]:
 
 def _report(conn: Any, cursors: Mapping[str, str]) -> tuple[list[dg.AssetMaterialization], dict[str, str]]:
     """One materialization a topic for all batches since the last tick."""
-    from streaming import lake  # noqa: PLC0415
+    from streaming import lake
 
     events, moved = [], dict(cursors)
     for feed in feeds():

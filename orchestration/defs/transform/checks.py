@@ -3,7 +3,7 @@
 Belongs here: landed(day) = core(day). Not here: the blocks' own @tests (they come with the Mage assets), marts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestration.defs.check_results import comparison_result
 from orchestration.defs.partitions import days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.topics import Feed, feeds
+from orchestration.errors import ReconcileError
 from orchestration.reconcile import DayComparison, DayTotals
 
 # Started from the UI without days, a check looks at the newest landed ones.
@@ -35,7 +36,7 @@ def _landed_equals_core(feed: Feed) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> dg.AssetCheckResult:
         with lake.connect("orchestration.reconcile") as conn:
-            days = days_of_run(context) or _newest_days(conn, feed)
+            days = days_of_run(context) or newest_days(conn)
             compared = compare_landed_with_core(conn, warehouse.open(), feed, days)
         return comparison_result(compared, "landed", "core")
 
@@ -43,32 +44,48 @@ def _landed_equals_core(feed: Feed) -> dg.AssetChecksDefinition:
 
 
 def compare_landed_with_core(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date]) -> list[DayComparison]:
-    """Each day in both layers, as of one version of its ledger."""
-    return [_compare_day(conn, warehouse, feed, day) for day in days]
+    """Each day in both layers, both as of one version of the table's ledger."""
+    from streaming import lake
+
+    compared = {}
+    for day, (core, batches) in core_as_of_ledger(warehouse, feed, days).items():
+        rows, checksum = lake.day_checksum(conn, feed.topic, day, upto=batches)
+        compared[day] = DayComparison(
+            day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
+        )
+    return [compared[day] for day in days]
 
 
-def _compare_day(conn: Any, warehouse: Any, feed: Feed, day: date) -> DayComparison:
-    from dbt_like_sql import reconcile  # noqa: PLC0415
-    from dbt_like_sql.load import loaded_day  # noqa: PLC0415
-    from streaming import lake  # noqa: PLC0415
+def core_as_of_ledger(warehouse: Any, feed: Feed, days: Sequence[date]) -> dict[date, tuple[Any, Mapping[int, int]]]:
+    """Each day's totals in the table, with the batches that its ledger said it held at that moment.
 
-    before = loaded_day(warehouse, feed.table, day, feed.topic)
+    Ledger and table are two queries; a load that commits between them shows as another version, and those days are
+    asked for again.
+    """
+    from dbt_like_sql import reconcile
+    from dbt_like_sql.load import loaded_days
+
+    found: dict[date, tuple[Any, Mapping[int, int]]] = {}
+    left = list(days)
     for _try in range(LEDGER_TRIES):
-        core = reconcile.core_day(warehouse, day)
-        after = loaded_day(warehouse, feed.table, day, feed.topic)
-        if after.version == before.version:
-            break
-        before = after
-    rows, checksum = lake.day_checksum(conn, feed.topic, day, upto=before.batches)
-    return DayComparison(
-        day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
-    )
+        ledger = loaded_days(warehouse, feed.table, left, feed.topic) if left else {}
+        totals = reconcile.core_days(warehouse, left)
+        found |= {day: (totals[day], ledger[day].batches) for day in left}
+        left = [day for day in left if totals[day].rows and totals[day].version != ledger[day].version]
+    if left:
+        raise ReconcileError(
+            f"reconciling {feed.table} with what landed: the ledger of {left[0]} moved during each of {LEDGER_TRIES} "
+            "tries. Nothing downstream was published. Run it again when fewer runs of that day are at work."
+        )
+    return found
 
 
-def _newest_days(conn: Any, feed: Feed) -> list[date]:
-    from streaming import lake  # noqa: PLC0415
+def newest_days(conn: Any) -> list[date]:
+    """The newest days of any topic, oldest first."""
+    from streaming import lake
 
-    return sorted(each.event_day for each in lake.landed_days(conn, feed.topic))[-DAYS_WITHOUT_PARTITION:]
+    days = {each.event_day for feed in feeds() for each in lake.landed_days(conn, feed.topic)}
+    return sorted(days)[-DAYS_WITHOUT_PARTITION:]
 
 
 core_checks = [_landed_equals_core(feed) for feed in feeds()]

@@ -92,46 +92,58 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
 
 def publish(
     warehouse: Any, catalog: Catalog, tables: Sequence[Table], days: Sequence[date] | None, run_id: str
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Publish the tables in order; a table whose blocking check fails stops those behind it."""
-    from dbt_like_sql.publish import publish as publish_table  # noqa: PLC0415
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Publish the tables together; if a blocking check finds a row, none is published and every result is shown."""
+    from dbt_like_sql.errors import ChecksFailedError
+    from dbt_like_sql.publish import publish_all
 
+    try:
+        published = publish_all(warehouse, catalog, [table.name for table in tables], days=days, run_id=run_id)
+    except ChecksFailedError as error:
+        yield from check_results(error.checks)
+        raise
     for table in tables:
-        published = publish_table(warehouse, catalog, table.name, days=days, run_id=run_id)
+        done = published[table.name]
+        yield from check_results(done.checks)
         yield dg.MaterializeResult(
             asset_key=asset_key(table.name),
             metadata={
-                "dagster/row_count": published.rows,
-                "bytes_billed": published.bytes_billed,
-                "seconds": round(published.seconds, 3),
+                "dagster/row_count": done.rows,
+                "bytes_billed": done.bytes_billed,
+                "publish_seconds": round(done.seconds, 3),
                 "days": len(days) if days is not None else "all",
+                "job_id": done.job_id,
             },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=check_name(check.name),
-                    passed=check.passed,
-                    severity=CHECK_SEVERITY[check.severity],
-                    metadata={"offending_rows": check.rows},
-                )
-                for check in published.checks
-            ],
+        )
+
+
+def check_results(checks: Sequence[Any]) -> Iterator[dg.AssetCheckResult]:
+    """What the warehouse's checks found, as Dagster shows it."""
+    for check in checks:
+        yield dg.AssetCheckResult(
+            asset_key=asset_key(check.table),
+            check_name=check_name(check.name),
+            passed=check.rows == 0,
+            severity=CHECK_SEVERITY[check.severity],
+            metadata={"offending_rows": check.rows, **({"example": check.example} if check.example else {})},
         )
 
 
 def loaded_batches(warehouse: Any, days: Sequence[date]) -> Mapping[tuple[str, date], Mapping[int, int]]:
     """How far each topic is loaded on each day; read before publishing, so never more than the marts will show."""
-    from dbt_like_sql.load import loaded_day  # noqa: PLC0415
+    from dbt_like_sql.load import loaded_days
 
     return {
-        (feed.topic, day): loaded_day(warehouse, feed.table, day, feed.topic).batches
+        (feed.topic, day): loaded.batches
         for feed in feeds()
-        for day in days
+        if days
+        for day, loaded in loaded_days(warehouse, feed.table, days, feed.topic).items()
     }
 
 
 def mark_published(lake: LakeResource, ledger: Mapping[tuple[str, date], Mapping[int, int]]) -> None:
     """Tell the lake how far the marts have got: the sensor asks for a day again while it is behind."""
-    from streaming import lake as ledger_door  # noqa: PLC0415
+    from streaming import lake as ledger_door
 
     with lake.connect("orchestration.mark") as conn:
         for (topic, day), batches in ledger.items():
