@@ -92,7 +92,7 @@ def _refuse_unknown(path: Path, node: yaml.Node, model: type[Any]) -> None:
         return
     if not isinstance(node, yaml.MappingNode):
         return
-    known = _fields(model)
+    known = _fields(model)  # type: ignore[arg-type]  # a class is hashable
     seen: set[str] = set()
     for key, value in node.value:
         line = key.start_mark.line + 1
@@ -108,7 +108,7 @@ def _refuse_unknown(path: Path, node: yaml.Node, model: type[Any]) -> None:
 
 
 @cache
-def _fields(model: type[Any]) -> dict[str, type[Any] | None]:
+def _fields(model: Any) -> dict[str, type[Any] | None]:
     return {field.alias or name: _nested(field.annotation) for name, field in model.model_fields.items()}
 
 
@@ -137,7 +137,7 @@ def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
     need(contract.description.limitations, "description.limitations (the known limits) is needed", "description")
     need(contract.schema_ and len(contract.schema_) == 1, "schema must hold exactly one table", "schema")
     team = contract.team
-    owner = getattr(team, "name", None)
+    owner = str(getattr(team, "name", None) or "")
     need(owner, "team.name (the owner) is needed", "team")
     table = contract.schema_[0]
     need(table.dataGranularityDescription, "dataGranularityDescription (the grain) is needed", "schema", 0)

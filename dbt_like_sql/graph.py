@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DIALECT = "bigquery"
 
 
-def tree(sql: str, path: object = "<query>") -> exp.Expression:
+def tree(sql: str, path: object = "<query>") -> exp.Query:
     """Syntax tree of exactly one SELECT. Trees are shared: copy before changing.
 
     Raises:
@@ -37,18 +37,19 @@ def tree(sql: str, path: object = "<query>") -> exp.Expression:
 
 
 @lru_cache(maxsize=1024)
-def _parse(sql: str) -> exp.Expression:
+def _parse(sql: str) -> exp.Query:
     statements = [statement for statement in sqlglot.parse(sql, dialect=DIALECT) if statement is not None]
     if len(statements) != 1:
         message = f"expected one SELECT, found {len(statements)} statements"
         raise ValueError(message)
-    if not isinstance(statements[0], exp.Query):
-        message = f"expected a SELECT, found {statements[0].key.upper()}"
+    query = statements[0]
+    if not isinstance(query, exp.Query):
+        message = f"expected a SELECT, found {query.key.upper()}"
         raise ValueError(message)  # noqa: TRY004  a wrong file, not a wrong type
-    return statements[0]
+    return query
 
 
-def table_nodes(query: exp.Expression) -> list[tuple[str, exp.Table]]:
+def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:
     """Nodes that name a table as `layer.table`; names of CTEs and UNNEST are no references."""
     return [
         (f"{node.db}.{node.name}", node)
@@ -57,7 +58,7 @@ def table_nodes(query: exp.Expression) -> list[tuple[str, exp.Table]]:
     ]
 
 
-def references(query: exp.Expression) -> tuple[str, ...]:
+def references(query: exp.Query) -> tuple[str, ...]:
     """Tables that a query reads, each once, sorted."""
     return tuple(sorted({name for name, _ in table_nodes(query)}))
 

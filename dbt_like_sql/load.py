@@ -7,15 +7,16 @@ Does not: what the rows mean, where they came from. Why it is exactly once: docs
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.column_types import bigquery_schema
 from dbt_like_sql.errors import FencedError, JobError, LoadError, StaleRowsError
-from dbt_like_sql.migrate import STAGING, quote
+from dbt_like_sql.load_sql import DayLoad, LoadedDay, Work, load_script
 from dbt_like_sql.render import day_sql
 from dbt_like_sql.rows import check_rows, offsets_by_day
+from dbt_like_sql.warehouse import parquet_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,33 +26,10 @@ if TYPE_CHECKING:
 
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.rows import Offsets
-    from dbt_like_sql.warehouse import Warehouse
+    from dbt_like_sql.warehouse import Done, Warehouse
 
 # Words by which a lost race is told: ours, the emulator's, Google's.
 _LOST_RACE = ("fenced", "failed to commit", "transaction conflict", "concurrent update", "aborted due to")
-
-
-@dataclass(frozen=True)
-class LoadedDay:
-    """How far a day of a table has got. `batches`: topic partition -> last landing batch that is contained."""
-
-    version: int = 0
-    batches: dict[int, int] = field(default_factory=dict)
-    incarnation: str = ""
-
-
-@dataclass(frozen=True)
-class DayLoad:
-    """One day of a load: what was seen in the ledger, and up to which batches the rows reach."""
-
-    day: date
-    seen: LoadedDay
-    upto: Mapping[int, int]
-
-    def batches(self, *, rebuild: bool) -> dict[int, int]:
-        """Batches contained after the load. A rebuilt day holds what was read for it, no more."""
-        seen = {} if rebuild else self.seen.batches
-        return {part: max(seen.get(part, 0), self.upto.get(part, 0)) for part in sorted({*seen, *self.upto})}
 
 
 @dataclass(frozen=True)
@@ -155,24 +133,17 @@ def load_days(
     if rebuild:
         _refuse_stale(target, loads)
     rows = check_rows(target, rows, days={load.day for load in loads}, topic=topic)
-    work = _Work(target, topic, tuple(sorted(loads, key=lambda load: load.day)), rebuild, run_id, code_version)
-    labels = {"table": table, "run_id": run_id, "day": work.days_label}
-    staging = f"{warehouse.settings.project}.{warehouse.settings.dataset_id(STAGING)}.{work.staging_name(warehouse)}"
-    staged = None
-    if rows.num_rows:
-        staged = warehouse.load_parquet(
-            rows, staging, schema=bigquery_schema(target.columns), labels=labels, job_key=work.key(warehouse)
-        )
-        staging_key = staged.job_id
-    else:
-        staging_key = "empty"
-    sql = load_script(warehouse, work, offsets_by_day(target, rows), staging if staged else None)
-    try:
-        done = warehouse.run(sql, labels=labels, job_key=f"{work.key(warehouse)}|{staging_key}", kind="core")
-    except JobError as error:
-        raise _judged(warehouse, work, error) from error
-    if staged:
-        warehouse.drop_table(staging)
+    payload = parquet_bytes(rows) if rows.num_rows else b""
+    work = Work(
+        target=target,
+        topic=topic,
+        loads=tuple(sorted(loads, key=lambda load: load.day)),
+        rebuild=rebuild,
+        run_id=run_id,
+        code_version=code_version,
+        content=hashlib.sha256(payload).hexdigest(),
+    )
+    staged, done = _stage_and_commit(warehouse, work, payload, offsets_by_day(target, rows))
     return Loaded(
         rows_staged=rows.num_rows,
         rows_inserted=done.rows[0]["rows_inserted"],
@@ -184,6 +155,25 @@ def load_days(
     )
 
 
+def _stage_and_commit(
+    warehouse: Warehouse, work: Work, payload: bytes, offsets: Mapping[date, Offsets]
+) -> tuple[Done | None, Done]:
+    settings = warehouse.settings
+    labels = {"table": work.target.name, "run_id": work.run_id, "day": work.days_label}
+    key, staging, staged = work.key(settings), work.staging_id(settings), None
+    if payload:
+        schema = bigquery_schema(work.target.columns)
+        staged = warehouse.load_parquet(payload, staging, schema=schema, labels=labels, job_key=key)
+    sql = load_script(settings, work, offsets, is_staged=staged is not None)
+    try:
+        done = warehouse.run(sql, labels=labels, job_key=key, kind="core")
+    except JobError as error:
+        raise _judged(warehouse, work, error) from error
+    if staged:
+        warehouse.drop_table(staging)
+    return staged, done
+
+
 def _refuse_stale(target: Table, loads: Sequence[DayLoad]) -> None:
     """A rebuild must not take a day back: an incremental load that read behind it would leave a hole."""
     for load in loads:
@@ -191,147 +181,17 @@ def _refuse_stale(target: Table, loads: Sequence[DayLoad]) -> None:
         if behind:
             part = behind[0]
             raise StaleRowsError(
-                f"rebuilding {load.day} of {target.name}: the rows reach batch {load.upto.get(part, 0)} of topic partition "
-                f"{part}, the day holds {load.seen.batches[part]} already. Nothing was written. Read the whole day again."
+                f"rebuilding {load.day} of {target.name}: the rows reach batch {load.upto.get(part, 0)} of topic "
+                f"partition {part}, the day holds {load.seen.batches[part]} already. Nothing was written. "
+                "Read the whole day again."
             )
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One load as a value: what it is, and the key by which its jobs are known."""
-
-    target: Table
-    topic: str
-    loads: tuple[DayLoad, ...]
-    rebuild: bool
-    run_id: str
-    code_version: str
-
-    @property
-    def days(self) -> list[date]:
-        return [load.day for load in self.loads]
-
-    @property
-    def days_label(self) -> str:
-        first, last = self.days[0].isoformat(), self.days[-1].isoformat()
-        return first if first == last else f"{first}_{last}"
-
-    def key(self, warehouse: Warehouse) -> str:
-        """Names this work for ever: tables, their incarnation, days, what was seen, what is brought, by which code."""
-        parts = [warehouse.table_id(self.target.name), self.topic, str(self.rebuild), self.code_version]
-        for load in self.loads:
-            upto = sorted(load.upto.items())
-            parts += [load.seen.incarnation, load.day.isoformat(), str(load.seen.version), str(upto)]
-        return "|".join(parts)
-
-    def staging_name(self, warehouse: Warehouse) -> str:
-        digest = hashlib.sha256(self.key(warehouse).encode()).hexdigest()[:16]
-        return f"{self.target.name.replace('.', '_')}_{digest}"
-
-
-def load_script(warehouse: Warehouse, work: _Work, offsets: Mapping[date, Offsets], staging: str | None) -> str:
-    """The one transaction of a load. Its first statement is the fence; a lost race ends in an error, not in rows."""
-    table_id = warehouse.table_id(work.target.name)
-    where = day_sql(work.target.partition_column or "", work.days)
-    parts = ["DECLARE rows_inserted INT64 DEFAULT 0;", "BEGIN TRANSACTION;", *_fence(warehouse, work)]
-    if work.rebuild:
-        parts.append(f"DELETE FROM `{table_id}` WHERE {where};")
-    if staging:
-        parts += [_insert(work, table_id, staging), "SET rows_inserted = @@row_count;"]
-    parts += [_ledger(warehouse, work, offsets), "COMMIT TRANSACTION;", "SELECT rows_inserted;"]
-    return "\n".join(parts)
-
-
-def _fence(warehouse: Warehouse, work: _Work) -> list[str]:
-    day_table = warehouse.table_id("control.day")
-    who = f"table_name = {quote(work.target.name)} AND topic = {quote(work.topic)}"
-    known = [load for load in work.loads if load.seen.version > 0]
-    new = [load for load in work.loads if load.seen.version == 0]
-    statements = []
-    if known:
-        seen = " OR ".join(f"(event_day = DATE '{load.day}' AND version = {load.seen.version})" for load in known)
-        batches = "\n    ".join(
-            f"WHEN DATE '{load.day}' THEN {_batches_sql(load.batches(rebuild=work.rebuild))}" for load in known
-        )
-        statements.append(
-            f"UPDATE `{day_table}`\nSET version = version + 1,\n  batches = CASE event_day\n    {batches}\n  END,\n"
-            f"  run_id = {quote(work.run_id)}, code_version = {quote(work.code_version)}, changed_at = CURRENT_TIMESTAMP()\n"
-            f"WHERE {who} AND ({seen});\n"
-            f"ASSERT @@row_count = {len(known)} AS 'fenced: another load was faster';"
-        )
-    if new:
-        statements += _fence_new(warehouse, work, new, who)
-    return statements
-
-
-def _fence_new(warehouse: Warehouse, work: _Work, new: Sequence[DayLoad], who: str) -> list[str]:
-    """A day's first load creates its row. Inserts do not conflict, so the one row of control.incarnation is the fence."""
-    day_table, incarnation = warehouse.table_id("control.day"), warehouse.table_id("control.incarnation")
-    rows = ",\n  ".join(
-        f"STRUCT(DATE '{load.day}' AS event_day, {_batches_sql(load.batches(rebuild=work.rebuild))} AS batches)"
-        for load in new
-    )
-    return [
-        f"UPDATE `{incarnation}` SET rows_created = rows_created + {len(new)} "
-        f"WHERE incarnation = {quote(new[0].seen.incarnation)};\n"
-        "ASSERT @@row_count = 1 AS 'fenced: these tables have been made anew';",
-        f"INSERT INTO `{day_table}`\n"
-        "  (table_name, topic, event_day, version, batches, run_id, code_version, changed_at)\n"
-        f"SELECT {quote(work.target.name)}, {quote(work.topic)}, n.event_day, 1, n.batches, {quote(work.run_id)},\n"
-        f"  {quote(work.code_version)}, CURRENT_TIMESTAMP()\n"
-        f"FROM UNNEST([\n  {rows}\n]) AS n\n"
-        f"WHERE NOT EXISTS (SELECT 1 FROM `{day_table}` AS d WHERE d.{who.replace(' AND ', ' AND d.')} "
-        "AND d.event_day = n.event_day);\n"
-        f"ASSERT @@row_count = {len(new)} AS 'fenced: another load was faster';",
-    ]
-
-
-def _insert(work: _Work, table_id: str, staging: str) -> str:
-    columns = ", ".join(work.target.column_names)
-    same = " AND ".join(f"t.{name} = s.{name}" for name in work.target.identity)
-    where = day_sql(f"t.{work.target.partition_column}", work.days)
-    return (
-        f"INSERT INTO `{table_id}` ({columns})\nSELECT {columns}\nFROM `{staging}` AS s\n"
-        f"WHERE NOT EXISTS (SELECT 1 FROM `{table_id}` AS t WHERE {where} AND {same});"
-    )
-
-
-def _ledger(warehouse: Warehouse, work: _Work, offsets: Mapping[date, Offsets]) -> str:
-    rows = []
-    for load in work.loads:
-        brought = offsets.get(load.day, ())
-        listed = ", ".join(
-            f"STRUCT({part.topic_partition} AS topic_partition, {part.first_offset} AS first_offset, "
-            f"{part.last_offset} AS last_offset, {part.rows} AS row_count)"
-            for part in brought
-        )
-        kind = "ARRAY<STRUCT<topic_partition INT64, first_offset INT64, last_offset INT64, row_count INT64>>"
-        rows.append(
-            f"SELECT {quote(work.target.name)}, {quote(work.topic)}, DATE '{load.day}', {load.seen.version + 1}, "
-            f"{str(work.rebuild).upper()}, {sum(part.rows for part in brought)}, {kind}[{listed}], "
-            f"{_batches_sql(load.batches(rebuild=work.rebuild))}, {quote(work.run_id)}, {quote(work.code_version)}, "
-            "CURRENT_TIMESTAMP()"
-        )
-    return (
-        f"INSERT INTO `{warehouse.table_id('control.load')}`\n"
-        "  (table_name, topic, event_day, version, is_rebuild, staged_rows, offsets, batches, run_id, code_version, loaded_at)\n"
-        + "\nUNION ALL\n".join(rows)
-        + ";"
-    )
-
-
-def _batches_sql(batches: Mapping[int, int]) -> str:
-    listed = ", ".join(
-        f"STRUCT({part} AS topic_partition, {batch} AS batch)" for part, batch in sorted(batches.items())
-    )
-    return f"ARRAY<STRUCT<topic_partition INT64, batch INT64>>[{listed}]"
 
 
 def _batches(value: Iterable[Mapping[str, Any]] | None) -> dict[int, int]:
     return {int(item["topic_partition"]): int(item["batch"]) for item in value or ()}
 
 
-def _judged(warehouse: Warehouse, work: _Work, error: JobError) -> Exception:
+def _judged(warehouse: Warehouse, work: Work, error: JobError) -> Exception:
     """Tell a lost race from a failure: by the words of the error, or by a ledger that has moved on."""
     lost = any(word in str(error).lower() for word in _LOST_RACE)
     if not lost:

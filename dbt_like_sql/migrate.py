@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.column_types import bigquery_schema, type_sql
 from dbt_like_sql.errors import JobError, MigrateError
-from dbt_like_sql.render import render
+from dbt_like_sql.load_sql import STAGING
+from dbt_like_sql.render import quote, render
 from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from dbt_like_sql.contract import Column
     from dbt_like_sql.warehouse import Warehouse
 
-STAGING = "staging"
 STAGING_LIFE_MS = 24 * 3600 * 1000  # a killed run leaves its staging table; below an hour a slow retry would miss it
 _WIDENINGS = {("INT64", "NUMERIC")}  # the only type change of ours that BigQuery makes in place
 
@@ -52,8 +52,8 @@ def migrate(warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False) ->
     if refused:
         listed = "\n".join(f"  - {problem}" for problem in refused)
         message = (
-            f"migrating {warehouse.settings.project}: {len(refused)} breaking change(s). Nothing was changed.\n{listed}\n"
-            "Give the table a new name, or drop it and rebuild it (`publish` or a backfill) on purpose."
+            f"migrating {warehouse.settings.project}: {len(refused)} breaking change(s). Nothing was changed.\n"
+            f"{listed}\nGive the table a new name, or drop it and rebuild it (`publish` or a backfill) on purpose."
         )
         raise MigrateError(message)
     changes = [] if dry_run else _datasets(warehouse, catalog)
@@ -89,11 +89,6 @@ def view_sql(table: Table, table_id: str, query: str) -> str:
     options = f"OPTIONS (description={quote(table.description)}, labels={_labels_sql(table)})"
     names = ", ".join(table.column_names)
     return f"CREATE OR REPLACE VIEW `{table_id}` (\n  {columns}\n)\n{options}\nAS SELECT {names} FROM (\n{query}\n)"
-
-
-def quote(text: str) -> str:
-    """A GoogleSQL string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
 
 
 def labels(table: Table) -> dict[str, str]:

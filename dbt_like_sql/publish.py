@@ -9,22 +9,21 @@ Several tables and several days go in one script, so twenty late days cost littl
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
-from dbt_like_sql.migrate import quote
-from dbt_like_sql.render import day_sql, render
+from dbt_like_sql.publish_sql import check_sql, publish_script, stale_sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
-    from dbt_like_sql.checks import Check
     from dbt_like_sql.warehouse import Done, Warehouse
 
 # Two publications of one table at a time: one is rolled back and tried again. Each try takes about a second.
@@ -157,7 +156,7 @@ def _publish_chunk(
     warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
 ) -> dict[str, Published]:
     tables = [table for table in tables if days or not table.partition_column]
-    sql = publish_script(warehouse, catalog, tables, days, run_id)
+    sql = publish_script(warehouse.settings, catalog, tables, days, run_id)
     labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
     if days:
         labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
@@ -198,126 +197,8 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
     raise AssertionError
 
 
-def publish_script(
-    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: Sequence[date], run_id: str
-) -> str:
-    """The one transaction of a publication."""
-    publisher = warehouse.table_id("control.publisher")
-    names = ", ".join(quote(table.name) for table in tables)
-    parts = [
-        "DECLARE checks ARRAY<STRUCT<table_name STRING, name STRING, severity STRING, failed_rows INT64, example STRING>>;",
-        "DECLARE counts ARRAY<STRUCT<table_name STRING, row_count INT64, source_version INT64>>;",
-        *(f"DECLARE rows_{at} INT64 DEFAULT 0;" for at, _ in enumerate(tables)),
-        "BEGIN TRANSACTION;",
-        f"UPDATE `{publisher}` SET version = version + 1, run_id = {quote(run_id)}, published_at = CURRENT_TIMESTAMP()\n"
-        f"WHERE table_name IN ({names});",
-        f"ASSERT @@row_count = {len(tables)} AS 'not migrated: run migrate';",
-    ]
-    for at, table in enumerate(tables):
-        parts += _write(warehouse, table, days)
-        parts += [f"SET rows_{at} = @@row_count;", _ledger(warehouse, catalog, table, days, run_id)]
-    parts += [
-        f"SET checks = {_audit(warehouse, tables, days)};",
-        f"SET counts = {_counts(warehouse, tables)};",
-        "IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN",
-        "  ROLLBACK TRANSACTION;",
-        "ELSE",
-        "  COMMIT TRANSACTION;",
-        "END IF;",
-        "SELECT checks, counts;",
-    ]
-    return "\n".join(parts)
-
-
-def model_version(table: Table) -> str:
-    """Hash of what a table is built by: its query, and the columns of its contract."""
-    text = "\n".join([table.query or "", *(f"{column.name} {column.type}" for column in table.columns)])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _write(warehouse: Warehouse, table: Table, days: Sequence[date]) -> list[str]:
-    table_id = warehouse.table_id(table.name)
-    where = day_sql(table.partition_column, days) if table.partition_column else "TRUE"
-    query = render(table.query or "", table_id=warehouse.table_id, days=days, path=table.query_path)
-    columns = ", ".join(table.column_names)
-    return [
-        f"DELETE FROM `{table_id}` WHERE {where};",
-        f"INSERT INTO `{table_id}` ({columns})\nSELECT {columns}\nFROM (\n{query}\n);",
-    ]
-
-
-def _ledger(warehouse: Warehouse, catalog: Catalog, table: Table, days: Sequence[date], run_id: str) -> str:
-    """One row a day, or one in all; source versions are read in the same snapshot as the rows."""
-    sources = _sources(warehouse, catalog, table)
-    version = (
-        f"(SELECT version FROM `{warehouse.table_id('control.publisher')}` WHERE table_name = {quote(table.name)})"
-    )
-    head = (
-        f"INSERT INTO `{warehouse.table_id('control.publication')}`\n"
-        "  (table_name, event_day, version, source_version, model_version, run_id, published_at)\n"
-    )
-    tail = f"{quote(model_version(table))}, {quote(run_id)}, CURRENT_TIMESTAMP()"
-    if not table.partition_column:
-        return (
-            f"{head}SELECT {quote(table.name)}, CAST(NULL AS DATE), {version}, COALESCE(SUM(s.version), 0), {tail}\n"
-            f"FROM (\n{sources}\n) AS s;"
-        )
-    listed = ", ".join(f"DATE '{day}'" for day in days)
-    return (
-        f"{head}SELECT {quote(table.name)}, d, {version}, COALESCE(SUM(s.version), 0), {tail}\n"
-        f"FROM UNNEST([{listed}]) AS d\nLEFT JOIN (\n{sources}\n) AS s ON s.event_day = d\nGROUP BY d;"
-    )
-
-
-def _sources(warehouse: Warehouse, catalog: Catalog, table: Table) -> str:
-    """Versions, by day, of what a table reads directly: loads of a loaded table, publications of a published one."""
-    day, publication = warehouse.table_id("control.day"), warehouse.table_id("control.publication")
-    parts = []
-    for parent in table.depends_on:
-        if catalog[parent].materialization == "loaded":
-            parts.append(f"SELECT event_day, version FROM `{day}` WHERE table_name = {quote(parent)}")
-        elif catalog[parent].materialization == "table":
-            parts.append(
-                f"SELECT event_day, MAX(source_version) AS version FROM `{publication}`\n"
-                f"WHERE table_name = {quote(parent)} GROUP BY event_day"
-            )
-    return "\nUNION ALL\n".join(parts) or "SELECT CAST(NULL AS DATE) AS event_day, 0 AS version"
-
-
-def _audit(warehouse: Warehouse, tables: Sequence[Table], days: Sequence[date]) -> str:
-    selects = [
-        check_sql(warehouse, table, check, days) for table in tables for check in table.checks
-    ]  # fmt: skip
-    if not selects:
-        return "[]"
-    return "ARRAY(\n" + "\nUNION ALL\n".join(selects) + "\n)"
-
-
-def check_sql(warehouse: Warehouse, table: Table, check: Check, days: Sequence[date] | None) -> str:
-    """One check as a row: how many rows it found, and one of them."""
-    query = render(check.sql, table_id=warehouse.table_id, days=days, path=table.contract_path.with_name("checks.sql"))
-    return (
-        f"SELECT AS STRUCT {quote(table.name)} AS table_name, {quote(check.name)} AS name, {quote(check.severity)} AS severity,\n"
-        f"  COUNT(*) AS failed_rows, ANY_VALUE(TO_JSON_STRING(found)) AS example\nFROM (\n{query}\n) AS found"
-    )
-
-
-def _counts(warehouse: Warehouse, tables: Sequence[Table]) -> str:
-    publication = warehouse.table_id("control.publication")
-    structs = []
-    for at, table in enumerate(tables):
-        newest = (
-            f"(SELECT COALESCE(MAX(source_version), 0) FROM `{publication}` WHERE table_name = {quote(table.name)})"
-        )
-        structs.append(f"STRUCT({quote(table.name)} AS table_name, rows_{at} AS row_count, {newest} AS source_version)")
-    return "[" + ", ".join(structs) + "]"
-
-
 def _parameters(sql: str) -> dict[str, Any]:
     """Values of the parameters that models may use beside @days."""
-    from datetime import datetime  # noqa: PLC0415
-    from zoneinfo import ZoneInfo  # noqa: PLC0415
-
     return {"today": datetime.now(ZoneInfo("Europe/London")).date()} if "@today" in sql else {}
 
 
@@ -342,32 +223,6 @@ def _count_view(warehouse: Warehouse, table: Table) -> Published:
     return Published(table.name, None, done.rows[0]["row_count"], 0, done.bytes_billed, done.seconds, [], done.job_id)
 
 
-def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:
-    publication = warehouse.table_id("control.publication")
-    parts = []
-    for table in tables:
-        built = (
-            f"SELECT event_day, MAX(source_version) AS version FROM `{publication}`\n"
-            f"WHERE table_name = {quote(table.name)} GROUP BY event_day"
-        )
-        sources = f"SELECT event_day, SUM(version) AS version FROM (\n{_sources(warehouse, catalog, table)}\n) GROUP BY event_day"
-        if table.partition_column:
-            parts.append(
-                f"SELECT {quote(table.name)} AS table_name, s.event_day FROM ({sources}) AS s LEFT JOIN ({built}) AS b\n"
-                "ON b.event_day = s.event_day WHERE s.event_day IS NOT NULL AND s.version > COALESCE(b.version, 0)"
-            )
-        else:
-            parts.append(
-                f"SELECT {quote(table.name)} AS table_name, MAX(s.event_day) AS event_day FROM ({sources}) AS s\n"
-                f"HAVING SUM(s.version) > COALESCE((SELECT MAX(b.version) FROM ({built}) AS b), 0)"
-            )
-    stale: dict[str, list[date]] = {}
-    if parts:
-        for row in warehouse.run("\nUNION ALL\n".join(parts), kind="ledger").rows:
-            stale.setdefault(row["table_name"], []).append(row["event_day"])
-    return stale
-
-
 def check_tables(
     warehouse: Warehouse, catalog: Catalog, names: Sequence[str], *, days: Sequence[date] | None
 ) -> list[CheckResult]:
@@ -381,8 +236,16 @@ def check_tables(
     """
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
     tables = [catalog[name] for name in catalog.tables if name in set(names)]
-    selects = [check_sql(warehouse, table, check, wanted) for table in tables for check in table.checks]
+    selects = [check_sql(warehouse.settings, table, check, wanted) for table in tables for check in table.checks]
     if not selects:
         return []
-    sql = "\nUNION ALL\n".join(select.replace("SELECT AS STRUCT", "SELECT", 1) for select in selects)
+    sql = "\nUNION ALL".join(selects)
     return [_check_result(row) for row in warehouse.run(sql, params=_parameters(sql), kind="check").rows]
+
+
+def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:
+    stale: dict[str, list[date]] = {}
+    if tables:
+        for row in warehouse.run(stale_sql(warehouse.settings, catalog, tables), kind="ledger").rows:
+            stale.setdefault(row["table_name"], []).append(row["event_day"])
+    return stale

@@ -70,3 +70,8 @@ def day_sql(column: str, days: Iterable[date]) -> str:
     if wanted[-1] - wanted[0] == timedelta(days=len(wanted) - 1):
         return f"{column} BETWEEN DATE '{wanted[0]}' AND DATE '{wanted[-1]}'"
     return f"{column} IN ({', '.join(f'DATE {day.isoformat()!r}' for day in wanted)})"
+
+
+def quote(text: str) -> str:
+    """A GoogleSQL string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

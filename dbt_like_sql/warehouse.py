@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # A job id can be taken by an earlier, failed try of the same work; more than this many failures are not transient.
 MAX_ATTEMPTS = 20
+# bool is an int, datetime is a date: order matters.
+_TYPES = {bool: "BOOL", int: "INT64", datetime: "TIMESTAMP", date: "DATE", Decimal: "NUMERIC", float: "FLOAT64"}
 _LABEL = re.compile(r"[^a-z0-9_-]")
 
 
@@ -102,30 +104,6 @@ class Warehouse:
 
     def load_parquet(
         self,
-        rows: pa.Table,
-        destination: str,
-        *,
-        schema: Sequence[Any],
-        labels: Mapping[str, str] | None = None,
-        job_key: str | None = None,
-    ) -> Done:
-        """Replace a staging table by these rows with one load job (free of charge, 1,500 a table a day).
-
-        Args:
-            rows: columns as in `schema`.
-            destination: full id of the staging table; created or overwritten.
-            schema: explicit BigQuery schema; nothing is detected.
-            labels: as in `run`.
-            job_key: as in `run`, and a hash of the bytes is added: other rows are another job.
-        """
-        payload = parquet_bytes(rows)
-        digest = hashlib.sha256(payload).hexdigest()
-        return self.load_parquet_bytes(
-            payload, destination, schema=schema, labels=labels, job_key=job_key and f"{job_key}|{digest}"
-        )
-
-    def load_parquet_bytes(
-        self,
         payload: bytes,
         destination: str,
         *,
@@ -133,7 +111,15 @@ class Warehouse:
         labels: Mapping[str, str] | None = None,
         job_key: str | None = None,
     ) -> Done:
-        """As `load_parquet`, for a file that is written already."""
+        """Replace a staging table by one Parquet file with one load job (free of charge, 1,500 a table a day).
+
+        Args:
+            payload: the file, see `parquet_bytes`.
+            destination: full id of the staging table; created or overwritten.
+            schema: explicit BigQuery schema; nothing is detected.
+            labels: as in `run`.
+            job_key: as in `run`; name the content in it too.
+        """
         from google.cloud import bigquery  # noqa: PLC0415
 
         config = bigquery.LoadJobConfig(
@@ -249,7 +235,8 @@ def _job_error(error: Any, job_id: str) -> JobError:
     from google.api_core import exceptions  # noqa: PLC0415
 
     transient = (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError)
-    return JobError(f"job {job_id}: {error}", job_id=job_id, is_retryable=isinstance(error, transient))
+    message = " ".join(str(error).split())
+    return JobError(f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient))
 
 
 def _done(job: Any, rows: list[dict[str, Any]], seconds: float, *, is_attached: bool) -> Done:
@@ -264,7 +251,7 @@ def _done(job: Any, rows: list[dict[str, Any]], seconds: float, *, is_attached: 
     )
 
 
-def _parameter(name: str | None, value: object) -> Any:
+def _parameter(name: str | None, value: Any) -> Any:
     from google.cloud import bigquery  # noqa: PLC0415
 
     if isinstance(value, (list, tuple)):
@@ -284,7 +271,4 @@ def _fields(struct: Mapping[str, object]) -> list[Any]:
 
 
 def _type(value: object) -> str:
-    kinds = (  # bool is an int and datetime a date: order matters
-        (bool, "BOOL"), (int, "INT64"), (datetime, "TIMESTAMP"), (date, "DATE"), (Decimal, "NUMERIC"), (float, "FLOAT64"),
-    )  # fmt: skip
-    return next((name for kind, name in kinds if isinstance(value, kind)), "STRING")
+    return next((name for kind, name in _TYPES.items() if isinstance(value, kind)), "STRING")
