@@ -1,0 +1,592 @@
+"""The landing's loop: reads Kafka, hands batches to the writers, and obeys rebalances, outages and signals.
+
+Progress lives in Postgres: on assignment the consumer claims the topic partition there and seeks to its offset; what is
+committed to the broker is only a hint for lag monitors. Not here: checks (batch.py), writing (writer.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import queue
+import socket
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streaming import database, kafka, ledger, migrate
+from streaming.batch import Batch, prepare_batch
+from streaming.database import transaction
+from streaming.decode import Decoder
+from streaming.errors import (
+    BrokerUnavailableError,
+    DeadLetterLimitError,
+    LakeUnavailableError,
+    StreamingError,
+    TopicError,
+)
+from streaming.metrics import LandingMetrics
+from streaming.writer import Claimed, Counts, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from confluent_kafka import Message
+
+    from streaming.contract import Contract
+    from streaming.ledger import Claim
+    from streaming.settings import LandingSettings
+
+HINT_EVERY_S = 5.0  # how often the broker is told the offsets, for lag monitors
+STOP_S = 4.0  # to write what is queued; the process ends within 5 s of SIGTERM
+CLOSE_S = 0.8
+PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on polling, within max.poll.interval
+FENCE_LIMIT = 5  # so often in FENCE_WINDOW_S; a second consumer group on the same topic would fence for ever
+FENCE_WINDOW_S = 600.0
+UNHEALTHY_AFTER_S = 120.0
+
+log = structlog.get_logger()
+
+
+class _RejoinError(Exception):
+    """Leave the group and join again: the claims hold no longer, or could not be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a consumer did since it started."""
+
+    rows: int
+    dead_letters: int
+    gap_offsets: int
+    transactions: int
+    seconds: float
+
+
+class InstanceSlot:
+    """A stable name for static membership: the host and the first number that no process here holds.
+
+    A consumer that is killed and started again takes its old name, and with it its topic partitions, at once, where a
+    new name would wait for the session timeout (measured: 3.7 s for ten kills instead of 25.8 s).
+    """
+
+    def __init__(self, group_id: str, wanted: str) -> None:
+        self.name = wanted
+        self._file: Any = None
+        if wanted:
+            return
+        safe = "".join(c if c.isalnum() else "-" for c in group_id)
+        for number in range(1000):
+            path = Path(tempfile.gettempdir()) / f"streaming-{os.getuid()}-{safe}-{number}.lock"
+            self._file = path.open("w")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                continue
+            self.name = f"{safe}-{socket.gethostname()}-{number}"
+            return
+        raise StreamingError("taking a name for the consumer: 1000 are taken. Set STREAMING_INSTANCE_ID.")
+
+    def release(self) -> None:
+        """Let another process have the name."""
+        if self._file is not None:
+            self._file.close()
+
+
+class RefusalWindow:
+    """Share of refused events among the last ones of a topic."""
+
+    def __init__(self, topic: str, *, events: int, limit: float) -> None:
+        self.topic = topic
+        self.events = events
+        self.limit = limit
+        self.seen: deque[tuple[int, int]] = deque()
+        self.total = 0
+        self.refused = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch that is about to be written. Raises DeadLetterLimitError."""
+        events, refused = batch.rows + len(batch.rejected), len(batch.rejected)
+        self.seen.append((events, refused))
+        self.total, self.refused = self.total + events, self.refused + refused
+        while self.total - self.seen[0][0] >= self.events:
+            old_events, old_refused = self.seen.popleft()
+            self.total, self.refused = self.total - old_events, self.refused - old_refused
+        if self.total < self.events or self.refused <= self.limit * self.total:
+            return
+        causes = Counter((letter.refusal.reason, letter.refusal.field) for letter in batch.rejected)
+        (reason, name), count = causes.most_common(1)[0]
+        example = next(letter for letter in batch.rejected if letter.refusal.reason == reason)
+        raise DeadLetterLimitError(
+            f"landing {self.topic}: {self.refused} of the last {self.total} events break the contract, the limit is "
+            f"{self.limit:.0%}. Most frequent in the last batch: {reason}{f' in {name}' if name else ''} ({count} times), "
+            f"such as {example.refusal.detail!r} at {self.topic}[{batch.topic_partition}] offset {example.topic_offset}. "
+            f"A producer or the contract has probably changed. The consumer stopped before this batch; nothing is lost. "
+            f"Mend the contract, or raise STREAMING_DEAD_LETTER_LIMIT to let them become dead letters."
+        )
+
+
+class LandingConsumer:
+    """One landing process. `run` returns after a stop or when idle, and raises what a person has to decide."""
+
+    def __init__(
+        self, settings: LandingSettings, contracts: Mapping[str, Contract], *, metrics: LandingMetrics | None = None
+    ) -> None:
+        self.settings = settings
+        self.contracts = contracts
+        self.metrics = metrics or LandingMetrics()
+        self.decoders = {topic: Decoder(contract) for topic, contract in contracts.items()}
+        self.windows = {
+            topic: RefusalWindow(topic, events=settings.dead_letter_window, limit=settings.dead_letter_limit)
+            for topic in contracts
+        }
+        self.claims: dict[tuple[str, int], Claim] = {}
+        self.positions: dict[tuple[str, int], int] = {}
+        self.writers: list[Writer] = []
+        self.ticked_at = time.monotonic()
+        self.broker_down_since: float | None = None
+        self.started_at = time.monotonic()
+        self._failure: Exception | None = None
+        self._finished = Counts()
+        self._hinted: dict[tuple[str, int], int] = {}
+        self._hinted_at = 0.0
+        self._paused = False
+        self._fences: deque[float] = deque()
+        self._slot: InstanceSlot | None = None
+        self._stop = threading.Event()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, *, until_idle_s: float | None = None) -> Summary:
+        """Land until stopped, or until nothing has come for so long and everything is landed."""
+        self._stop = stop
+        self._check_start()
+        self._slot = InstanceSlot(self.settings.group_id, self.settings.instance_id)
+        delay, trouble_since = 0.5, None
+        try:
+            while not stop.is_set():
+                try:
+                    self._session(stop, until_idle_s)
+                    break
+                except _RejoinError as error:
+                    now = time.monotonic()
+                    trouble_since = self._trouble(error, trouble_since, now)
+                    log.warning("rejoins", reason=str(error), delay_s=delay)
+                    stop.wait(delay)
+                    delay = min(delay * 2, 10.0)
+        finally:
+            self._slot.release()
+        return self.summary()
+
+    def _trouble(self, error: Exception, since: float | None, now: float) -> float:
+        """When the trouble began; raises once it has lasted too long."""
+        cause = error.__cause__
+        if not isinstance(cause, LakeUnavailableError | BrokerUnavailableError):
+            return now
+        begun = now if since is None or now - since > 2 * self.settings.outage_limit_s else since
+        if now - begun > self.settings.outage_limit_s:
+            raise cause
+        return begun
+
+    def _check_start(self) -> None:
+        conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
+        try:
+            for contract in self.contracts.values():
+                migrate.check_registered(conn, contract)
+        finally:
+            conn.close()
+        found = kafka.describe_topics(self.settings.kafka, list(self.contracts))
+        missing = sorted(set(self.contracts) - set(found))
+        if missing:
+            raise TopicError(
+                f"subscribing to {', '.join(missing)}: no such topic at {self.settings.kafka.bootstrap_servers}. Nothing "
+                f"was landed. Create it with `streaming topic create {missing[0]}`, or leave it out."
+            )
+
+    def _session(self, stop: threading.Event, until_idle_s: float | None) -> None:
+        """From joining the group to leaving it."""
+        self._failure = None
+        self.broker_down_since = None
+        self.writers = [
+            Writer(self.settings, self.decoders, self.metrics, name=f"writer-{n}", owner=self.owner)
+            for n in range(self.settings.writers)
+        ]
+        for writer in self.writers:
+            writer.start()
+        consumer = Consumer(self._config())
+        consumer.subscribe(
+            list(self.contracts), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            self._loop(consumer, stop, until_idle_s)
+        finally:
+            self._leave(consumer)
+
+    @property
+    def owner(self) -> str:
+        """Who lands, as the ledger says."""
+        return f"{self._slot.name if self._slot else self.settings.group_id}, pid {os.getpid()}"
+
+    def _config(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            **settings.kafka.client_config(),
+            "group.id": settings.group_id,
+            "group.instance.id": self._slot.name if self._slot else settings.instance_id,
+            "client.id": "streaming-consume",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # an offset that is gone is a gap to record, not a reason to jump
+            "isolation.level": "read_committed",
+            "allow.auto.create.topics": False,
+            "fetch.queue.backoff.ms": 10,  # 1000, the default, stalls when 100,000 messages are queued: a third of the rate
+            "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
+            "session.timeout.ms": int(settings.session_timeout_s * 1000),
+            "max.poll.interval.ms": 300_000,
+            "statistics.interval.ms": 5_000,
+            "stats_cb": self._on_statistics,
+            "error_cb": self._on_error,
+            "logger": logging.getLogger("librdkafka"),
+        }
+
+    def _loop(self, consumer: Consumer, stop: threading.Event, until_idle_s: float | None) -> None:
+        busy_at = time.monotonic()
+        while not stop.is_set():
+            self.ticked_at = time.monotonic()
+            messages = consumer.consume(self.settings.batch_events, self.settings.linger_s)
+            self._raise_failure()
+            if messages:
+                busy_at = time.monotonic()
+                self._take(consumer, messages)
+            self._hint(consumer)
+            if until_idle_s is not None and time.monotonic() - busy_at > until_idle_s and self._is_done(consumer):
+                return
+
+    def _leave(self, consumer: Consumer) -> None:
+        """Write what is queued, then leave the group; bounded in time."""
+        deadline = time.monotonic() + STOP_S
+        for writer in self.writers:
+            if not writer.finish(max(deadline - time.monotonic(), 0.1)):
+                log.warning("left_unwritten", writer=writer.name, note="not committed; the next consumer reads it again")
+        self._hint(consumer, is_last=True)
+        for claim in self.claims.values():
+            claim.is_live = False
+        self.claims.clear()
+        self.positions.clear()
+        closing = threading.Thread(target=consumer.close, name="close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+        counts = self.counts()
+        self.writers, self._finished = [], counts
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        """Check messages and hand them to the writers."""
+        groups: dict[tuple[str, int], list[Message]] = {}
+        for message in messages:
+            if message.error() is not None:
+                self._on_message_error(message)
+                continue
+            key = (message.topic(), message.partition())
+            if key in groups:
+                groups[key].append(message)
+            else:
+                groups[key] = [message]
+        if not groups:
+            return
+        self.broker_down_since = None
+        now = datetime.now(UTC)
+        shares: list[Claimed] = [[] for _ in self.writers]
+        for key, of_partition in sorted(groups.items()):
+            claim = self.claims.get(key)
+            expected = self.positions.get(key)
+            if claim is None or expected is None:
+                continue
+            if of_partition[0].offset() < expected:
+                of_partition = [message for message in of_partition if message.offset() >= expected]  # noqa: PLW2901
+            if not of_partition:
+                continue
+            batch = prepare_batch(self.decoders[key[0]], key[1], of_partition, expected_offset=expected, now=now)
+            self.windows[key[0]].add(batch)
+            self.positions[key] = batch.next_offset
+            shares[key[1] % len(self.writers)].append((batch, claim))
+        for writer, share in zip(self.writers, shares, strict=True):
+            if share:
+                self._put(consumer, writer, share)
+
+    def _put(self, consumer: Consumer, writer: Writer, share: Claimed) -> None:
+        """Queue for a writer. While it is full the topic partitions are paused and polling goes on."""
+        waited_since = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                self._raise_failure()
+                is_long = time.monotonic() - waited_since > PAUSE_AFTER_S
+                try:
+                    writer.queue.put(share, timeout=0.2 if is_long else 0.5)
+                except queue.Full:
+                    if is_long:
+                        self._poll_paused(consumer)
+                    continue
+                return
+        finally:
+            self.metrics.queued_batches.set(sum(w.queue.qsize() for w in self.writers))
+            if self._paused:
+                self._paused = False
+                consumer.resume(consumer.assignment())
+
+    def _poll_paused(self, consumer: Consumer) -> None:
+        """Stay in the group while the lake is slow or away; a rebalance may happen meanwhile."""
+        self.ticked_at = time.monotonic()
+        if not self._paused:
+            self._paused = True
+            log.info("paused", reason="the writers' queues are full")
+        consumer.pause(consumer.assignment())
+        message = consumer.poll(0)
+        if message is not None and message.error() is None:
+            self._seek_back(consumer, message)
+
+    def _seek_back(self, consumer: Consumer, message: Message) -> None:
+        """A message was delivered in spite of the pause (just assigned): have it delivered again later."""
+        consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
+
+    def _is_done(self, consumer: Consumer) -> bool:
+        """Whether everything that the topics hold is landed."""
+        if not self.claims or not all(writer.is_idle for writer in self.writers):
+            return False
+        try:
+            ends = {key: kafka.read_watermarks(consumer, *key)[1] for key in self.claims}
+        except KafkaException:
+            return False
+        # a transaction's end is an offset without a message, so the position may stay behind the end by a few
+        return all(self.positions[key] >= end for key, end in ends.items()) or all(
+            position.offset >= ends[position.topic, position.partition]
+            for position in consumer.position([TopicPartition(*key) for key in self.claims])
+        )
+
+    # -- the group ----------------------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.metrics.rebalances.labels("assigned").inc()
+        try:
+            offsets = self._claim_all(consumer, [(p.topic, p.partition) for p in partitions])
+        except Exception as error:  # noqa: BLE001 librdkafka would swallow it; raised by the loop
+            self._failure = error
+            consumer.unassign()
+            return
+        consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()])
+        if partitions:
+            log.info("assigned", topic_partitions=sorted(f"{topic}[{number}]@{at}" for (topic, number), at in offsets.items()))
+
+    def _claim_all(self, consumer: Consumer, keys: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        if not keys:
+            return {}
+        try:
+            described = kafka.describe_topics(self.settings.kafka, sorted({topic for topic, _ in keys}))
+            marks = {key: kafka.read_watermarks(consumer, *key) for key in sorted(keys)}
+        except (KafkaException, BrokerUnavailableError) as error:
+            cause = error if isinstance(error, BrokerUnavailableError) else kafka.unavailable(
+                self.settings.kafka, "reading offsets", error
+            )  # fmt: skip
+            raise _RejoinError("the broker did not answer while claiming") from cause
+        conn = self._connect_or_rejoin()
+        try:
+            for key, (low, high) in marks.items():
+                topic_id = described[key[0]].topic_id if key[0] in described else None
+                with transaction(conn) as cursor:
+                    claim, gap = ledger.claim(
+                        cursor, *key, topic_id=topic_id, low=low, high=high, owner=self.owner
+                    )
+                self.claims[key] = claim
+                self.positions[key] = claim.next_offset
+                if gap is not None:
+                    self.metrics.gap_offsets.labels(key[0], gap.kind).inc(gap.offsets)
+                    log.error("offsets_lost", topic=key[0], topic_partition=key[1], first=gap.first_offset,
+                              last=gap.last_offset, detail=gap.detail)  # fmt: skip
+        except psycopg2.Error as error:
+            raise _RejoinError("the lake did not answer while claiming") from LakeUnavailableError(
+                database.hide_password(str(error))
+            )
+        finally:
+            conn.close()
+        return {key: self.positions[key] for key in keys}
+
+    def _connect_or_rejoin(self) -> Any:
+        try:
+            return database.connect(self.settings.lake.dsn, application_name="streaming claim")
+        except LakeUnavailableError as error:
+            raise _RejoinError("the lake cannot be reached") from error
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Write what is queued, so that the next owner need not read it again; then let go."""
+        del consumer
+        self.metrics.rebalances.labels("revoked").inc()
+        deadline = time.monotonic() + self.settings.revoke_flush_s
+        for writer in self.writers:
+            writer.wait_idle(max(deadline - time.monotonic(), 0.0))
+        self._let_go(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Somebody else may have them already: what is queued is dropped, the fence guards what is at work."""
+        del consumer
+        self.metrics.rebalances.labels("lost").inc()
+        log.warning("lost", topic_partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
+        self._let_go(partitions)
+
+    def _let_go(self, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            key = (partition.topic, partition.partition)
+            claim = self.claims.pop(key, None)
+            if claim is not None:
+                claim.is_live = False
+            self.positions.pop(key, None)
+
+    # -- trouble ------------------------------------------------------------------------------------------------
+
+    def _raise_failure(self) -> None:
+        """Raise what callbacks and writers have met."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        for writer in self.writers:
+            if writer.failure is not None:
+                raise writer.failure
+        fenced = [claim for claim in self.claims.values() if claim.is_fenced]
+        if fenced:
+            self._count_fence(fenced[0])
+            raise _RejoinError(f"fenced: another consumer took {fenced[0].topic}[{fenced[0].topic_partition}]")
+        if self.broker_down_since is not None:
+            down_s = time.monotonic() - self.broker_down_since
+            if down_s > self.settings.outage_limit_s:
+                raise BrokerUnavailableError(
+                    f"reading from {self.settings.kafka.bootstrap_servers}: no broker for {down_s:.0f} s "
+                    f"(STREAMING_OUTAGE_LIMIT_S). Nothing is lost: start `streaming consume` again once Kafka is back."
+                )
+
+    def _count_fence(self, claim: Claim) -> None:
+        now = time.monotonic()
+        self._fences.append(now)
+        while now - self._fences[0] > FENCE_WINDOW_S:
+            self._fences.popleft()
+        if len(self._fences) < FENCE_LIMIT:
+            return
+        conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
+        try:
+            with transaction(conn) as cursor:
+                raise ledger.fenced(cursor, claim.topic, claim.topic_partition, claim.next_offset)
+        finally:
+            conn.close()
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka's events without a message."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 the constant's public name
+            if self.broker_down_since is None:
+                self.broker_down_since = time.monotonic()
+                self.metrics.outages.labels("broker").inc()
+                log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
+        elif error.fatal():
+            self._failure = TopicError(
+                f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; nothing "
+                f"is lost. Another process with the same STREAMING_INSTANCE_ID is the usual cause of a fenced instance."
+            )
+        elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
+            self._failure = TopicError(
+                f"logging in to {self.settings.kafka.bootstrap_servers}: {error.str()}. Check KAFKA_SASL_MECHANISM, "
+                f"KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
+            )
+
+    def _on_message_error(self, message: Message) -> None:
+        """Errors that come in the place of a message."""
+        error = message.error()
+        if error is None:
+            return
+        code, where = error.code(), f"{message.topic()}[{message.partition()}]"
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+            raise _RejoinError(f"{where}: the offset that is due does not exist any more ({error.str()})")
+        if code in (KafkaError._PARTITION_EOF, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT) or error.retriable():  # noqa: SLF001
+            return
+        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
+            raise TopicError(
+                f"reading {where}: the topic is gone ({error.str()}). What was landed stays; nothing more was landed. "
+                f"If it was deleted on purpose, remove its contract from this consumer."
+            )
+        if code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001
+            log.warning("max_poll_exceeded", error=error.str())
+            return
+        raise TopicError(f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.")
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = json.loads(text)
+        if any(b.get("state") == "UP" and b.get("nodeid", -1) >= 0 for b in statistics.get("brokers", {}).values()):
+            if self.broker_down_since is not None:
+                log.info("broker_available_again", seconds=round(time.monotonic() - self.broker_down_since, 1))
+            self.broker_down_since = None
+        for topic, found in statistics.get("topics", {}).items():
+            for number, partition in found.get("partitions", {}).items():
+                key, end = (topic, int(number)), partition.get("hi_offset", -1)
+                if key in self.claims and end >= 0:
+                    landed = self._committed().get(key, self.claims[key].next_offset)
+                    self.metrics.lag_events.labels(*key).set(max(end - landed, 0))
+
+    # -- numbers ------------------------------------------------------------------------------------------------
+
+    def _committed(self) -> dict[tuple[str, int], int]:
+        return {key: at for writer in self.writers for key, at in writer.committed.items()}
+
+    def _hint(self, consumer: Consumer, *, is_last: bool = False) -> None:
+        """Tell the broker what is landed; nobody's correctness rests on it."""
+        if not is_last and time.monotonic() - self._hinted_at < HINT_EVERY_S:
+            return
+        self._hinted_at = time.monotonic()
+        fresh = {key: at for key, at in self._committed().items() if key in self.claims and self._hinted.get(key) != at}
+        if not fresh or self.broker_down_since is not None:
+            return
+        try:
+            consumer.commit(offsets=[TopicPartition(*key, at) for key, at in fresh.items()], asynchronous=True)
+            self._hinted.update(fresh)
+        except KafkaException as error:
+            log.debug("hint_failed", error=str(error))
+
+    def counts(self) -> Counts:
+        """What was written since the process started."""
+        every = [self._finished, *(writer.counts for writer in self.writers)]
+        return Counts(
+            rows=sum(c.rows for c in every),
+            dead_letters=sum(c.dead_letters for c in every),
+            gap_offsets=sum(c.gap_offsets for c in every),
+            transactions=sum(c.transactions for c in every),
+        )
+
+    def summary(self) -> Summary:
+        """Counts and seconds."""
+        counts = self.counts()
+        return Summary(
+            counts.rows, counts.dead_letters, counts.gap_offsets, counts.transactions,
+            round(time.monotonic() - self.started_at, 3),
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """For /healthz and /readyz."""
+        is_lake_down = any(writer.down_since is not None for writer in self.writers)
+        ticked_s = time.monotonic() - self.ticked_at
+        return {
+            "healthy": ticked_s < UNHEALTHY_AFTER_S,
+            "ready": bool(self.claims) and not is_lake_down and self.broker_down_since is None,
+            "topic_partitions": sorted(f"{topic}[{number}]" for topic, number in self.claims),
+            "lake_down": is_lake_down,
+            "broker_down": self.broker_down_since is not None,
+            "seconds_since_last_turn": round(ticked_s, 1),
+        }
+

@@ -1,0 +1,79 @@
+"""Connections to the lake, and what a Postgres error means. Not here: any statement about events."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psycopg2
+from psycopg2 import errors as pg
+
+from streaming.errors import LakeUnavailableError, LandingError, MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
+
+CONNECT_TIMEOUT_S = 10  # a host that drops packets is noticed; a busy server answers within it
+KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+RETRYABLE = (
+    psycopg2.OperationalError,  # connection lost, disk full, deadlock, shutdown
+    psycopg2.InterfaceError,  # the connection is closed already
+    pg.ReadOnlySqlTransaction,  # a fail-over has made this server a standby
+)
+PASSWORD = re.compile(r"(//[^:/@\s]*:)[^@\s]*@|(password\s*=\s*)\S+", re.IGNORECASE)
+
+
+def connect(dsn: str, *, application_name: str) -> Connection:
+    """A connection in UTC that notices a dead server. Raises LakeUnavailableError."""
+    try:
+        conn = psycopg2.connect(
+            dsn,
+            application_name=application_name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            options="-c TimeZone=UTC -c client_encoding=UTF8",
+            **KEEPALIVE,
+        )
+    except psycopg2.OperationalError as error:
+        raise LakeUnavailableError(
+            f"connecting to the lake {hide_password(dsn)}: {hide_password(str(error)).strip()}. "
+            f"Nothing was written. Check that PostgreSQL is up and LAKE_DSN is right."
+        ) from error
+    except psycopg2.ProgrammingError as error:
+        raise LakeUnavailableError(f"reading LAKE_DSN {hide_password(dsn)}: {hide_password(str(error))}") from error
+    return conn
+
+
+def hide_password(text: str) -> str:
+    """The text without passwords of connection strings."""
+    return PASSWORD.sub(lambda match: (match[1] + "***@") if match[1] else match[2] + "***", text)
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[Any]:
+    """A cursor within one transaction: committed at the end, rolled back on any error."""
+    try:
+        with conn.cursor() as cursor:
+            yield cursor
+        conn.commit()
+    except BaseException:
+        if not conn.closed:
+            try:
+                conn.rollback()
+            except psycopg2.Error:
+                conn.close()
+        raise
+
+
+def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:
+    """Say what a Postgres error means for the landing."""
+    text = hide_password(str(error)).strip() or type(error).__name__
+    if isinstance(error, RETRYABLE):
+        raise LakeUnavailableError(f"{tried}: {text}. Nothing was written; it is tried again.") from error
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedFunction | pg.InvalidSchemaName | pg.UndefinedColumn):
+        raise MigrationError(
+            f"{tried}: {text}. The lake lacks what this version needs; nothing was written. Run `streaming migrate`."
+        ) from error
+    raise LandingError(f"{tried}: {text}. Nothing was written.") from error

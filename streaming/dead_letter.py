@@ -1,0 +1,140 @@
+"""Events kept aside, whole, with the reason: writing and reading them.
+
+Not here: why they were refused (decode.py), landing them again (replay.py)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from psycopg2.extras import execute_values
+
+from streaming.batch import headers_from_json, headers_json
+from streaming.database import transaction
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
+
+    from streaming.batch import Batch, Headers
+
+INSERT = """
+INSERT INTO control.dead_letter
+    (topic, topic_partition, topic_offset, reason, field, detail, value, key, headers, produced_at)
+VALUES %s
+"""
+COLUMNS = (
+    "topic, topic_partition, topic_offset, reason, field, detail, value, key, headers, produced_at, landed_at, "
+    "replayed_at, replay_batch"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One event kept aside."""
+
+    topic: str
+    topic_partition: int
+    topic_offset: int
+    reason: str
+    field: str | None
+    detail: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    produced_at: datetime | None
+    landed_at: datetime
+    replayed_at: datetime | None
+    replay_batch: int | None
+
+
+def insert_dead_letters(cursor: Any, batch: Batch) -> None:
+    """Write a batch's refused events, within the landing transaction."""
+    if not batch.rejected:
+        return
+    rows = [
+        (
+            batch.topic,
+            batch.topic_partition,
+            letter.topic_offset,
+            letter.refusal.reason,
+            _storable(letter.refusal.field),
+            _storable(letter.refusal.detail),
+            None if letter.value is None else psycopg2.Binary(letter.value),
+            None if letter.key is None else psycopg2.Binary(letter.key),
+            headers_json(letter.headers),
+            letter.produced_at,
+        )
+        for letter in batch.rejected
+    ]
+    execute_values(cursor, INSERT, rows, page_size=1000)
+
+
+def _storable(text: str | None) -> str | None:
+    """Postgres keeps neither U+0000 nor lone surrogates."""
+    return None if text is None else text.replace("\0", "\\u0000").encode("utf-8", "replace").decode("utf-8")
+
+
+def read_dead_letters(
+    conn: Connection,
+    topic: str | None = None,
+    *,
+    reason: str | None = None,
+    at: tuple[int, int] | None = None,
+    is_open: bool = True,
+    limit: int | None = 100,
+) -> list[DeadLetter]:
+    """Dead letters, oldest first. `at`: one topic partition and offset."""
+    wanted, values = ["true"], list[Any]()
+    for condition, value in (("topic = %s", topic), ("reason = %s", reason)):
+        if value is not None:
+            wanted.append(condition)
+            values.append(value)
+    if at is not None:
+        wanted.append("topic_partition = %s AND topic_offset = %s")
+        values.extend(at)
+    if is_open:
+        wanted.append("replayed_at IS NULL")
+    with transaction(conn) as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM control.dead_letter WHERE {' AND '.join(wanted)} "
+            f"ORDER BY topic, topic_partition, topic_offset LIMIT %s",
+            [*values, limit],
+        )
+        return [_letter(row) for row in cursor.fetchall()]
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    head, (value, key, headers), tail = row[:6], row[6:9], row[9:]
+    return DeadLetter(
+        *head,
+        None if value is None else bytes(value),
+        None if key is None else bytes(key),
+        headers_from_json(headers),
+        *tail,
+    )
+
+
+def count_dead_letters(conn: Connection, topic: str) -> list[tuple[str, str | None, int, int]]:
+    """Reason, field, open and replayed, most frequent first."""
+    with transaction(conn) as cursor:
+        cursor.execute(
+            "SELECT reason, field, count(*) FILTER (WHERE replayed_at IS NULL), "
+            "count(*) FILTER (WHERE replayed_at IS NOT NULL) "
+            "FROM control.dead_letter WHERE topic = %s GROUP BY reason, field ORDER BY 3 DESC, 4 DESC, 1, 2",
+            (topic,),
+        )
+        return list(cursor.fetchall())
+
+
+def show_value(letter: DeadLetter) -> str:
+    """The value for people: JSON indented, text as it is, bytes escaped."""
+    if letter.value is None:
+        return "(no value)"
+    try:
+        return json.dumps(json.loads(letter.value), indent=2, ensure_ascii=False)
+    except ValueError:
+        return letter.value.decode("utf-8", "backslashreplace")

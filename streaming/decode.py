@@ -1,0 +1,383 @@
+"""Bytes -> event or refusal, by a contract. Pure: no client, no driver, no clock.
+
+Two ways that agree: `Decoder.decode_all` takes a whole batch at once and raises `DoubtError` at the first doubt;
+`Decoder.judge` takes one value and says why it is refused. The landing calls the first and, on doubt, the second.
+Not here: Kafka messages and COPY (batch.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from itertools import repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from streaming.contract import Contract, Field
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+DAY_US = 86_400_000_000
+EPOCH_2000_DAYS = 10_957  # days from 1970-01-01 to 2000-01-01, Postgres' own epoch
+MEMO_ENTRIES = 200_000  # numbers repeat: a price list has thousands of prices; about 20 MB at worst
+NUMBER_TEXT = re.compile(rb"-?\d{1,60}(?:\.\d{1,60})?(?:[eE][+-]?\d{1,3})?")
+NUL_ESCAPE = b"\\u0000"
+DETAIL_CHARS = 500
+LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zone's last known offset
+
+MISSING_AT = re.compile(r"missing required field `([^`]*)`")
+ERROR_PATH = re.compile(r"at `\$\.([A-Za-z0-9_]+)")
+
+
+class DoubtError(Exception):
+    """Something in the batch may be wrong: judge its events one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an event is refused. Reason is one of REASONS."""
+
+    reason: str
+    detail: str
+    field: str | None = None
+
+
+REASONS = {
+    "empty": "the message has no value (a tombstone), and the contract has no deletions",
+    "too_large": "the value has more bytes than the contract's maximumPayloadBytes",
+    "not_utf8": "the value is not UTF-8 text",
+    "not_json": "the value is not JSON",
+    "nul_character": "a text holds the character U+0000, which PostgreSQL cannot store",
+    "missing_field": "a required field is absent",
+    "wrong_type": "a field has another type than the contract says",
+    "out_of_range": "a field breaks a limit of the contract (size, length, pattern)",
+    "not_allowed": "a field has a value that the contract's enumeration does not list",
+    "too_precise": "a number has more digits than the contract keeps; it would have to be rounded",
+    "event_time_too_early": "the event time is before the contract's minimum",
+    "event_time_too_late": "the event time is further ahead of the clock than the contract allows",
+    "headers_undecodable": "the headers are to be kept, and one of them is not text",
+    "refused_by_postgres": "PostgreSQL refused the value although the checks let it pass",
+}
+
+
+class NumberReader(dict[bytes, "Decimal | None"]):
+    """JSON text of a number (bare or in quotes) -> exact Decimal, remembered by its text.
+
+    Faster than letting msgspec build the Decimals (0.1 against 0.28 us where prices repeat), and stricter: Decimal()
+    itself accepts '1_0', ' 1 ', 'NaN' and digits of any script.
+    """
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+        self.quantum = Decimal(1).scaleb(-field.scale)
+        self.context = Context(prec=field.precision, traps=[Inexact, InvalidOperation])
+
+    def __missing__(self, text: bytes) -> Decimal | None:
+        value, refusal = self.judge(text)
+        if refusal is not None:
+            raise DoubtError
+        if len(self) >= MEMO_ENTRIES:
+            self.clear()
+        self[text] = value
+        return value
+
+    def judge(self, text: bytes) -> tuple[Decimal | None, Refusal | None]:
+        """The number, or why it is none."""
+        field = self.field
+        if text == b"null":
+            refusal = None if field.nullable else Refusal("wrong_type", "Expected `number`, got `null`", field.name)
+            return None, refusal
+        inner = text[1:-1] if text[:1] == b'"' else text
+        if not NUMBER_TEXT.fullmatch(inner):
+            return None, Refusal("wrong_type", f"Expected `number`, got {_shown(text)}", field.name)
+        return self._exact(Decimal(inner.decode("ascii")))
+
+    def _exact(self, number: Decimal) -> tuple[Decimal | None, Refusal | None]:
+        field = self.field
+        try:
+            exact = number.quantize(self.quantum, context=self.context)
+        except (Inexact, InvalidOperation):
+            detail = f"{number} does not fit NUMERIC({field.precision},{field.scale}) without rounding"
+            return None, Refusal("too_precise", detail, field.name)
+        limits = (
+            (field.minimum, "<", field.minimum is not None and exact < field.minimum),
+            (field.maximum, ">", field.maximum is not None and exact > field.maximum),
+            (field.exclusive_minimum, "<=", field.exclusive_minimum is not None and exact <= field.exclusive_minimum),
+            (field.exclusive_maximum, ">=", field.exclusive_maximum is not None and exact >= field.exclusive_maximum),
+        )
+        for limit, sign, is_broken in limits:
+            if is_broken:
+                return None, Refusal("out_of_range", f"{exact} {sign} {limit}", field.name)
+        return exact, None
+
+
+class DayClock:
+    """Event day of an instant in a time zone, for whole arrays. Exact by the zone's offsets, also where days repeat."""
+
+    def __init__(self, time_zone: str) -> None:
+        self.zone = ZoneInfo(time_zone)
+        starts, offsets = _zone_offsets(self.zone)
+        self.starts_us = np.array(starts, dtype=np.int64)
+        self.offsets_us = np.array(offsets, dtype=np.int64)
+
+    def days(self, instants_us: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Microseconds since 1970 UTC -> days since 1970 in the zone."""
+        at = np.maximum(np.searchsorted(self.starts_us, instants_us, side="right") - 1, 0)
+        return (instants_us + self.offsets_us[at]) // DAY_US
+
+
+def _zone_offsets(zone: ZoneInfo) -> tuple[list[int], list[int]]:
+    """Instants (microseconds since 1970) from which an offset of the zone holds, and the offsets."""
+    epoch = datetime(1970, 1, 1, tzinfo=ZoneInfo("UTC"))
+
+    def offset_us(second: int) -> int:
+        offset = (epoch + timedelta(seconds=second)).astimezone(zone).utcoffset() or timedelta(0)
+        return round(offset.total_seconds() * 1_000_000)
+
+    first = round((datetime(1900, 1, 1, tzinfo=ZoneInfo("UTC")) - epoch).total_seconds())
+    last = round((datetime(LAST_YEAR, 1, 1, tzinfo=ZoneInfo("UTC")) - epoch).total_seconds())
+    starts, offsets = [first * 1_000_000], [offset_us(first)]
+    step = 86_400 * 4  # two changes within four days do not occur, but for Ramadan's suspension, which lasts weeks
+    for low in range(first, last, step):
+        high = min(low + step, last)
+        if offset_us(high) == offsets[-1]:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if offset_us(middle) == offsets[-1] else (low, middle)
+        starts.append(high * 1_000_000)
+        offsets.append(offset_us(high))
+    return starts, offsets
+
+
+def _shown(text: bytes) -> str:
+    return text[:80].decode("utf-8", "replace")
+
+
+def _field_type(field: Field) -> Any:
+    limits: dict[str, Any] = {}
+    for name, value in (("min_length", field.minimum_length), ("max_length", field.maximum_length)):
+        if value is not None:
+            limits[name] = value
+    if field.pattern is not None:
+        limits["pattern"] = field.pattern
+    kind: Any = {
+        "string": str,
+        "integer": int,
+        "number": msgspec.Raw,
+        "boolean": bool,
+        "timestamp": datetime,
+        "date": date,
+        "object": dict[str, Any],
+        "array": list[Any],
+    }[field.logical_type]
+    if field.logical_type == "integer":
+        limits |= _integer_limits(field)
+    if field.logical_type == "timestamp":
+        limits["tz"] = True
+    if field.allowed:
+        kind = Literal[field.allowed]
+        limits = {}
+    annotated = Annotated[kind, msgspec.Meta(**limits)] if limits else kind
+    return Union[annotated, None] if field.nullable and field.logical_type != "number" else annotated  # noqa: UP007
+
+
+def _integer_limits(field: Field) -> dict[str, Any]:
+    lowest = [INT64_MIN] + ([field.minimum] if field.minimum is not None else [])
+    highest = [INT64_MAX] + ([field.maximum] if field.maximum is not None else [])
+    lowest += [field.exclusive_minimum + 1] if field.exclusive_minimum is not None else []
+    highest += [field.exclusive_maximum - 1] if field.exclusive_maximum is not None else []
+    limits: dict[str, Any] = {"ge": max(lowest), "le": min(highest)}
+    return limits | ({"multiple_of": field.multiple_of} if field.multiple_of else {})
+
+
+class Decoder:
+    """A contract compiled: decodes and checks values of its topic."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        raw_null = msgspec.Raw(b"null")
+        required = [(f.name, _field_type(f)) for f in contract.fields if not f.nullable]
+        optional = [
+            (f.name, _field_type(f), raw_null if f.logical_type == "number" else None)
+            for f in contract.fields
+            if f.nullable
+        ]
+        self.struct: type[Any] = msgspec.defstruct("Event", [*required, *optional], kw_only=True, gc=False)
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
+        self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
+        self.event_time = attrgetter(contract.event_time_field)
+        self.day_clock = DayClock(contract.time_zone)
+        self.earliest_us = _epoch_us(contract.earliest_event_at)
+        self.latest_field = contract.field(contract.event_time_field).maximum
+
+    def decode_all(self, values: Sequence[bytes | None], *, now: datetime) -> tuple[list[Any], NDArray[np.int64]]:
+        """Events and their times (microseconds since 1970 UTC) of a batch in which everything keeps the contract.
+
+        Raises DoubtError at the first doubt, without saying which event; `judge` says.
+        """
+        try:
+            if max(map(len, values), default=0) > self.contract.maximum_payload_bytes:  # type: ignore[arg-type]
+                raise DoubtError
+            if any(map(bytes.__contains__, values, repeat(NUL_ESCAPE))):  # type: ignore[arg-type]
+                raise DoubtError
+            events = [*map(self.decode, values)]  # type: ignore[arg-type]
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
+            raise DoubtError from error
+        for name in self.numbers:
+            self.number_column(events, name)
+        times_us = self.event_times(events)
+        if len(events) and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
+            raise DoubtError
+        return events, times_us
+
+    def number_column(self, events: Sequence[Any], name: str) -> list[Decimal | None]:
+        """One number field of many events, exact."""
+        return [*map(self.numbers[name].__getitem__, map(bytes, map(attrgetter(name), events)))]
+
+    def event_times(self, events: Sequence[Any]) -> NDArray[np.int64]:
+        """Event times in microseconds since 1970 UTC."""
+        column = pa.array([*map(self.event_time, events)], pa.timestamp("us", tz="UTC"))
+        times: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+        return times
+
+    def judge(self, value: bytes | None, *, now: datetime) -> Any:
+        """The event (a struct), or a Refusal with the first reason found."""
+        if value is None:
+            return Refusal("empty", "the message has no value")
+        if len(value) > self.contract.maximum_payload_bytes:
+            limit = self.contract.maximum_payload_bytes
+            return Refusal("too_large", f"{len(value)} bytes, the contract allows {limit}")
+        refusal = _judge_text(value)
+        if refusal is not None:
+            return refusal
+        try:
+            event = self.decode(value)
+        except msgspec.ValidationError as error:
+            return self._refused_by_type(value, error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Refusal("not_json", _short(error))
+        for name, reader in self.numbers.items():
+            _, refusal = reader.judge(bytes(getattr(event, name)))
+            if refusal is not None:
+                return refusal
+        return self._judge_time(event, now) or event
+
+    def _judge_time(self, event: Any, now: datetime) -> Refusal | None:
+        name = self.contract.event_time_field
+        instant: datetime = self.event_time(event)
+        instant_us = _epoch_us(instant)
+        if instant_us < self.earliest_us:
+            detail = f"{instant.isoformat()} is before {self.contract.earliest_event_at.isoformat()}"
+            return Refusal("event_time_too_early", detail, name)
+        if instant_us > self._latest_us(now):
+            ahead = self.contract.maximum_ahead_s
+            return Refusal("event_time_too_late", f"{instant.isoformat()} is over {ahead} s ahead of the clock", name)
+        return None
+
+    def _latest_us(self, now: datetime) -> int:
+        latest = _epoch_us(now) + self.contract.maximum_ahead_s * 1_000_000
+        return min(latest, _epoch_us(self.latest_field)) if self.latest_field is not None else latest
+
+    def _refused_by_type(self, value: bytes, error: msgspec.ValidationError) -> Refusal:
+        text = _short(error)
+        missing = MISSING_AT.search(text)
+        if missing:
+            return Refusal("missing_field", text, missing[1])
+        path = ERROR_PATH.search(text)
+        field = path[1] if path else None
+        if "Invalid enum value" in text:
+            return Refusal("not_allowed", text, field)
+        got_other_type = ", got `" in text or "timezone" in text or "Invalid" in text or field is None
+        reason = "wrong_type" if got_other_type else "out_of_range"
+        return Refusal(reason, text + _value_of(value, field), field)
+
+
+def _value_of(value: bytes, field: str | None) -> str:
+    """What stands in the field, for the reader of a dead letter."""
+    if field is None:
+        return ""
+    try:
+        found = msgspec.json.decode(value)[field]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return ""
+    return f"; found {str(found)[:80]!r}"
+
+
+def _judge_text(value: bytes) -> Refusal | None:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Refusal("not_utf8", _short(error))
+    if NUL_ESCAPE not in value:
+        return None
+    try:
+        document = msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Refusal("not_json", _short(error))
+    where = _find_nul(document, "")
+    return Refusal("nul_character", f"U+0000 in {where or 'the value'}", where or None) if where is not None else None
+
+
+def _find_nul(document: Any, where: str) -> str | None:
+    """Name of the first field that holds U+0000 ('' at the top), None if there is none."""
+    if isinstance(document, str):
+        return where if "\0" in document else None
+    if isinstance(document, dict):
+        for key, inner in document.items():
+            found = where if "\0" in key else _find_nul(inner, where or key)
+            if found is not None:
+                return found
+    if isinstance(document, list):
+        for inner in document:
+            found = _find_nul(inner, where)
+            if found is not None:
+                return found
+    return None
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:DETAIL_CHARS]
+
+
+def _epoch_us(instant: datetime) -> int:
+    delta = instant - datetime(1970, 1, 1, tzinfo=ZoneInfo("UTC"))
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+ARROW_TYPES = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
+    "object": pa.string(),
+    "array": pa.string(),
+}
+
+
+def arrow_type(field: Field) -> pa.DataType:
+    """Arrow type of a field in `decode_events`."""
+    return pa.decimal128(field.precision, field.scale) if field.logical_type == "number" else ARROW_TYPES[field.logical_type]
+
+
+def decode_column(decoder: Decoder, events: Sequence[Any], field: Field) -> pa.Array:
+    """One field of many events as an Arrow array."""
+    if field.logical_type == "number":
+        return pa.array(decoder.number_column(events, field.name), arrow_type(field))
+    column = [*map(attrgetter(field.name), events)]
+    if field.logical_type in ("object", "array"):
+        column = [None if item is None else msgspec.json.encode(item).decode() for item in column]
+    return pa.array(column, arrow_type(field))

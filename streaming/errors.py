@@ -1,0 +1,81 @@
+"""Every error of this room, one tree. No logic here, and no error of another room.
+
+StreamingError
+├── SettingsError            a setting is missing or wrong; all problems are listed at once
+├── ContractError            a contract file cannot be used; says file, line and remedy
+├── MigrationError           the lake's schema cannot be brought to this version
+├── LandingError             a batch was not written; safe to retry
+│   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
+├── FencedError              another consumer owns the topic partition; do not retry
+├── TopicError               the topic cannot be read as it is; a person has to decide
+│   ├── TopicRecreatedError  the topic is not the one that the ledger knows
+│   └── BrokerUnavailableError  Kafka could not be reached until the outage limit
+├── DeadLetterLimitError     too many events are refused; the consumer stops before it drains a topic into dead letters
+├── ReplayError              a dead letter cannot be replayed
+├── SourceError              a producer's input cannot be read
+└── ProduceError             events could not be handed to Kafka
+"""
+
+from __future__ import annotations
+
+
+class StreamingError(Exception):
+    """Root of the room's errors: what was tried, what was found, what state things are in, what to do."""
+
+
+class SettingsError(StreamingError):
+    """A setting is missing or wrong."""
+
+
+class ContractError(StreamingError):
+    """A contract file cannot be used."""
+
+
+class MigrationError(StreamingError):
+    """The lake's schema cannot be brought to this version."""
+
+
+class LandingError(StreamingError):
+    """A batch was not written. Safe to retry."""
+
+
+class LakeUnavailableError(LandingError):
+    """Postgres cannot be reached. Safe to retry."""
+
+
+class FencedError(StreamingError):
+    """Another consumer owns the topic partition. Do not retry."""
+
+    def __init__(self, message: str, *, topic: str, topic_partition: int) -> None:
+        """Keep the topic partition as attributes, so that nobody parses text."""
+        super().__init__(message)
+        self.topic = topic
+        self.topic_partition = topic_partition
+
+
+class TopicError(StreamingError):
+    """The topic cannot be read as it is."""
+
+
+class TopicRecreatedError(TopicError):
+    """The topic is not the one that the ledger knows."""
+
+
+class BrokerUnavailableError(TopicError):
+    """Kafka could not be reached until the outage limit."""
+
+
+class DeadLetterLimitError(StreamingError):
+    """Too many events are refused."""
+
+
+class ReplayError(StreamingError):
+    """A dead letter cannot be replayed."""
+
+
+class SourceError(StreamingError):
+    """A producer's input cannot be read."""
+
+
+class ProduceError(StreamingError):
+    """Events could not be handed to Kafka."""

@@ -1,0 +1,93 @@
+"""What the room asks of Kafka besides messages: create a topic, its id, its offsets. Not here: the loop (consumer.py)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from streaming.errors import BrokerUnavailableError, TopicError
+
+if TYPE_CHECKING:
+    from streaming.settings import KafkaSettings
+
+ADMIN_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as the broker knows it."""
+
+    topic_id: str | None
+    topic_partitions: int
+
+
+def admin_client(settings: KafkaSettings) -> AdminClient:
+    """A client for administration; its log goes nowhere, since each call reports its own error."""
+    return AdminClient({**settings.client_config(), "log_level": 0})
+
+
+def unavailable(settings: KafkaSettings, tried: str, error: Exception) -> BrokerUnavailableError:
+    """The error for a broker that does not answer."""
+    return BrokerUnavailableError(
+        f"{tried} at {settings.bootstrap_servers}: {error}. Check that Kafka is up and KAFKA_BOOTSTRAP_SERVERS, "
+        f"KAFKA_SECURITY_PROTOCOL and the credentials are right."
+    )
+
+
+def describe_topics(
+    settings: KafkaSettings, topics: list[str], *, admin: AdminClient | None = None
+) -> dict[str, TopicDescription]:
+    """Id and topic partitions of the topics that exist."""
+    client = admin or admin_client(settings)
+    futures = client.describe_topics(TopicCollection(topics), request_timeout=ADMIN_TIMEOUT_S)
+    found: dict[str, TopicDescription] = {}
+    for topic, future in futures.items():
+        try:
+            described = future.result()
+        except KafkaException as error:
+            if error.args[0].name() in ("UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_OR_PARTITION"):
+                continue
+            raise unavailable(settings, f"describing topic {topic}", error) from error
+        found[topic] = TopicDescription(_topic_id(described), len(described.partitions))
+    return found
+
+
+def _topic_id(described: Any) -> str | None:
+    text = str(described.topic_id) if described.topic_id is not None else ""
+    return text if text.strip("A=") else None  # brokers before 2.8 have none
+
+
+def create_topic(settings: KafkaSettings, topic: str, *, topic_partitions: int, replication: int = -1) -> bool:
+    """Create a topic unless it exists; whether it was created. Replication -1: the broker's default."""
+    client = admin_client(settings)
+    if topic in describe_topics(settings, [topic], admin=client):
+        return False
+    new = NewTopic(topic, num_partitions=topic_partitions, replication_factor=replication)
+    future = client.create_topics([new], request_timeout=ADMIN_TIMEOUT_S)[topic]
+    try:
+        future.result()
+    except KafkaException as error:
+        if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
+            return False
+        raise TopicError(f"creating topic {topic}: {error}. It was not created.") from error
+    _wait_topic(settings, client, topic)
+    return True
+
+
+def _wait_topic(settings: KafkaSettings, client: AdminClient, topic: str) -> None:
+    """A created topic is known to every broker only a moment later."""
+    deadline = time.monotonic() + ADMIN_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if topic in describe_topics(settings, [topic], admin=client):
+            return
+        time.sleep(0.05)
+
+
+def read_watermarks(consumer: Consumer, topic: str, topic_partition: int) -> tuple[int, int]:
+    """Log start offset and log end offset."""
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, topic_partition), timeout=ADMIN_TIMEOUT_S)
+    return int(low), int(high)

@@ -1,0 +1,184 @@
+"""Brings the lake's schema to this version: numbered SQL files, forward only, and a table and view for each contract.
+
+Not here: what the statements say (migrations/*.sql, stream_tables.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+
+from streaming import stream_tables
+from streaming.database import transaction
+from streaming.errors import MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
+
+    from streaming.contract import Contract
+
+FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+LOCK = 7_203_155_001  # any number, the same for all migrations of this room
+
+BOOTSTRAP = """
+CREATE SCHEMA IF NOT EXISTS control;
+CREATE TABLE IF NOT EXISTS control.migration (
+    number      integer PRIMARY KEY,
+    name        text NOT NULL,
+    sha256      text NOT NULL,
+    applied_at  timestamptz NOT NULL DEFAULT now()
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered file."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint, so that a file changed after its use is noticed."""
+        return hashlib.sha256(self.sql.encode("utf-8")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What a migration did: names of files, topics created, topics changed."""
+
+    files: list[str]
+    created: list[str]
+    changed: list[str]
+
+
+def read_migrations() -> list[Migration]:
+    """All files, in order; numbers without holes."""
+    found = []
+    for path in resources.files("streaming.migrations").iterdir():
+        match = FILE_NAME.fullmatch(path.name)
+        if match:
+            found.append(Migration(int(match[1]), path.name, path.read_text(encoding="utf-8")))
+    found.sort(key=lambda migration: migration.number)
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise MigrationError(f"reading streaming/migrations: numbers have holes: {[m.name for m in found]}")
+    return found
+
+
+def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
+    """Apply what is missing, all in one transaction. Safe to run again, and from several places at once."""
+    done = Migrated([], [], [])
+    try:
+        with transaction(conn) as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            cursor.execute(BOOTSTRAP)
+            _apply_files(cursor, done)
+            for contract in contracts:
+                _apply_contract(cursor, contract, done)
+    except psycopg2.Error as error:
+        raise MigrationError(
+            f"migrating the lake: {str(error).strip()}. Nothing was changed. The user of LAKE_DSN needs to own the "
+            f"schemas control, landing and lake (CREATE on the database)."
+        ) from error
+    return done
+
+
+def _apply_files(cursor: Any, done: Migrated) -> None:
+    cursor.execute("SELECT number, sha256 FROM control.migration ORDER BY number")
+    applied = dict(cursor.fetchall())
+    migrations = read_migrations()
+    if applied and max(applied) > len(migrations):
+        raise MigrationError(
+            f"migrating the lake: it is at migration {max(applied)}, this version knows {len(migrations)}. "
+            f"Nothing was changed. Run the newer version of streaming."
+        )
+    for migration in migrations:
+        if migration.number not in applied:
+            cursor.execute(migration.sql)
+            cursor.execute(
+                "INSERT INTO control.migration (number, name, sha256) VALUES (%s, %s, %s)",
+                (migration.number, migration.name, migration.sha256),
+            )
+            done.files.append(migration.name)
+        elif applied[migration.number] != migration.sha256:
+            raise MigrationError(
+                f"migrating the lake: {migration.name} was changed after it had been applied. Nothing was changed. "
+                f"Restore the file, and put the change into a new one."
+            )
+
+
+def _apply_contract(cursor: Any, contract: Contract, done: Migrated) -> None:
+    cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (contract.topic,))
+    row = cursor.fetchone()
+    described = stream_tables.describe_fields(contract)
+    if row is not None:
+        check_evolution(contract, row)
+        if row[1] == described:
+            _register(cursor, contract)
+            return
+        done.changed.append(contract.topic)
+    else:
+        done.created.append(contract.topic)
+    cursor.execute(stream_tables.create_landing_table(contract))
+    cursor.execute(stream_tables.create_view(contract))
+    _register(cursor, contract)
+
+
+def check_evolution(contract: Contract, row: tuple[str, list[dict[str, Any]], str]) -> None:
+    """Refuse a contract that breaks what has landed. Row: stream, fields and time zone as registered."""
+    stream, fields, time_zone = row
+    problems = stream_tables.breaking_changes(fields, contract, time_zone)
+    if stream != contract.stream:
+        problems.append(f"schema.name was {stream}, is {contract.stream}: the landing table has the old name")
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise MigrationError(
+            f"comparing contract {contract.path or contract.topic} {contract.version} with what has landed: it breaks "
+            f"{len(problems)} promise(s). Nothing was changed. Add fields as optional ones, or begin a new topic:\n"
+            f"{listed}"
+        )
+
+
+def check_registered(conn: Connection, contract: Contract) -> None:
+    """Refuse to land with a contract that is not the migrated one."""
+    try:
+        with transaction(conn) as cursor:
+            cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (contract.topic,))
+            row = cursor.fetchone()
+    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName) as error:
+        raise MigrationError("reading control.stream: the lake is empty. Run `streaming migrate` first.") from error
+    if row is not None:
+        check_evolution(contract, row)
+    if row is None or row[1] != stream_tables.describe_fields(contract):
+        raise MigrationError(
+            f"comparing contract {contract.topic} {contract.version} with the lake: it is new or changed there. "
+            f"Nothing was landed. Run `streaming migrate` first."
+        )
+
+
+def _register(cursor: Any, contract: Contract) -> None:
+    cursor.execute(
+        """
+        INSERT INTO control.stream (topic, stream, contract_version, fields, time_zone)
+        VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT (topic) DO UPDATE
+        SET contract_version = excluded.contract_version, fields = excluded.fields, updated_at = now()
+        WHERE stream.contract_version <> excluded.contract_version OR stream.fields <> excluded.fields
+        """,
+        (
+            contract.topic,
+            contract.stream,
+            contract.version,
+            stream_tables.fields_document(contract),
+            contract.time_zone,
+        ),
+    )

@@ -1,0 +1,276 @@
+"""Hands events to Kafka: idempotent, at a chosen rate, and once only when a killed producer is started again.
+
+Not here: where events come from (sources/), what they must look like (contracts; the landing checks).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from streaming import kafka
+from streaming.errors import ProduceError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from streaming.settings import KafkaSettings
+
+FLUSH_S = 30.0
+SCAN_TIMEOUT_S = 30.0
+POLL_EVERY = 500  # messages between two looks at delivery reports
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One event on its way to Kafka. `due_at`: seconds since 1970 before which it has not happened yet."""
+
+    key: bytes | None
+    value: bytes | None
+    event_id: str
+    event_time: str
+    due_at: float | None = None
+    where: str = ""
+    progress: float | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Headers of the message."""
+        return [("event-id", self.event_id.encode()), ("event-time", self.event_time.encode())]
+
+
+@dataclass(slots=True)
+class Produced:
+    """Counts of a producer: sent is acknowledged by the broker."""
+
+    queued: int = 0
+    sent: int = 0
+    skipped: int = 0
+    bytes: int = 0
+    progress: float | None = None
+    started_at: float = field(default_factory=time.monotonic)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a machine."""
+        seconds = time.monotonic() - self.started_at
+        return {
+            "sent": self.sent,
+            "skipped": self.skipped,
+            "bytes": self.bytes,
+            "seconds": round(seconds, 3),
+            "events_per_s": round(self.sent / seconds, 1) if seconds > 0 else 0.0,
+        }
+
+
+class Pace:
+    """Spreads events evenly over time."""
+
+    def __init__(
+        self,
+        rate: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.rate = rate
+        self.clock = clock
+        self.sleep = sleep
+        self.started_at = clock()
+        self.events = 0
+
+    def wait(self) -> None:
+        """Wait until the next event may go."""
+        if self.rate is None:
+            return
+        due = self.started_at + self.events / self.rate
+        self.events += 1
+        ahead = due - self.clock()
+        if ahead > 0:
+            self.sleep(ahead)
+
+
+class EventProducer:
+    """A Kafka producer of ours: acks from all replicas, idempotent, compressed. Use as a context manager."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self.settings = settings
+        self.topic = topic
+        self.counts = Produced()
+        self._failure: KafkaError | None = None
+        self._producer = Producer(
+            {
+                **settings.client_config(),
+                "client.id": "streaming-produce",
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 5,  # fuller batches at full rate; above 50 it is seen as delay
+                "partitioner": "murmur2_random",  # as Java's clients do, so that a key has one topic partition whoever produces
+                "allow.auto.create.topics": False,
+                "log_level": 3,
+            }
+        )
+
+    def send(self, event: Outgoing) -> None:
+        """Queue one event; waits while the queue is full."""
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic, value=event.value, key=event.key, headers=event.headers(), on_delivery=self._delivered
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+                self._raise_failure()
+            except KafkaException as error:
+                raise ProduceError(
+                    f"producing {event.where or event.event_id} to {self.topic}: {error}. {self.counts.sent} events were "
+                    f"sent before. Mend the cause and start again with --resume."
+                ) from error
+        self.counts.queued += 1
+        self.counts.bytes += len(event.value or b"")
+        self.counts.progress = event.progress
+        if self.counts.queued % POLL_EVERY == 0:
+            self._producer.poll(0)
+            self._raise_failure()
+
+    def poll(self) -> None:
+        """Look at delivery reports."""
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def flush(self, timeout_s: float = FLUSH_S) -> None:
+        """Wait for every acknowledgement. Raises ProduceError if some do not come."""
+        deadline = time.monotonic() + timeout_s
+        while (left := self._producer.flush(0.5)) > 0:
+            self._raise_failure()
+            if time.monotonic() > deadline:
+                raise ProduceError(
+                    f"producing to {self.topic} at {self.settings.bootstrap_servers}: {left} events were not acknowledged "
+                    f"within {timeout_s:.0f} s, {self.counts.sent} were. Check the broker, then start again with --resume."
+                )
+        self._raise_failure()
+
+    def _delivered(self, error: KafkaError | None, _message: Any) -> None:
+        if error is None:
+            self.counts.sent += 1
+        elif self._failure is None:
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise ProduceError(
+                f"producing to {self.topic} at {self.settings.bootstrap_servers}: {self._failure.str()}. "
+                f"{self.counts.sent} events were sent. Mend the cause and start again with --resume."
+            )
+
+
+def require_topic(settings: KafkaSettings, topic: str) -> None:
+    """Refuse to produce to a topic that does not exist: the broker would drop every event after minutes."""
+    if topic not in kafka.describe_topics(settings, [topic]):
+        raise TopicError(
+            f"producing to {topic}: no such topic at {settings.bootstrap_servers}. Nothing was sent. "
+            f"Create it with `streaming topic create {topic}`."
+        )
+
+
+def read_event_ids(settings: KafkaSettings, topic: str, *, tell: Callable[[int], None] | None = None) -> Counter[bytes]:
+    """How often each event id is in the topic already, by a scan of it."""
+    consumer = Consumer(
+        {
+            **settings.client_config(),
+            "group.id": "streaming-resume",  # never joined: partitions are assigned by hand
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 10,
+            "log_level": 3,
+        }
+    )
+    found: Counter[bytes] = Counter()
+    try:
+        partitions = consumer.list_topics(topic, timeout=kafka.ADMIN_TIMEOUT_S).topics[topic].partitions
+        marks = {number: kafka.read_watermarks(consumer, topic, number) for number in partitions}
+        open_partitions = {number for number, (low, high) in marks.items() if high > low}
+        consumer.assign([TopicPartition(topic, number, marks[number][0]) for number in sorted(open_partitions)])
+        heard_at = time.monotonic()
+        while open_partitions:
+            for message in consumer.consume(10_000, 0.5):
+                heard_at = time.monotonic()
+                error = message.error()
+                if error is None:
+                    _count_id(found, message)
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 the constant's public name
+                    open_partitions.discard(message.partition())
+                elif not error.retriable():
+                    raise TopicError(f"reading {topic} to resume: {error.str()}. Nothing was sent.")
+            if tell is not None:
+                tell(found.total())
+            if time.monotonic() - heard_at > SCAN_TIMEOUT_S:
+                raise kafka.unavailable(settings, f"reading {topic} to resume", TimeoutError("no answer"))
+    finally:
+        consumer.close()
+    return found
+
+
+def _count_id(found: Counter[bytes], message: Any) -> None:
+    for name, value in message.headers() or []:
+        if name == "event-id" and value is not None:
+            found[value] += 1
+            return
+
+
+def produce(
+    producer: EventProducer,
+    events: Iterator[Outgoing],
+    *,
+    already_sent: Counter[bytes] | None = None,
+    rate: float | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+    tell: Callable[[Produced], None] = lambda _: None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Produced:
+    """Send events until there are no more, or until stopped; everything queued is acknowledged at the end.
+
+    An id that is in the topic n times already is skipped n times, so that duplicates made on purpose survive a resume.
+    """
+    pace = Pace(rate, sleep=sleep)
+    counts = producer.counts
+    for event in events:
+        if is_stopped():
+            break
+        if already_sent and already_sent.get(event.event_id.encode(), 0) > 0:
+            already_sent[event.event_id.encode()] -= 1
+            counts.skipped += 1
+            continue
+        _wait_due(producer, event, is_stopped, (clock, sleep), lambda: tell(counts))
+        pace.wait()
+        if is_stopped():
+            break
+        producer.send(event)
+        if rate is not None and rate < POLL_EVERY:
+            producer.poll()
+        tell(counts)
+    producer.flush()
+    tell(counts)
+    return counts
+
+
+def _wait_due(
+    producer: EventProducer,
+    event: Outgoing,
+    is_stopped: Callable[[], bool],
+    time_of: tuple[Callable[[], float], Callable[[float], None]],
+    tell: Callable[[], None],
+) -> None:
+    """Wait until the event has happened."""
+    clock, sleep = time_of
+    while event.due_at is not None and (ahead := event.due_at - clock()) > 0 and not is_stopped():
+        producer.poll()
+        tell()
+        sleep(min(ahead, 0.1))

@@ -1,0 +1,208 @@
+"""Settings of this room, read from the environment when asked, all problems reported at once.
+
+Nothing here is read at import. Not here: contracts, which are files (contract.py).
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from streaming.contract import CONTRACTS_DIR
+from streaming.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+MAX_PORT = 65_535
+
+
+class _Environment:
+    """Reads variables and collects what is wrong with them."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self.problems: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.env.get(name, "").strip() or default
+
+    def required(self, name: str, example: str) -> str:
+        value = self.text(name)
+        if not value:
+            self.problems.append(f"{name} is not set; for example {name}={example}")
+        return value
+
+    def secret(self, name: str) -> str:
+        """The variable, or the contents of the file that <name>_FILE names."""
+        path = self.text(f"{name}_FILE")
+        if not path:
+            return self.text(name)
+        if self.text(name):
+            self.problems.append(f"{name} and {name}_FILE are both set; keep one")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            self.problems.append(f"{name}_FILE={path} cannot be read: {error.strerror}")
+            return ""
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str = "") -> str:
+        value = self.text(name, default)
+        if value and value not in choices:
+            self.problems.append(f"{name}={value} is not one of {', '.join(choices)}")
+        return value
+
+    def number(self, name: str, convert: Callable[[str], T], default: T, *, least: float, most: float) -> T:
+        value = self.text(name)
+        if not value:
+            return default
+        try:
+            number = convert(value)
+            is_within = least <= float(str(number)) <= most
+        except ValueError:
+            is_within, number = False, default
+        if not is_within:
+            self.problems.append(f"{name}={value} is not a number from {least:g} to {most:g}")
+        return number
+
+    def raise_problems(self, what: str) -> None:
+        if self.problems:
+            listed = "\n".join(f"  - {problem}" for problem in self.problems)
+            raise SettingsError(
+                f"reading the settings of {what}: {len(self.problems)} problem(s). Nothing was started. "
+                f"Set them in the environment or .env (see .env.example):\n{listed}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach Kafka."""
+
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: str = field(default="", repr=False)
+    ssl_ca_file: str = ""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> KafkaSettings:
+        """Read and check; raises SettingsError with every problem."""
+        reader = _Environment(env)
+        settings = cls.read(reader)
+        reader.raise_problems("streaming (Kafka)")
+        return settings
+
+    @classmethod
+    def read(cls, reader: _Environment) -> KafkaSettings:
+        """Read, and leave the problems with the reader."""
+        protocol = reader.choice("KAFKA_SECURITY_PROTOCOL", SECURITY_PROTOCOLS, "PLAINTEXT")
+        settings = cls(
+            bootstrap_servers=reader.required("KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,kafka-2:9092"),
+            security_protocol=protocol,
+            sasl_mechanism=reader.choice("KAFKA_SASL_MECHANISM", SASL_MECHANISMS),
+            sasl_username=reader.text("KAFKA_SASL_USERNAME"),
+            sasl_password=reader.secret("KAFKA_SASL_PASSWORD"),
+            ssl_ca_file=reader.text("KAFKA_SSL_CA_FILE"),
+        )
+        if protocol.startswith("SASL"):
+            needed = {
+                "KAFKA_SASL_MECHANISM": settings.sasl_mechanism,
+                "KAFKA_SASL_USERNAME": settings.sasl_username,
+                "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE": settings.sasl_password,
+            }
+            missing = [name for name, value in needed.items() if not value]
+            reader.problems.extend(f"{name} is not set, but KAFKA_SECURITY_PROTOCOL={protocol}" for name in missing)
+        if settings.ssl_ca_file and not Path(settings.ssl_ca_file).is_file():
+            reader.problems.append(f"KAFKA_SSL_CA_FILE={settings.ssl_ca_file} is not a file")
+        return settings
+
+    def client_config(self) -> dict[str, str]:
+        """What every librdkafka client of ours is given."""
+        config = {"bootstrap.servers": self.bootstrap_servers, "security.protocol": self.security_protocol}
+        if self.sasl_mechanism:
+            config |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.sasl_username,
+                "sasl.password": self.sasl_password,
+            }
+        return config | ({"ssl.ca.location": self.ssl_ca_file} if self.ssl_ca_file else {})
+
+
+@dataclass(frozen=True, slots=True)
+class LakeSettings:
+    """How to reach the lake, and where the contracts are."""
+
+    dsn: str = field(repr=False)
+    contracts_dir: Path = CONTRACTS_DIR
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> LakeSettings:
+        """Read and check; raises SettingsError with every problem."""
+        reader = _Environment(env)
+        settings = cls.read(reader)
+        reader.raise_problems("streaming (lake)")
+        return settings
+
+    @classmethod
+    def read(cls, reader: _Environment) -> LakeSettings:
+        """Read, and leave the problems with the reader."""
+        dsn = reader.secret("LAKE_DSN")
+        if not dsn:
+            reader.problems.append("LAKE_DSN is not set; for example LAKE_DSN=postgresql://lander@lake:5432/lake")
+        elif not dsn.startswith(("postgresql://", "postgres://")):
+            reader.problems.append("LAKE_DSN does not begin with postgresql://")
+        contracts_dir = Path(reader.text("STREAMING_CONTRACTS_DIR") or CONTRACTS_DIR)
+        if not contracts_dir.is_dir():
+            reader.problems.append(f"STREAMING_CONTRACTS_DIR={contracts_dir} is not a folder")
+        return cls(dsn=dsn, contracts_dir=contracts_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class LandingSettings:
+    """How the landing works. Each number says what goes wrong at both ends."""
+
+    kafka: KafkaSettings
+    lake: LakeSettings
+    group_id: str = "landing"
+    instance_id: str = ""  # empty: host name and the first free slot, so that a restart keeps its place
+    metrics_port: int | None = None  # none: no metrics; 0: any free port, told in the log
+    writers: int = 1  # connections; above 1 helps where several topic partitions are busy and cores are free
+    batch_events: int = 20_000  # a transaction; 2,000 reach a third of the rate (a commit costs 4-8 ms), 100,000 only cost memory
+    linger_s: float = 0.2  # waits so long for a fuller batch; 0.02 writes ten times the ledger rows, 2 is seen as delay
+    outage_limit_s: float = 900.0  # gives up on a lost database or broker; shorter stops on a fail-over, longer hides it
+    revoke_flush_s: float = 10.0  # out of max.poll.interval 300 s; below 2 s a slow disk aborts every rebalance
+    session_timeout_s: float = 30.0  # a dead member is noticed after it; below 10 s a busy machine loses its place
+    dead_letter_limit: float = 0.5  # share of a window that may be refused; 0.01 stops for one bad producer, 1 never stops
+    dead_letter_window: int = 2_000  # events looked at; 100 stops for a burst, 100,000 notices too late
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> LandingSettings:
+        """Read and check; raises SettingsError with every problem."""
+        reader = _Environment(env)
+        port = reader.number("METRICS_PORT", int, -1, least=0, most=MAX_PORT)
+        settings = cls(
+            kafka=KafkaSettings.read(reader),
+            lake=LakeSettings.read(reader),
+            group_id=reader.text("STREAMING_GROUP_ID", "landing"),
+            instance_id=reader.text("STREAMING_INSTANCE_ID"),
+            metrics_port=None if port < 0 else port,
+            writers=reader.number("STREAMING_WRITERS", int, 1, least=1, most=16),
+            batch_events=reader.number("STREAMING_BATCH_EVENTS", int, 20_000, least=1, most=100_000),
+            linger_s=reader.number("STREAMING_LINGER_S", float, 0.2, least=0.0, most=60.0),
+            outage_limit_s=reader.number("STREAMING_OUTAGE_LIMIT_S", float, 900.0, least=1.0, most=86_400.0),
+            dead_letter_limit=reader.number("STREAMING_DEAD_LETTER_LIMIT", float, 0.5, least=0.0, most=1.0),
+            dead_letter_window=reader.number("STREAMING_DEAD_LETTER_WINDOW", int, 2_000, least=1, most=10_000_000),
+        )
+        reader.raise_problems("streaming (landing)")
+        return settings
+
+    @property
+    def owner(self) -> str:
+        """Who writes, as it stands in the ledger."""
+        return f"{self.group_id}/{self.instance_id or socket.gethostname()}"

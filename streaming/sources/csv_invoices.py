@@ -1,0 +1,264 @@
+"""Real invoices from CSV files in the columns of UCI's Online Retail, as events of retail.invoices.
+
+Nothing is lost here: a row that cannot be read properly is sent with its raw values, and the landing keeps it as a dead
+letter with a reason. Not here: retail rules (mage_project), sending (produce.py).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import re
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from streaming.errors import SourceError
+from streaming.produce import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+NAMESPACE = uuid.UUID("5b1c4f6e-3f0a-4b7e-9a5d-2f1f6a1f7c11")
+TILL_ZONE = ZoneInfo("Europe/London")
+FIELD_LIMIT_BYTES = 16_000_000  # csv's own limit of 131,072 would stop at one long field
+WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
+PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII)
+DELIMITERS = ",;\t|"
+# field of the event -> names of its column, compared without case, blanks and underscores
+COLUMNS = {
+    "invoice_no": ("invoiceno", "invoice"),
+    "stock_code": ("stockcode",),
+    "description": ("description",),
+    "quantity": ("quantity",),
+    "invoiced_at": ("invoicedate",),
+    "unit_price": ("unitprice", "price"),
+    "customer_id": ("customerid",),
+    "country": ("country",),
+}
+SHOWN = {
+    "invoice_no": "InvoiceNo", "stock_code": "StockCode", "description": "Description", "quantity": "Quantity",
+    "invoiced_at": "InvoiceDate", "unit_price": "UnitPrice", "customer_id": "CustomerID", "country": "Country",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile:
+    """A file whose header has been read."""
+
+    path: Path
+    encoding: str
+    delimiter: str
+    header: tuple[str, ...]
+    places: dict[str, int]
+    size: int
+
+
+def open_csv_source(path: Path) -> list[CsvFile]:
+    """The CSV files of a folder (or the one file), in order of their names; every header is checked first."""
+    if not path.exists():
+        raise SourceError(f"reading invoices from {path}: it does not exist. Nothing was sent. Check --csv.")
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() == ".csv" and p.is_file()) if path.is_dir() else [path]
+    if not paths:
+        others = len(list(path.iterdir()))
+        raise SourceError(
+            f"reading invoices from {path}: the folder has no .csv files ({others} other entries). Nothing was sent. "
+            f"Name a folder with files in the columns {', '.join(SHOWN.values())}."
+        )
+    problems, files = [], []
+    for one in paths:
+        try:
+            files.append(_open(one))
+        except SourceError as error:
+            problems.append(str(error))
+    if problems:
+        raise SourceError("\n".join(problems))
+    return files
+
+
+def _open(path: Path) -> CsvFile:
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="", errors="cp1252_or_latin1") as lines:
+        first = next((line for line in lines if line.strip()), "")
+    best: tuple[str, tuple[str, ...], dict[str, int]] | None = None
+    for delimiter in DELIMITERS:
+        header = tuple(next(csv.reader([first], delimiter=delimiter), []))
+        places = _places(header)
+        if best is None or len(places) > len(best[2]):
+            best = (delimiter, header, places)
+    delimiter, header, places = best or (",", (), {})
+    missing = [SHOWN[name] for name in COLUMNS if name not in places]
+    if missing:
+        found = ", ".join(header) if header else "nothing: the file is empty"
+        raise SourceError(
+            f"reading the header of {path}: column(s) {', '.join(missing)} missing; found {found[:300]}. Nothing was sent. "
+            f"Rename the columns, or leave the file out."
+        )
+    return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
+
+
+def _places(header: Sequence[str]) -> dict[str, int]:
+    names = [re.sub(r"[\s_]", "", name).lower() for name in header]
+    return {
+        field: names.index(name) for field, known in COLUMNS.items() for name in known if names.count(name) == 1
+    }
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 (a BOM is skipped) if the whole file is, else Windows' Western European code page."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as raw:
+            while chunk := raw.read(1 << 20):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
+
+
+def _keep_byte(error: UnicodeError) -> tuple[str, int]:
+    """The five bytes that cp1252 leaves undefined become the control characters of the same number, as browsers do."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("cp1252_or_latin1", _keep_byte)
+
+
+def read_csv_events(files: Sequence[CsvFile]) -> Iterator[Outgoing]:
+    """One event a row. `line_no` counts the rows of an invoice in file order, from 1, across files."""
+    csv.field_size_limit(FIELD_LIMIT_BYTES)
+    lines_of: Counter[str] = Counter()
+    total = sum(file.size for file in files) or 1
+    done = 0
+    for file in files:
+        with file.path.open("rb") as raw:
+            text = codecs.getreader(file.encoding)(raw, errors="cp1252_or_latin1")
+            rows = csv.reader(_lines(text), delimiter=file.delimiter)
+            try:
+                for row in _skip_header(rows):
+                    progress = min((done + raw.tell()) / total, 1.0)
+                    yield _outgoing(file, row, lines_of, where=f"{file.path}:{rows.line_num}", progress=progress)
+            except csv.Error as error:
+                raise SourceError(
+                    f"reading {file.path} near line {rows.line_num}: {error}. The rows before were sent. Mend the file, "
+                    f"then start again with --resume."
+                ) from error
+        done += file.size
+
+
+def _lines(text: Any) -> Iterator[str]:
+    """Lines ending as CSV has them; a reader's own idea of lines breaks at U+0085 and others inside fields."""
+    rest = ""
+    while chunk := text.read(1 << 16):
+        *whole, rest = (rest + chunk).split("\n")
+        for line in whole:
+            yield line + "\n"
+    if rest:
+        yield rest
+
+
+def _skip_header(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    is_header = True
+    for row in rows:
+        if not row:
+            continue
+        if is_header:
+            is_header = False
+            continue
+        yield row
+
+
+def _outgoing(file: CsvFile, row: list[str], lines_of: Counter[str], *, where: str, progress: float) -> Outgoing:
+    raw = {field: row[place] for field, place in file.places.items() if place < len(row)}
+    is_readable = not any(row[len(file.header) :])
+    invoice_no = raw.get("invoice_no", "").strip()
+    lines_of[invoice_no] += 1
+    line_no = lines_of[invoice_no]
+    event_id = str(uuid.uuid5(NAMESPACE, f"{invoice_no}/{line_no}"))
+    event: dict[str, Any] = {"event_id": event_id, "invoice_no": invoice_no, "line_no": line_no}
+    event |= _readable(raw) if is_readable else _unreadable(file, row, raw)
+    return Outgoing(
+        key=invoice_no.encode("utf-8"),
+        value=json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8"),
+        event_id=event_id,
+        event_time=str(event.get("invoiced_at", "")),
+        where=where,
+        progress=progress,
+    )
+
+
+def _readable(raw: dict[str, str]) -> dict[str, Any]:
+    """Values in the contract's types; one that cannot be read stays as it is, for the landing to refuse."""
+    event: dict[str, Any] = {}
+    for field, text in raw.items():
+        if field != "invoice_no":
+            event[field] = READERS[field](text)
+    return event
+
+
+def _unreadable(file: CsvFile, row: list[str], raw: dict[str, str]) -> dict[str, Any]:
+    """A row with more values than the header: they are shifted, nobody knows which is which."""
+    problem = f"the row has {len(row)} values, the header {len(file.header)}"
+    return {"quantity": raw.get("quantity"), "unreadable_row": row, "problem": problem} | {"quantity": problem}
+
+
+def read_quantity(text: str) -> int | str:
+    """'6' and '6.0' -> 6."""
+    stripped = text.strip()
+    return int(stripped.split(".")[0]) if WHOLE.fullmatch(stripped) and stripped.isascii() else text
+
+
+def read_price(text: str) -> str:
+    """A plain decimal, digit for digit: '2.55', '.5' -> '0.5', '1e-3' -> '0.001'."""
+    stripped = text.strip()
+    if PLAIN_NUMBER.fullmatch(stripped) or not NUMBER.fullmatch(stripped):
+        return stripped
+    try:
+        return format(Decimal(stripped), "f")
+    except InvalidOperation:
+        return stripped
+
+
+def read_time(text: str) -> str:
+    """ISO or M/D/YYYY H:MM, in London's time unless it has a zone -> ISO in UTC."""
+    stripped = text.strip()
+    match = US_DATE.fullmatch(stripped)
+    try:
+        if match:
+            month, day, year = int(match[1]), int(match[2]), int(match[3]) + (2000 if len(match[3]) == 2 else 0)  # noqa: PLR2004
+            instant = datetime(year, month, day, int(match[4] or 0), int(match[5] or 0), int(match[6] or 0))  # noqa: DTZ001 zone below
+        else:
+            instant = datetime.fromisoformat(stripped)
+        if instant.tzinfo is None:
+            instant = instant.replace(tzinfo=TILL_ZONE)
+        return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return text
+
+
+def read_customer(text: str) -> str | None:
+    """'17850.0' -> '17850'; empty -> None, a guest."""
+    stripped = text.strip()
+    return (stripped.split(".")[0] if re.fullmatch(r"\d+\.0+", stripped) else stripped) or None
+
+
+READERS: dict[str, Any] = {
+    "stock_code": lambda text: text,
+    "description": lambda text: text or None,
+    "quantity": read_quantity,
+    "invoiced_at": read_time,
+    "unit_price": read_price,
+    "customer_id": read_customer,
+    "country": lambda text: text,
+}

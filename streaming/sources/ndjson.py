@@ -1,0 +1,60 @@
+"""Events of any topic from lines of JSON, sent byte for byte. Key and id are read by the topic's contract, if it has one.
+
+A line that is no JSON object is sent all the same: the landing keeps it as a dead letter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from streaming.produce import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from streaming.contract import Contract
+
+NAMESPACE = uuid.UUID("c0f7f0c6-9a55-4a4e-8a3a-60d9f7c2d1a2")
+
+
+def read_ndjson_events(lines: Iterable[bytes], contract: Contract | None, *, name: str = "stdin") -> Iterator[Outgoing]:
+    """One event a line; empty lines are left out."""
+    key_field = contract.message_key if contract else None
+    id_fields = [field.name for field in contract.fields if field.is_key] if contract else []
+    time_field = contract.event_time_field if contract else None
+    for number, line in enumerate(lines, start=1):
+        value = line.rstrip(b"\r\n")
+        if not value.strip():
+            continue
+        event = _read(value)
+        yield Outgoing(
+            key=_text(event.get(key_field)) if key_field else None,
+            value=value,
+            event_id=_event_id(value, event, id_fields),
+            event_time=str(event.get(time_field, "")) if time_field else "",
+            where=f"{name}:{number}",
+        )
+
+
+def _read(value: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _text(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace")
+
+
+def _event_id(value: bytes, event: dict[str, Any], id_fields: list[str]) -> str:
+    """The contract's key if the event has it, else a fingerprint of the line."""
+    if id_fields and all(isinstance(event.get(name), str | int) for name in id_fields):
+        return "/".join(str(event[name]) for name in id_fields).encode("utf-8", "replace").decode("utf-8")
+    return str(uuid.uuid5(NAMESPACE, hashlib.sha256(value).hexdigest()))

@@ -1,0 +1,232 @@
+"""A thread and a connection that write batches, so that Kafka and Postgres work at the same time.
+
+Here: the bounded queue, retries, what to do about a lost connection. Not here: the statements (landing.py, ledger.py).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psycopg2
+import structlog
+
+from streaming import database, landing
+from streaming.database import transaction
+from streaming.errors import LakeUnavailableError, LandingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
+
+    from streaming.batch import Batch
+    from streaming.decode import Decoder
+    from streaming.ledger import Claim
+    from streaming.metrics import LandingMetrics
+    from streaming.settings import LandingSettings
+
+Claimed = list[tuple["Batch", "Claim"]]
+
+QUEUED_TRANSACTIONS = 2  # one hides the other's commit; more only cost memory (measured: no gain)
+FIRST_RETRY_S = 0.2
+LONGEST_RETRY_S = 5.0
+TELL_EVERY_S = 30.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a writer has written since it started."""
+
+    rows: int = 0
+    dead_letters: int = 0
+    gap_offsets: int = 0
+    transactions: int = 0
+
+
+class Writer(threading.Thread):
+    """Writes what is put into its queue, in order. Stops at the first error that a retry cannot help."""
+
+    def __init__(
+        self, settings: LandingSettings, decoders: Mapping[str, Decoder], metrics: LandingMetrics, *, name: str, owner: str
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.settings = settings
+        self.decoders = decoders
+        self.metrics = metrics
+        self.owner = owner
+        self.queue: queue.Queue[Claimed | None] = queue.Queue(maxsize=QUEUED_TRANSACTIONS)
+        self.failure: Exception | None = None
+        self.counts = Counts()
+        self.committed: dict[tuple[str, int], int] = {}
+        self.down_since: float | None = None
+        self.hurry = threading.Event()
+        self._months: landing.Months = set()
+        self._conn: Connection | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was put has been written (or given up)."""
+        return self.queue.unfinished_tasks == 0
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until the queue is written; False at the timeout or after a failure."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_idle:
+            if self.failure is not None or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def finish(self, timeout_s: float) -> bool:
+        """Write what is queued and end; False if that took too long, in which case nothing is half written."""
+        deadline = time.monotonic() + timeout_s
+        is_written = self.wait_idle(timeout_s)
+        self.hurry.set()
+        try:
+            self.queue.put(None, timeout=0.5)
+        except queue.Full:
+            return False
+        self.join(max(deadline - time.monotonic(), 0.5))
+        return is_written and not self.is_alive()
+
+    def run(self) -> None:
+        """The thread's body."""
+        while (claimed := self.queue.get()) is not None:
+            try:
+                if self.failure is None:
+                    self._write(claimed)
+            except Exception as error:  # noqa: BLE001 outermost loop of the thread: the consumer raises it
+                self.failure = error
+            finally:
+                self.queue.task_done()
+        self._disconnect()
+
+    def _write(self, claimed: Claimed) -> None:
+        started = time.monotonic()
+        delay = FIRST_RETRY_S
+        while live := [(batch, claim) for batch, claim in claimed if claim.is_live]:
+            try:
+                conn = self._connect()
+                if self.down_since is not None:
+                    live = self._without_committed(conn, live)
+                    self._tell_up()
+                if live:
+                    self._land(conn, live)
+                return
+            except LakeUnavailableError as error:
+                self._disconnect()
+                self._tell_down(error, started)
+                if self.hurry.wait(delay):
+                    return  # the process ends: what is not committed is read again by the next one
+                delay = min(delay * 2, LONGEST_RETRY_S)
+
+    def _connect(self) -> Connection:
+        if self._conn is None or self._conn.closed:
+            self._conn = database.connect(self.settings.lake.dsn, application_name=f"streaming {self.name}")
+        return self._conn
+
+    def _disconnect(self) -> None:
+        if self._conn is not None:
+            try:
+                self._conn.close()
+            except psycopg2.Error:
+                log.debug("close_failed")
+            self._conn = None
+
+    def _tell_down(self, error: Exception, started: float) -> None:
+        now = time.monotonic()
+        if self.down_since is None:
+            self.down_since = now
+            self._told_at = now
+            self.metrics.outages.labels("lake").inc()
+            log.warning("lake_unavailable", error=str(error), gives_up_after_s=self.settings.outage_limit_s)
+        elif now - self._told_at > TELL_EVERY_S:
+            self._told_at = now
+            log.warning("lake_still_unavailable", error=str(error), seconds=round(now - self.down_since))
+        if now - started > self.settings.outage_limit_s:
+            raise LakeUnavailableError(
+                f"{error} Given up after {now - started:.0f} s (STREAMING_OUTAGE_LIMIT_S). Nothing is lost: "
+                f"start `streaming consume` again once the lake is back."
+            ) from error
+
+    def _tell_up(self) -> None:
+        if self.down_since is not None:
+            log.info("lake_available_again", seconds=round(time.monotonic() - self.down_since, 1))
+            self.down_since = None
+
+    def _without_committed(self, conn: Connection, claimed: Claimed) -> Claimed:
+        """Leave out what was committed although the answer was lost with the connection."""
+        try:
+            with transaction(conn) as cursor:
+                left = []
+                for batch, claim in claimed:
+                    cursor.execute(
+                        "SELECT next_offset, epoch FROM control.offset WHERE topic = %s AND topic_partition = %s",
+                        (batch.topic, batch.topic_partition),
+                    )
+                    if cursor.fetchone() == (batch.next_offset, claim.epoch):
+                        self._count([batch], 0.0)
+                    else:
+                        left.append((batch, claim))
+        except psycopg2.Error as error:
+            database.raise_landing_error(error, "asking the ledger what was committed")
+        return left
+
+    def _land(self, conn: Connection, claimed: Claimed) -> None:
+        started = time.monotonic()
+        try:
+            landed = landing.land_batches(conn, self.decoders, claimed, owner=self.owner, months=self._months)
+        except psycopg2.DataError as error:
+            self._land(conn, self._refuse(conn, claimed, error))
+            return
+        self._count(landed.batches, time.monotonic() - started)
+        for claim in landed.fenced:
+            claim.is_live, claim.is_fenced = False, True
+            self.metrics.fences.labels(claim.topic).inc()
+            log.warning("fenced", topic=claim.topic, topic_partition=claim.topic_partition)
+
+    def _refuse(self, conn: Connection, claimed: Claimed, error: Exception) -> Claimed:
+        now = datetime.now(UTC)
+        try:
+            mended = [
+                (landing.refuse_by_postgres(conn, self.decoders[batch.topic], batch, now=now), claim)
+                for batch, claim in claimed
+            ]
+        except psycopg2.Error as failure:
+            database.raise_landing_error(failure, "asking Postgres which events it refuses")
+        if sum(len(b.rejected) for b, _ in mended) <= sum(len(b.rejected) for b, _ in claimed):
+            batch = claimed[0][0]
+            raise LandingError(
+                f"landing {batch.topic}[{batch.topic_partition}] from offset {batch.first_offset}: Postgres refuses the "
+                f"batch ({str(error).strip()}), but none of its events. Nothing was written."
+            ) from error
+        return mended
+
+    def _count(self, batches: Sequence[Batch], seconds: float) -> None:
+        metrics, now = self.metrics, time.time()
+        rows = dead = gaps = 0
+        for batch in batches:
+            self.committed[batch.topic, batch.topic_partition] = batch.next_offset
+            metrics.rows.labels(batch.topic).inc(batch.rows)
+            metrics.payload_bytes.labels(batch.topic).inc(batch.payload_bytes)
+            metrics.next_offset.labels(batch.topic, batch.topic_partition).set(batch.next_offset)
+            for letter in batch.rejected:
+                metrics.dead_letters.labels(batch.topic, letter.refusal.reason).inc()
+            for gap in batch.gaps:
+                metrics.gap_offsets.labels(batch.topic, gap.kind).inc(gap.offsets)
+            if batch.newest_produced_at is not None:
+                metrics.delay_seconds.labels(batch.topic).observe(max(now - batch.newest_produced_at.timestamp(), 0.0))
+            rows, dead, gaps = rows + batch.rows, dead + len(batch.rejected), gaps + batch.gap_offsets
+        metrics.batch_rows.observe(rows)
+        metrics.batch_seconds.observe(seconds)
+        before = self.counts
+        self.counts = Counts(
+            before.rows + rows, before.dead_letters + dead, before.gap_offsets + gaps, before.transactions + 1
+        )
