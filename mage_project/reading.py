@@ -1,4 +1,4 @@
-"""What the loader and parser blocks call: landed events of one day, from the lake, with the plan of what was read.
+"""What the loader and parser blocks call: landed events of some days, from the lake, with the plan of what was read.
 
 Belongs here: choosing the batches to read, and reading them. Not here: SQL of the lake (streaming.lake), rules.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from mage_project.settings import MageSettings
 from mage_project.transforms.errors import VariableError
-from mage_project.transforms.plan import Mode, ReadPlan, attach_plan, carry_plan, plan_of
+from mage_project.transforms.plan import DayPlan, Mode, ReadPlan, attach_plan, carry_plan, plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,16 +24,16 @@ _MODES = ("incremental", "rebuild")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run asks for: which day of which topic, for which table, and how."""
+    """What a run asks for: which days of which topic, for which table, and how."""
 
     topic: str
     table: str
-    day: date
+    days: tuple[date, ...]
     mode: Mode
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, Any]) -> Request:
-        """Read the block's configuration (topic, table) and the run's variables (day, mode).
+        """Read the block's configuration (topic, table) and the run's variables (day, last_day, mode).
 
         Raises:
             VariableError: all that is missing or wrong, at once.
@@ -47,44 +47,50 @@ class Request:
         mode = str(variables.get("mode") or "incremental")
         if mode not in _MODES:
             problems.append(f"mode is {mode!r}, expected one of {', '.join(_MODES)}")
-        day = _day(variables.get("day"), problems)
-        if problems or day is None:
+        first = _day("day", variables.get("day"), problems)
+        last = _day("last_day", variables.get("last_day") or variables.get("day"), problems)
+        if first and last and last < first:
+            problems.append(f"last_day is {last}, which is before day {first}")
+        if problems or first is None or last is None:
             raise VariableError("reading a run's variables: " + "; ".join(problems) + ". Nothing was read.")
-        return cls(topic=configuration["topic"], table=configuration["table"], day=day, mode=cast("Mode", mode))
+        days = tuple(first + timedelta(days=offset) for offset in range((last - first).days + 1))
+        return cls(topic=configuration["topic"], table=configuration["table"], days=days, mode=cast("Mode", mode))
 
 
 def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Table:
-    """The day's events that the table does not hold yet (or all of them, for a rebuild), still raw.
+    """The days' events that the table does not hold yet (or all of them, for a rebuild), still raw.
 
     The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read.
     """
-    from dbt_like_sql.load import loaded_day  # noqa: PLC0415  (the Google client costs seconds at import)
+    import pyarrow as pa  # noqa: PLC0415
 
+    from dbt_like_sql.load import loaded_days  # noqa: PLC0415  (the Google client costs seconds at import)
     from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
     from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
     from streaming import lake  # noqa: PLC0415
 
     request = Request.from_variables(variables)
     settings = MageSettings.from_env(env)
-    warehouse = open_warehouse(WarehouseSettings.from_env(env))
-    seen = loaded_day(warehouse, request.table, request.day, request.topic)
+    ledger = loaded_days(open_warehouse(WarehouseSettings.from_env(env)), request.table, request.days, request.topic)
     with contextlib.closing(lake.connect(settings.lake_dsn, application_name="mage_project.load")) as conn:
-        landed = lake.landed_days(conn, request.topic, days=[request.day])
-        upto = dict(landed[0].batches) if landed else {}
-        after = {} if request.mode == "rebuild" else seen.batches
-        events = lake.read_events(conn, request.topic, day=request.day, after=after, upto=upto)
-    plan = ReadPlan(
-        topic=request.topic,
-        table=request.table,
-        day=request.day,
-        mode=request.mode,
-        incarnation=seen.incarnation,
-        version=seen.version,
-        after=dict(seen.batches),
-        upto=upto,
-        rows_read=events.num_rows,
-    )
-    return attach_plan(events, plan)
+        landed = {each.event_day: each for each in lake.landed_days(conn, request.topic, days=request.days)}
+        frames, plans = [], []
+        for day, seen in ledger.items():
+            upto = dict(landed[day].batches) if day in landed else {}
+            after = {} if request.mode == "rebuild" else seen.batches
+            frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=upto))
+            plans.append(
+                DayPlan(
+                    day=day,
+                    incarnation=seen.incarnation,
+                    version=seen.version,
+                    after=dict(seen.batches),
+                    upto=upto,
+                    rows_read=frames[-1].num_rows,
+                )
+            )
+    plan = ReadPlan(topic=request.topic, table=request.table, mode=request.mode, days=tuple(plans))
+    return attach_plan(pa.concat_tables(frames).combine_chunks(), plan)
 
 
 def parse_events(events: pa.Table, env: Mapping[str, str]) -> pa.Table:
@@ -95,9 +101,9 @@ def parse_events(events: pa.Table, env: Mapping[str, str]) -> pa.Table:
     return carry_plan(events, lake.decode_events(contract, events))
 
 
-def _day(value: object, problems: list[str]) -> date | None:
+def _day(name: str, value: object, problems: list[str]) -> date | None:
     try:
         return date.fromisoformat(str(value or ""))
     except ValueError:
-        problems.append(f"day is {value!r}, expected a date such as 2010-12-01")
+        problems.append(f"{name} is {value!r}, expected a date such as 2010-12-01")
         return None

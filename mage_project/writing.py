@@ -13,6 +13,7 @@ from mage_project.transforms.plan import ReadPlan, plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import date
 
     import pyarrow as pa
 
@@ -38,62 +39,69 @@ def export_lines(lines: pa.Table, variables: Mapping[str, Any], env: Mapping[str
             f"exporting to {table}: the frame was read for {plan.table}, whose ledger says what to read. "
             "Nothing was written. Give the loader and the exporter the same table in the pipeline's metadata.yaml."
         )
-    report = {"day": plan.day.isoformat(), "mode": plan.mode, "rows_read": plan.rows_read}
-    if not plan.has_news:
-        return {**report, "batches": plan.after, "version": plan.version, "rows_staged": 0, "rows_inserted": 0}
+    if not plan.work:
+        return _report(plan, None, {each.day: each.after for each in plan.days})
     warehouse = open_warehouse(WarehouseSettings.from_env(env))
     loaded, batches = _load(warehouse, lines, plan, variables)
+    return _report(plan, loaded, {each.day: each.after for each in plan.days} | batches)
+
+
+def _report(plan: ReadPlan, loaded: Any, batches: Mapping[date, Mapping[int, int]]) -> dict[str, Any]:
+    """What was read and written, in all and for each day; JSON, so that Mage's UI shows it too."""
     return {
-        **report,
-        "batches": batches,
-        "version": loaded.version,
-        "rows_staged": loaded.rows_staged,
-        "rows_inserted": loaded.rows_inserted,
-        "bytes_billed": loaded.bytes_billed,
-        "load_seconds": loaded.seconds,
+        "mode": plan.mode,
+        "days": len(plan.days),
+        "rows_read": plan.rows_read,
+        "rows_staged": loaded.rows_staged if loaded else 0,
+        "rows_inserted": loaded.rows_inserted if loaded else 0,
+        "bytes_billed": loaded.bytes_billed if loaded else 0,
+        "load_seconds": round(loaded.seconds, 3) if loaded else 0.0,
+        "partitions": {
+            each.day.isoformat(): {
+                "rows_read": each.rows_read,
+                "batches": {str(part): batch for part, batch in batches[each.day].items()},
+                "version": loaded.versions.get(each.day, each.version) if loaded else each.version,
+            }
+            for each in plan.days
+        },
     }
 
 
-def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any]) -> tuple[Any, dict[int, int]]:
+def _load(
+    warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any]
+) -> tuple[Any, dict[date, Mapping[int, int]]]:
     """Try until the fence lets us through, reading the ledger again after each refusal.
 
     Rows are inserted by identity, so after a refusal the same rows are offered again and those that the other run
     wrote are left out. An incremental load moves the ledger to whichever of the two went further. A rebuild replaces
     the day, so its ledger is what it read itself: anything newer is read again by the next run.
     """
-    from dbt_like_sql.load import LoadedDay, load_rows, loaded_day  # noqa: PLC0415
-
     from dbt_like_sql.errors import FencedError  # noqa: PLC0415
+    from dbt_like_sql.load import DayLoad, LoadedDay, load_days, loaded_days  # noqa: PLC0415
 
-    seen = LoadedDay(version=plan.version, batches=dict(plan.after), incarnation=plan.incarnation)
-    run_id = str(variables.get("run_id") or f"mage-{uuid.uuid4()}")
+    days = [each.day for each in plan.work]
+    upto = {each.day: each.upto for each in plan.work}
+    seen = {each.day: LoadedDay(each.version, dict(each.after), each.incarnation) for each in plan.work}
     refusal: Exception | None = None
     for _attempt in range(MAX_ATTEMPTS):
+        loads = [DayLoad(day, seen[day], upto[day]) for day in days]
         try:
-            loaded = load_rows(
+            loaded = load_days(
                 warehouse,
                 plan.table,
                 lines,
-                day=plan.day,
+                loads=loads,
                 topic=plan.topic,
-                seen=seen,
-                upto=plan.upto,
                 rebuild=plan.is_rebuild,
-                run_id=run_id,
+                run_id=str(variables.get("run_id") or f"mage-{uuid.uuid4()}"),
                 code_version=str(variables.get("code_version") or "unversioned"),
             )
         except FencedError as error:
             refusal = error
-            seen = loaded_day(warehouse, plan.table, plan.day, plan.topic)
+            seen = loaded_days(warehouse, plan.table, days, plan.topic)
         else:
-            return loaded, plan.upto if plan.is_rebuild else furthest(seen.batches, plan.upto)
+            return loaded, {each.day: each.batches(rebuild=plan.is_rebuild) for each in loads}
     raise ExportError(
-        f"exporting {lines.num_rows} rows of {plan.day} to {plan.table}: the fence refused {MAX_ATTEMPTS} attempts, "
-        f"the last one at ledger version {seen.version}. Nothing of this run was written. Run the day again when fewer "
-        "runs of it are at work."
+        f"exporting {lines.num_rows} rows of {days[0]} to {days[-1]} to {plan.table}: the fence refused {MAX_ATTEMPTS} "
+        f"attempts. Nothing of this run was written. Run the days again when fewer runs of them are at work."
     ) from refusal
-
-
-def furthest(left: Mapping[int, int], right: Mapping[int, int]) -> dict[int, int]:
-    """For each topic partition, the later of the two batches."""
-    return {part: max(left.get(part, 0), right.get(part, 0)) for part in sorted({*left, *right})}

@@ -100,7 +100,9 @@ def run_pipeline(
     for block in spec.blocks:
         inputs = [_as_argument(results[upstream]) for upstream in block.upstream]
         started = time.perf_counter()
-        results[block.uuid] = _execute(pipeline, spec, block, inputs, {**spec.variables, **variables}, runs)
+        results[block.uuid] = _execute(
+            pipeline.get_block(block.uuid), inputs, {**spec.variables, **variables}, _Place(spec, block, tuple(runs))
+        )
         output = _as_argument(results[block.uuid])
         if keep is not None:
             keep(block.uuid, output)
@@ -138,7 +140,8 @@ def columns_of(value: Any) -> tuple[str, ...]:
     dtypes = getattr(value, "dtypes", None)
     if isinstance(dtypes, list):
         return tuple(f"{name} {dtype}" for name, dtype in zip(value.columns, dtypes, strict=True))
-    return tuple(f"{name} {dtype}" for name, dtype in dtypes.items()) if hasattr(dtypes, "items") else ()
+    items = getattr(dtypes, "items", None)
+    return tuple(f"{name} {dtype}" for name, dtype in items()) if items is not None else ()
 
 
 def _open(root: Path, uuid: str) -> Any:
@@ -155,20 +158,21 @@ def _open(root: Path, uuid: str) -> Any:
     return Pipeline.get(uuid, repo_path=str(root))
 
 
-def _execute(
-    pipeline: Any,
-    spec: PipelineSpec,
-    block: BlockSpec,
-    inputs: Sequence[Any],
-    variables: Mapping[str, Any],
-    done: Sequence[BlockRun],
-) -> list[Any]:
-    mage_block = pipeline.get_block(block.uuid)
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is: the block at work, and what was done before it."""
+
+    spec: PipelineSpec
+    block: BlockSpec
+    done: tuple[BlockRun, ...]
+
+
+def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
     global_vars = mage_block.enrich_global_vars(dict(variables))
     try:
         output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
     except Exception as error:
-        raise _block_error(spec, block, error, done) from error
+        raise _block_error(place, error) from error
     return list(output)
 
 
@@ -204,10 +208,11 @@ def _run_test(
     return TestRun(block=block.uuid, name=function.__name__, passed=True, message="passed")
 
 
-def _block_error(spec: PipelineSpec, block: BlockSpec, error: Exception, done: Sequence[BlockRun]) -> MageRunError:
+def _block_error(place: _Place, error: Exception) -> MageRunError:
+    spec, block = place.spec, place.block
     line = error.lineno if isinstance(error, SyntaxError) else _line_in_block(error)
     kinds = {each.uuid: each.type for each in spec.blocks}
-    written = [run.block for run in done if kinds[run.block] == "data_exporter"]
+    written = [run.block for run in place.done if kinds[run.block] == "data_exporter"]
     if written:
         state = f"Already written by: {', '.join(written)}"
     elif block.type == "data_exporter":

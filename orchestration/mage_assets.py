@@ -18,7 +18,7 @@ from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSp
 
 CONFIG_SCHEMA = {
     "variables": dg.Field(
-        dg.Permissive(),
+        dict,
         is_required=False,
         default_value={},
         description="Runtime variables of this run, on top of the pipeline's own; the partition's still wins.",
@@ -40,28 +40,42 @@ class AssetOptions:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a project says about its runs.
+
+    Attributes:
+        variables: more runtime variables, found out when a run starts.
+        passes: how to cut a run's partitions into passes; only for pipelines that take a range of partitions at once.
+            Each pass is held in memory whole. By default each partition is a pass of its own.
+        pool: limits how many of these run at once, where the deployment sets a limit for the pool.
+    """
+
+    variables: Callable[[dg.AssetExecutionContext], Mapping[str, str]] | None = None
+    passes: Callable[[PipelineSpec, Sequence[str]], Sequence[Sequence[str]]] | None = None
+    pool: str | None = None
+
+
 def build_mage_assets(
     project: MageProject,
     *,
     options: Callable[[PipelineSpec, BlockSpec], AssetOptions] | None = None,
-    variables: Callable[[dg.AssetExecutionContext], Mapping[str, str]] | None = None,
-    pool: str | None = None,
+    runs: RunOptions | None = None,
 ) -> list[dg.AssetsDefinition]:
     """One definition a pipeline; each output of it is an asset, each `@test` of its blocks a check.
 
-    A pipeline whose outputs declare a `partition_variable` and whose options give partitions runs once for each
-    partition of a run, in one process: a backfill of a range imports Mage once.
+    A pipeline whose outputs declare a `partition_variable` and whose options give partitions runs for all partitions
+    of a run in one process: a backfill of a range imports Mage once.
 
     Args:
         project: read by `mage_spec.load_project`.
         options: what to say about an output; by default nothing but what the files say.
-        variables: more runtime variables, found out when a run starts.
-        pool: limits how many of these run at once, where the deployment sets a limit for the pool.
+        runs: what to say about runs.
     """
     choose = options or (lambda _pipeline, _block: AssetOptions())
     return [
         _definition(
-            project, pipeline, {block.uuid: choose(pipeline, block) for block in pipeline.outputs}, variables, pool
+            project, pipeline, {block.uuid: choose(pipeline, block) for block in pipeline.outputs}, runs or RunOptions()
         )
         for pipeline in project.pipelines
     ]
@@ -73,11 +87,7 @@ def asset_key_of(pipeline: PipelineSpec, block: BlockSpec) -> dg.AssetKey:
 
 
 def _definition(
-    project: MageProject,
-    pipeline: PipelineSpec,
-    options: Mapping[str, AssetOptions],
-    more_variables: Callable[[dg.AssetExecutionContext], Mapping[str, str]] | None,
-    pool: str | None,
+    project: MageProject, pipeline: PipelineSpec, options: Mapping[str, AssetOptions], runs: RunOptions
 ) -> dg.AssetsDefinition:
     keys = {block.uuid: options[block.uuid].key or asset_key_of(pipeline, block) for block in pipeline.outputs}
     partitions = next((each.partitions_def for each in options.values() if each.partitions_def is not None), None)
@@ -89,39 +99,55 @@ def _definition(
         check_specs=[_check_spec(first_key, block, test) for block in pipeline.blocks for test in block.tests],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions is not None else None,
-        pool=pool,
+        pool=runs.pool,
         config_schema=CONFIG_SCHEMA,
     )
     def run_blocks(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        extra = {
-            **(more_variables(context) if more_variables else {}),
+        done: dict[str, PipelineRun] = {}
+        variables = {
+            "run_id": context.run_id,
+            "code_version": pipeline.code_version,
+            **(runs.variables(context) if runs.variables else {}),
             **context.op_execution_context.op_config["variables"],
         }
-        partition_keys: Sequence[str | None] = (
-            context.partition_keys if context.has_partition_key_range or (context.has_partition_key) else [None]
-        )
-        variables = {"run_id": context.run_id, "code_version": pipeline.code_version, **extra}
-        runs: dict[str, PipelineRun] = {}
         failed: TestRun | None = None
-        for partition in partition_keys:
-            name = pipeline.partition_variable
-            day = {name: partition} if name and partition is not None else {}
-            run = mage.run_pipeline(project, pipeline, {**variables, **day})
-            runs[partition or ""] = run
+        for part in _passes(context, pipeline, runs):
+            run = mage.run_pipeline(project, pipeline, {**variables, **_partition_variables(pipeline, part)})
+            done[_label(part)] = run
             failed = run.failed
             if failed is not None:
                 break
             for block in pipeline.outputs:
-                context.add_asset_metadata(
-                    _metadata(pipeline, run, block), asset_key=keys[block.uuid], partition_key=partition
-                )
-        yield from _check_results(first_key, pipeline, runs)
+                for partition in [*part] or [None]:
+                    context.add_asset_metadata(
+                        _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
+                    )
+        yield from _check_results(first_key, pipeline, done)
         if failed is not None:
-            raise _test_failure(pipeline, runs, failed)
+            raise _test_failure(pipeline, done, failed)
         for block in pipeline.outputs:
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
     return run_blocks
+
+
+def _passes(context: dg.AssetExecutionContext, pipeline: PipelineSpec, runs: RunOptions) -> Sequence[Sequence[str]]:
+    """The run's partitions, cut into passes; one pass without partitions for an asset that has none."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return [[]]
+    if pipeline.last_partition_variable and runs.passes:
+        return runs.passes(pipeline, context.partition_keys)
+    return [[key] for key in context.partition_keys]
+
+
+def _partition_variables(pipeline: PipelineSpec, part: Sequence[str]) -> dict[str, str]:
+    names = (pipeline.partition_variable, pipeline.last_partition_variable)
+    ends = (part[0], part[-1]) if part else ()
+    return {name: value for name, value in zip(names, ends, strict=False) if name}
+
+
+def _label(part: Sequence[str]) -> str:
+    return "the run" if not part else part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
 
 
 def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: AssetOptions) -> dg.AssetSpec:
@@ -159,7 +185,7 @@ def _check_name(block: str, test: str) -> str:
 def _check_results(
     key: dg.AssetKey, pipeline: PipelineSpec, runs: Mapping[str, PipelineRun]
 ) -> Iterator[dg.AssetCheckResult]:
-    """A check over all partitions of the run: passed in each, or the partitions where it was not.
+    """A check over all passes of the run: passed in each, or the passes where it was not.
 
     A test that an edit in Mage's UI has added since the definitions were loaded has no check yet: it still stops the
     run, and gets its check at the next reload.
@@ -167,18 +193,18 @@ def _check_results(
     for block in pipeline.blocks:
         for test in block.tests:
             found = [
-                (partition, result)
-                for partition, run in runs.items()
+                (part, result)
+                for part, run in runs.items()
                 for result in run.tests
                 if (result.block, result.name) == (block.uuid, test.name)
             ]
-            failures = {partition or "run": result.message for partition, result in found if not result.passed}
+            failures = {part: result.message for part, result in found if not result.passed}
             yield dg.AssetCheckResult(
                 asset_key=key,
                 check_name=_check_name(block.uuid, test.name),
                 passed=bool(found) and not failures,
                 metadata={
-                    "partitions_checked": len(found),
+                    "passes_checked": len(found),
                     **({"failures": dg.MetadataValue.json(failures)} if failures else {}),
                     **({} if found else {"reason": "not reached: the run stopped before this test"}),
                 },
@@ -188,16 +214,11 @@ def _check_results(
 def _test_failure(pipeline: PipelineSpec, runs: Mapping[str, PipelineRun], failed: TestRun) -> MageRunError:
     block = pipeline.block(failed.block)
     *done, last = runs
-    exported = block.type == "data_exporter"
-    state = (
-        f"{last or 'The run'} was written before the test"
-        if exported
-        else f"Nothing of {last or 'the run'} was written"
-    )
-    earlier = f"; written before it: {done[0]} to {done[-1]}" if done else ""
+    state = f"{last} was written before the test" if block.type == "data_exporter" else f"nothing of {last} was written"
+    earlier = f"; already written: {', '.join(done)}" if done else ""
     return MageRunError(
         f"testing Mage block {pipeline.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}{earlier}. "
-        "Look at the block's input for that partition, mend, and run it again.]",
+        "Look at what the block was given, mend, and run it again.]",
         pipeline=pipeline.uuid,
         block=block.uuid,
         path=block.path,
@@ -205,16 +226,20 @@ def _test_failure(pipeline: PipelineSpec, runs: Mapping[str, PipelineRun], faile
     )
 
 
-def _metadata(pipeline: PipelineSpec, run: PipelineRun, output: BlockSpec) -> dict[str, Any]:
-    """What the UI shows of one partition: rows, seconds a block, and what the exporter said it wrote."""
+def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dict[str, Any]:
+    """What the UI shows of one partition: its rows, seconds a block, and what the exporter said it wrote.
+
+    An exporter may return a mapping; its entry `partitions` says what there is to say of each partition alone.
+    """
     report = run.outputs.get(output.uuid)
-    reported = {key: _value(value) for key, value in report.items()} if isinstance(report, dict) else {}
+    reported = dict(report) if isinstance(report, dict) else {}
+    own = dict((reported.pop("partitions", None) or {}).get(partition) or {})
     written = next((each for each in run.blocks if each.block == output.uuid), None)
-    rows = reported.get("rows_inserted", written.rows_in if written else None)
-    row_count = "dagster/partition_row_count" if pipeline.partition_variable else "dagster/row_count"
+    rows = own.get("rows_read", reported.get("rows_inserted", written.rows_in if written else None))
     return {
-        **({row_count: rows} if rows is not None else {}),
-        **{f"export/{key}": value for key, value in reported.items()},
+        **({"dagster/partition_row_count" if partition else "dagster/row_count": rows} if rows is not None else {}),
+        **{name: _value(value) for name, value in own.items()},
+        **{f"pass/{name}": _value(value) for name, value in reported.items()},
         "blocks": dg.MetadataValue.table(
             [
                 dg.TableRecord(

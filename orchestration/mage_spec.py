@@ -97,8 +97,16 @@ class PipelineSpec:
     @property
     def partition_variable(self) -> str | None:
         """The runtime variable that names the day, where a block's configuration declares one."""
-        names = {block.configuration.get("partition_variable") for block in self.outputs} - {None}
-        return str(min(names, key=str)) if names else None
+        return self._declared("partition_variable")
+
+    @property
+    def last_partition_variable(self) -> str | None:
+        """The variable for the last of several days, where the pipeline can take a range of them in one pass."""
+        return self._declared("last_partition_variable")
+
+    def _declared(self, name: str) -> str | None:
+        values = {block.configuration.get(name) for block in self.outputs} - {None}
+        return str(min(values, key=str)) if values else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +238,7 @@ def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int
 def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[str, Any], language: str) -> Path:
     source = (configuration.get("file_source") or {}).get("path") or configuration.get("file_path")
     if source:
-        return root / source if (root / source).exists() else root.parent / source
+        return root / str(source) if (root / str(source)).exists() else root.parent / str(source)
     name = fields.get("replicated_block") or fields["uuid"]
     return root / RUNNABLE[str(fields["type"])] / f"{name}.{EXTENSIONS[language]}"
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 BRIDGED_GAP_DAYS = 7
 # A year in one run; more is split, so that a failure late in it does not repeat the whole history.
 MAX_DAYS_A_RUN = 366
+# Rows of all days of a pass are held at once, at roughly 1 KB each through all blocks.
+MAX_ROWS_A_PASS = 500_000
+# BigQuery changes at most 4,000 table partitions in one job; the script that names each day stays readable.
+MAX_DAYS_A_PASS = 62
 # After the n-th failure in a row a day waits; a permanent error then costs a run every ten minutes, not every tick.
 FIRST_WAIT_S, MAX_WAIT_S = 5.0, 600.0
 
@@ -54,6 +58,22 @@ class DayRange:
     def days(self) -> tuple[date, ...]:
         """Every day of the range."""
         return days_between(self.first, self.last)
+
+
+def cut_passes(
+    days: Sequence[str], rows: Mapping[str, int], *, max_rows: int = MAX_ROWS_A_PASS, max_days: int = MAX_DAYS_A_PASS
+) -> list[list[str]]:
+    """Days in order, cut so that each pass is bounded; a day larger than the bound is a pass of its own."""
+    passes: list[list[str]] = []
+    held = 0
+    for day in days:
+        size = rows.get(day, 0)
+        if not passes or held + size > max_rows or len(passes[-1]) >= max_days:
+            passes.append([])
+            held = 0
+        passes[-1].append(day)
+        held += size
+    return passes
 
 
 def landed_key(batches: Mapping[int, int]) -> str:

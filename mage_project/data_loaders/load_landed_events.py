@@ -8,7 +8,7 @@ if "test" not in globals():
 
 @data_loader
 def load_landed_events(*args, **kwargs):
-    """Landed events of `day` that the table does not hold yet: one row per event, payload still raw JSON."""
+    """Landed events of `day` (to `last_day`) that the table does not hold yet: one row per event, payload still raw JSON."""
     from mage_project.reading import read_landed
 
     return read_landed(kwargs, os.environ)

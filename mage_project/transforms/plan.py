@@ -1,4 +1,4 @@
-"""The note that travels with a frame: which landed batches of which day it was read from.
+"""The note that travels with a frame: which landed batches of which days it was read from.
 
 Belongs here: the plan itself and how a frame carries it. Not here: reading or writing anything.
 The note is kept in the Arrow schema's metadata, so it survives Mage's own storage between blocks as well as
@@ -23,17 +23,14 @@ _KEY = b"read_plan"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadPlan:
-    """What one frame holds: rows of `day` in batches after < batch <= upto, by topic partition.
+class DayPlan:
+    """What a frame holds of one day: its rows in batches after < batch <= upto, by topic partition.
 
     `incarnation`, `version` and `after` are the table's ledger as the loader saw it; a rebuild reads from the first
     batch on and keeps `after` only as what the ledger said.
     """
 
-    topic: str
-    table: str
     day: date
-    mode: Mode
     incarnation: str
     version: int
     after: dict[int, int]
@@ -41,19 +38,39 @@ class ReadPlan:
     rows_read: int
 
     @property
+    def has_landed_more(self) -> bool:
+        """Whether the lake has batches that the table had not."""
+        return any(batch > self.after.get(part, 0) for part, batch in self.upto.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPlan:
+    """What one frame was read from: some days of one topic, for one table."""
+
+    topic: str
+    table: str
+    mode: Mode
+    days: tuple[DayPlan, ...]
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of all days: what every block must still hold."""
+        return sum(each.rows_read for each in self.days)
+
+    @property
     def is_rebuild(self) -> bool:
-        """Whether the day is written whole."""
+        """Whether the days are written whole."""
         return self.mode == "rebuild"
 
     @property
-    def has_news(self) -> bool:
-        """Whether there is anything for the ledger to move over."""
-        return self.is_rebuild or any(batch > self.after.get(part, 0) for part, batch in self.upto.items())
+    def work(self) -> tuple[DayPlan, ...]:
+        """The days for which there is something to write."""
+        return tuple(each for each in self.days if self.is_rebuild or each.has_landed_more)
 
 
 def attach_plan(table: pa.Table, plan: ReadPlan) -> pa.Table:
     """The same rows, carrying `plan`."""
-    note = json.dumps({**asdict(plan), "day": plan.day.isoformat()}, sort_keys=True).encode()
+    note = json.dumps(asdict(plan), sort_keys=True, default=date.isoformat).encode()
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: note})
 
 
@@ -70,10 +87,18 @@ def plan_of(table: pa.Table) -> ReadPlan:
             "A block that builds a new frame must return carry_plan(source, frame)."
         )
     fields = json.loads(note)
-    fields["day"] = date.fromisoformat(fields["day"])
-    for name in ("after", "upto"):
-        fields[name] = {int(part): int(batch) for part, batch in fields[name].items()}
-    return ReadPlan(**fields)
+    days = tuple(
+        DayPlan(
+            **{
+                **day,
+                "day": date.fromisoformat(day["day"]),
+                "after": {int(part): batch for part, batch in day["after"].items()},
+                "upto": {int(part): batch for part, batch in day["upto"].items()},
+            }
+        )
+        for day in fields.pop("days")
+    )
+    return ReadPlan(**fields, days=days)
 
 
 def carry_plan(source: pa.Table, table: pa.Table) -> pa.Table:

@@ -3,7 +3,10 @@
 Belongs here: what ours add to what Mage's files say. Not here: how blocks become assets (orchestration/mage_assets.py).
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
 
 import dagster as dg
 from dagster._core.storage.tags import BACKFILL_ID_TAG
@@ -12,8 +15,10 @@ from dbt_like_sql.catalog import load_catalog
 from orchestration.defs.partitions import DAYS
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import CORE, feeds, project
-from orchestration.mage_assets import AssetOptions, build_mage_assets
+from orchestration.mage_assets import AssetOptions, RunOptions, build_mage_assets
 from orchestration.mage_spec import BlockSpec, PipelineSpec
+from orchestration.settings import OrchestrationSettings
+from orchestration.triggers import cut_passes
 
 
 def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
@@ -34,4 +39,18 @@ def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
     return {"mode": "rebuild" if BACKFILL_ID_TAG in context.run.tags else "incremental"}
 
 
-core_tables = build_mage_assets(project(), options=_options, variables=_variables)
+def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
+    """As many days in one pass as memory holds: one ledger query and one transaction for all of them."""
+    from streaming import lake
+
+    settings = OrchestrationSettings.from_env(os.environ)
+    rows: dict[str, int] = {}
+    with contextlib.closing(lake.connect(settings.lake_dsn, application_name="orchestration.passes")) as conn:
+        for feed in feeds():
+            if feed.pipeline == pipeline.uuid:
+                for landed in lake.landed_days(conn, feed.topic, days=[date.fromisoformat(day) for day in days]):
+                    rows[landed.event_day.isoformat()] = rows.get(landed.event_day.isoformat(), 0) + landed.rows
+    return cut_passes(days, rows)
+
+
+core_tables = build_mage_assets(project(), options=_options, runs=RunOptions(variables=_variables, passes=_passes))
