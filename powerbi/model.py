@@ -37,6 +37,7 @@ class Column:
     display_folder: str
     description: str
     lineage_tag: str | None
+    is_date: bool  # a dateTime without a time of day
     place: Place
 
 
@@ -208,6 +209,7 @@ def _column(table: str, node: tmdl.Node) -> Column:
         display_folder=node.text("displayFolder") or "",
         description=node.description,
         lineage_tag=node.text("lineageTag"),
+        is_date=any(a.name == "UnderlyingDateTimeDataType" and a.value == "Date" for a in node.all("annotation")),
         place=_place(node),
     )
 

@@ -1019,16 +1019,53 @@ FUNCTIONS = frozenset(
 )
 
 
-def row_query(model: Model, query: Query) -> VisualQuery:
-    """EVALUATE ROW(...) or SUMMARIZECOLUMNS(...) as a visual's query."""
+def query_statement(
+    model: Model, query: Query, *, security: Mapping[str, str] | None = None, user: str = "",
+    blank_members: frozenset[str] = frozenset(),
+) -> tuple[str, list[str]]:  # fmt: skip
+    """A DAX query as SQL, with its result's column names: EVALUATE ROW(...) or SUMMARIZECOLUMNS(...).
+
+    Raises:
+        DaxError: by name and position.
+    """
+    visual = _as_visual(query)
+    statement = translate(model, visual, security=security, user=user, blank_members=blank_members)
+    columns = [f"{key.table}[{key.column}]" for key in statement.groups] + [f"[{name}]" for name, _ in visual.measures]
+    return statement.sql, columns
+
+
+def _as_visual(query: Query) -> VisualQuery:
     table = query.table
-    if isinstance(table, Call) and table.function == "ROW" and len(table.arguments) % 2 == 0 and table.arguments:
-        return VisualQuery((), tuple(_named(table, 0)))
-    raise DaxRefusedError("EVALUATE takes ROW(\"name\", expression, ...) here", position=table.position)
+    if query.measures:
+        raise DaxRefusedError("DEFINE MEASURE is outside the subset that is translated", position=query.position)
+    if query.order_by:
+        raise DaxRefusedError("ORDER BY is outside the subset that is translated", position=query.order_by[0][0].position)
+    if isinstance(table, Call) and table.function == "ROW" and table.arguments and len(table.arguments) % 2 == 0:
+        return VisualQuery((), tuple(_named(table.arguments)))
+    if isinstance(table, Call) and table.function == "SUMMARIZECOLUMNS":
+        groups = [one for one in table.arguments if isinstance(one, Bracket)]
+        rest = table.arguments[len(groups) :]
+        if any(one.table is None for one in groups) or len(rest) % 2:
+            raise DaxRefusedError("SUMMARIZECOLUMNS takes columns, then names and expressions here", position=table.position)
+        return VisualQuery(tuple(ColumnKey(one.table or "", one.name) for one in groups), tuple(_named(rest)))
+    raise DaxRefusedError("EVALUATE takes ROW(...) or SUMMARIZECOLUMNS(...) here", position=table.position)
 
 
-def _named(table: Call, start: int) -> Iterator[tuple[str, Expr]]:
-    for name, value in zip(table.arguments[start::2], table.arguments[start + 1 :: 2], strict=True):
+def _named(arguments: tuple[Expr, ...]) -> Iterator[tuple[str, Expr]]:
+    for name, value in zip(arguments[::2], arguments[1::2], strict=True):
         if not isinstance(name, Text):
             raise DaxRefusedError("expected a column's name in quotes", position=name.position)
         yield name.value, value
+
+
+def security_of(model: Model, roles: list[str]) -> dict[str, str]:
+    """The row filters of these roles per table; several roles let through what any of them does."""
+    found: dict[str, list[str]] = {}
+    chosen = [role for role in model.roles if role.name in roles]
+    if len(chosen) != len(set(roles)):
+        missing = ", ".join(sorted(set(roles) - {role.name for role in chosen}))
+        raise DaxRefusedError(f"role {missing} does not exist", where="roles")
+    for table in {name for role in chosen for name in role.filters}:
+        if all(table in role.filters for role in chosen):
+            found[table] = [role.filters[table] for role in chosen]
+    return {table: " || ".join(f"({text})" for text in texts) for table, texts in found.items()}

@@ -1,0 +1,281 @@
+"""Refreshing the semantic model: only what changed, followed to its end, cancelled with its caller.
+
+Here: which objects, one refresh at a time, what counts as done, the budget of a shared capacity. Not here: HTTP and its
+retries (rest.py), when to refresh (whoever calls).
+
+A refresh counts only if it began after the data it must show was published. That holds for every refresh that is not in
+the history when this module looks before asking, whoever started it, so no two clocks are compared.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from powerbi.errors import BudgetSpentError, RefreshError, ServiceError
+from powerbi.model import Model, read_model
+from powerbi.partitions import granule
+from powerbi.rest import Client, credential_of, exact_json
+from powerbi.settings import PowerBiSettings
+
+SHARED_BUDGET = 8  # refreshes a day on shared capacity, scheduled ones included
+_RUNNING = {"Unknown", "NotStarted", "InProgress", ""}
+_POLL_S = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # a small refresh is seen at once, a long one asked for every 10 s
+_MODEL = Path(__file__).parent / "Retail.SemanticModel"
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A refresh that ended as Completed; instants are the service's."""
+
+    request_id: str
+    started_at: datetime.datetime
+    ended_at: datetime.datetime
+    objects: tuple[tuple[str, str | None], ...]
+    mode: str
+    budget_left: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What should be refreshed: days of the fact tables, and other tables; None means all."""
+
+    days: frozenset[datetime.date] | None = None
+    tables: frozenset[str] | None = None
+
+
+@dataclass
+class Refresher:
+    """Refreshes one semantic model; `sleep` and `clock` are the tests'."""
+
+    client: Client
+    model: Model
+    timeout_s: float = 7200.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _began: float = field(default=0.0)
+
+    def run(self, wish: Wish) -> Refresh:
+        """Refresh what is wished and wait for the end.
+
+        Raises:
+            BudgetSpentError: a shared capacity's refreshes of the day are used up. Nothing was started.
+            RefreshError: it failed, timed out or was cancelled; the report shows the state before.
+            ServiceError: the service could not be asked.
+        """
+        self._began = self.clock()
+        if self.client.settings.refresh_mode == "basic":
+            return self._finish(self._basic())
+        objects = list(self.objects(wish))
+        try:
+            done = self._named(objects)
+        except ServiceError as error:
+            if not _is_missing_partition(error):
+                raise
+            # The month is new: applying the policy makes its partition, and fills every partition that is empty.
+            # Partitions that were filled before are not read again by that, so the named ones follow.
+            self._enhanced({**_REQUEST, "applyRefreshPolicy": True}, [])
+            done = self._named(objects)
+        return self._finish(done)
+
+    def objects(self, wish: Wish) -> Iterator[tuple[str, str | None]]:
+        """Tables and refresh partitions that hold what is wished."""
+        for table in self.model.tables:
+            if wish.tables is not None and table.name not in wish.tables:
+                continue
+            policy = table.refresh_policy
+            if policy is None or wish.days is None:
+                yield table.name, None
+                continue
+            for name in sorted({granule(day, policy.incremental_granularity).name for day in wish.days}):
+                yield table.name, name
+
+    def _named(self, objects: list[tuple[str, str | None]]) -> Refresh:
+        return self._enhanced({**_REQUEST, "applyRefreshPolicy": False, "objects": [_entry(*one) for one in objects]}, objects)
+
+    def _finish(self, done: Refresh) -> Refresh:
+        left = None
+        if self.client.settings.refresh_mode == "basic":
+            left = budget_left(self.client)
+        return Refresh(done.request_id, done.started_at, done.ended_at, done.objects, done.mode, left, self.clock() - self._began)
+
+    # ------------------------------------------------------------------ enhanced
+
+    def _enhanced(self, body: dict[str, Any], objects: list[tuple[str, str | None]]) -> Refresh:
+        request_id = self._start(body)
+        try:
+            detail = self._follow(request_id)
+        except BaseException:  # also a caller's interruption: what nobody waits for must not go on
+            self._cancel(request_id)
+            raise
+        status = detail.get("extendedStatus") or detail.get("status")
+        if status != "Completed":
+            messages = "; ".join(str(one.get("message") or one.get("code")) for one in detail.get("messages", []))
+            code = next((one.get("code") for one in detail.get("messages", []) if one.get("code")), None)
+            raise RefreshError(
+                f"refresh {request_id} ended as {status}: {messages or 'no reason given'}. The report shows the state before it.",
+                request_id=request_id, code=code,
+            )  # fmt: skip
+        return Refresh(request_id, _instant(detail["startTime"]), _instant(detail["endTime"]), tuple(objects), "enhanced")
+
+    def _start(self, body: dict[str, Any]) -> str:
+        while True:
+            before = {one["requestId"] for one in history(self.client)}
+            try:
+                response = self.client.send("POST", self.client.dataset("/refreshes"), body, is_repeatable=False)
+            except ServiceError as error:
+                if error.status is None:
+                    found = self._started_since(before)
+                    if found is not None:
+                        return found
+                    self._wait(1.0, "starting a refresh")
+                    continue
+                if error.status == 400 and self._wait_for_running():  # noqa: PLR2004 - Bad Request
+                    continue
+                raise
+            identifier = response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
+            if not identifier:
+                raise RefreshError("the service accepted a refresh but gave no request id; is this a shared capacity? Set POWERBI_REFRESH_MODE=basic.")
+            return identifier
+
+    def _started_since(self, before: set[str]) -> str | None:
+        """The refresh of a request whose answer was lost."""
+        new = [one for one in history(self.client) if one["requestId"] not in before and one.get("refreshType") == "ViaEnhancedApi"]
+        return str(new[0]["requestId"]) if new else None
+
+    def _wait_for_running(self) -> bool:
+        """Wait while another refresh runs; whether there was one. It began before ours was asked for and does not count."""
+        running = [one["requestId"] for one in history(self.client) if one.get("status") in _RUNNING]
+        for request_id in running:
+            for pause in _pauses():
+                if all(one["requestId"] != request_id or one.get("status") not in _RUNNING for one in history(self.client)):
+                    break
+                self._wait(pause, f"waiting for refresh {request_id}, which runs")
+        return bool(running)
+
+    def _follow(self, request_id: str) -> dict[str, Any]:
+        for pause in _pauses():
+            detail: dict[str, Any] = self.client.send("GET", self.client.dataset(f"/refreshes/{request_id}")).json()
+            if (detail.get("extendedStatus") or detail.get("status")) not in _RUNNING:
+                return detail
+            self._wait(pause, f"refresh {request_id}")
+        raise AssertionError("the pauses never end")
+
+    def _cancel(self, request_id: str) -> None:
+        try:
+            self.client.send("DELETE", self.client.dataset(f"/refreshes/{request_id}"), is_repeatable=False)
+        except ServiceError:
+            return  # it has ended, or the service is away: the reason we are here is the one to tell
+
+    def _wait(self, seconds: float, what: str) -> None:
+        if self.clock() - self._began > self.timeout_s:
+            raise RefreshError(f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours; see the refresh history.")
+        self.sleep(seconds)
+
+    # ------------------------------------------------------------------ basic
+
+    def _basic(self) -> Refresh:
+        """Shared capacity: no request id and no objects; the new entry of the history is ours, or as good as ours."""
+        self._wait_for_running()
+        before = {one["requestId"] for one in history(self.client)}
+        if budget_left(self.client) <= 0:
+            raise BudgetSpentError(
+                f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started; the change stays pending until the next day (UTC)."
+            )
+        self.client.send("POST", self.client.dataset("/refreshes"), {"notifyOption": "NoNotification"}, is_repeatable=False)
+        for pause in _pauses():
+            new = [one for one in history(self.client) if one["requestId"] not in before]
+            ended = [one for one in new if one.get("status") not in _RUNNING]
+            if ended:
+                return self._basic_result(ended[-1])
+            self._wait(pause, "waiting for the refresh to appear in the history")
+        raise AssertionError("the pauses never end")
+
+    def _basic_result(self, entry: dict[str, Any]) -> Refresh:
+        if entry["status"] != "Completed":
+            reason = entry.get("serviceExceptionJson", "no reason given")
+            raise RefreshError(f"refresh {entry['requestId']} ended as {entry['status']}: {reason}", request_id=entry["requestId"])
+        return Refresh(entry["requestId"], _instant(entry["startTime"]), _instant(entry["endTime"]), (), "basic")
+
+
+_REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 2, "retryCount": 1, "timeout": "02:00:00"}
+
+
+def refresh_model(
+    settings: PowerBiSettings,
+    *,
+    days: Collection[datetime.date] | None = None,
+    tables: Iterable[str] | None = None,
+    not_before: datetime.datetime | None = None,
+    timeout_s: float = 7200.0,
+    client: Client | None = None,
+) -> Refresh:
+    """Refresh the semantic model and wait until it shows the data.
+
+    Args:
+        settings: where the service is.
+        days: invoice days whose rows changed; only their refresh partitions are read. None: everything.
+        tables: of the model, None: all.
+        not_before: when the data was published; a refresh that began earlier does not count. It must have passed.
+        timeout_s: after this long the refresh is cancelled.
+        client: of an own making; None: one from the settings.
+
+    Raises:
+        PowerBiError: see Refresher.run.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    if not_before is not None and not_before > now:
+        raise RefreshError(f"the data is to be published at {not_before.isoformat()}, which is still to come; nothing was started")
+    client = client or Client(settings, credential_of(settings))
+    wish = Wish(frozenset(days) if days is not None else None, frozenset(tables) if tables is not None else None)
+    return Refresher(client, read_model(_MODEL), timeout_s).run(wish)
+
+
+def history(client: Client, *, top: int = 60) -> list[dict[str, Any]]:
+    """The refresh history, newest first."""
+    found: list[dict[str, Any]] = client.send("GET", client.dataset(f"/refreshes?$top={top}")).json()["value"]
+    return found
+
+
+def budget_left(client: Client, *, now: datetime.datetime | None = None) -> int:
+    """Refreshes that a shared capacity allows for the rest of the day (UTC)."""
+    today = (now or datetime.datetime.now(datetime.UTC)).date()
+    used = sum(_instant(one["startTime"]).date() == today for one in history(client))
+    return max(0, SHARED_BUDGET - used)
+
+
+def query_row(client: Client, dax: str) -> dict[str, Any]:
+    """The first row of a DAX query, by column name without brackets; numbers are exact.
+
+    Raises:
+        AuthorizationError: the service refuses service principals on models with row-level security.
+    """
+    body = {"queries": [{"query": dax}], "serializerSettings": {"includeNulls": True}}
+    response = client.send("POST", client.dataset("/executeQueries"), body, is_repeatable=True)
+    rows = exact_json(response)["results"][0]["tables"][0]["rows"]
+    return {name.strip("[]"): value for name, value in rows[0].items()} if rows else {}
+
+
+def _entry(table: str, partition: str | None) -> dict[str, str]:
+    return {"table": table} if partition is None else {"table": table, "partition": partition}
+
+
+def _is_missing_partition(error: ServiceError) -> bool:
+    text = f"{error.code} {error}".lower()
+    return "partition" in text and any(word in text for word in ("not exist", "notfound", "not found", "cannot be found"))
+
+
+def _pauses() -> Iterator[float]:
+    yield from _POLL_S
+    while True:
+        yield _POLL_S[-1]
+
+
+def _instant(text: str) -> datetime.datetime:
+    found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,294 @@
+"""Refreshes: accepted, queued one at a time, run in a thread of their own, kept as history.
+
+Here: the states of a refresh, its objects and partitions, quotas. Not here: HTTP (app.py), the copy itself (copied.py).
+States follow the documented enhanced refresh: NotStarted, InProgress, then Completed, Failed, Cancelled or TimedOut.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from powerbi.errors import PowerBiError
+from powerbi.m import Source, source_of
+from powerbi.model import Model, Table
+from powerbi.partitions import RefreshPartition, incremental_partitions, policy_partitions
+from powerbi.standin.copied import Copy, Filled, sources
+from powerbi.standin.faults import Faults
+from powerbi.standin.marts import Marts
+from powerbi.standin.state import Document, State
+
+log = structlog.get_logger()
+_TYPES = {"full", "clearvalues", "calculate", "dataonly", "automatic", "defragment"}
+_DATA_TYPES = {"full", "dataonly", "automatic"}
+SHARED_LIMIT = 8  # a day, scheduled ones included, on shared capacity
+_KEPT = 60  # the history the service returns by default
+
+
+class RequestRefusedError(PowerBiError):
+    """A request the service refuses; `status` and `code` are the HTTP answer's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class CancelledError(PowerBiError):
+    """The refresh was cancelled while it ran."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a refresh needs of the dataset: its model and its parameters' values."""
+
+    model: Model
+    parameters: dict[str, str]
+
+
+@dataclass
+class Refreshes:
+    """The refreshes of the stand-in's dataset."""
+
+    state: State
+    copy: Copy
+    marts: Marts
+    project: Callable[[], Project]
+    faults: Faults
+    is_shared: bool = False
+    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _cancelled: set[str] = field(default_factory=set)
+    _wake: threading.Event = field(default_factory=threading.Event)
+
+    def recover(self) -> None:
+        """After a restart: what was running did not commit, so it has failed."""
+        for one in self.state.all("refresh"):
+            if one["extendedStatus"] in ("NotStarted", "InProgress"):
+                self._finish(one, "Failed", "ModelRefreshInterrupted", "the service was restarted while it ran")
+
+    def accept(self, body: Document) -> Document:
+        """Accept a refresh and run it in the background.
+
+        Raises:
+            RequestRefusedError: 400 or 429, as the service documents it.
+        """
+        is_enhanced = any(name != "notifyOption" for name in body)
+        self._check(body, is_enhanced=is_enhanced)
+        with self._lock:
+            if any(one["extendedStatus"] in ("NotStarted", "InProgress") for one in self.history()):
+                raise RequestRefusedError(400, "RefreshInProgressException", "Another refresh request is already executing")
+            document = self._new(body, is_enhanced=is_enhanced)
+            self.state.put("refresh", document["requestId"], document)
+        threading.Thread(target=self._run, args=(document["requestId"],), name="refresh", daemon=True).start()
+        return document
+
+    def history(self, top: int = _KEPT) -> list[Document]:
+        """Refreshes, newest first."""
+        return list(reversed(self.state.all("refresh")))[:top]
+
+    def used_today(self) -> int:
+        """Refreshes accepted today (UTC)."""
+        today = self.now().date().isoformat()
+        return sum(one["startTime"].startswith(today) for one in self.state.all("refresh"))
+
+    def cancel(self, request_id: str) -> None:
+        """Cancel a running refresh."""
+        document = self.state.get("refresh", request_id)
+        if document is None:
+            raise RequestRefusedError(404, "RefreshNotFound", f"refresh {request_id} does not exist")
+        if document["extendedStatus"] not in ("NotStarted", "InProgress"):
+            raise RequestRefusedError(400, "RefreshAlreadyFinished", f"refresh {request_id} is {document['extendedStatus']}")
+        self._cancelled.add(request_id)
+
+    # ------------------------------------------------------------------ accepting
+
+    def _check(self, body: Document, *, is_enhanced: bool) -> None:
+        if self.is_shared and is_enhanced:
+            raise RequestRefusedError(400, "EnhancedRefreshNotSupported", "Enhanced refresh is not supported on shared capacity; only notifyOption can be specified")
+        if self.is_shared and self.used_today() >= SHARED_LIMIT:
+            raise RequestRefusedError(400, "RefreshLimitReached", f"the limit of {SHARED_LIMIT} refreshes a day is reached")
+        if is_enhanced and "notifyOption" in body:
+            raise RequestRefusedError(400, "InvalidRequest", "notifyOption must not be set in an enhanced refresh")
+        kind = str(body.get("type", "Full")).lower()
+        if kind not in _TYPES:
+            raise RequestRefusedError(400, "InvalidRequest", f"type {body.get('type')!r} is unknown")
+        mode = str(body.get("commitMode", "Transactional")).lower()
+        if mode not in ("transactional", "partialbatch"):
+            raise RequestRefusedError(400, "InvalidRequest", f"commitMode {body.get('commitMode')!r} is unknown")
+        if mode == "partialbatch" and body.get("applyRefreshPolicy", False):
+            raise RequestRefusedError(400, "InvalidRequest", "applyRefreshPolicy is not supported with commitMode PartialBatch")
+        self._check_objects(body)
+
+    def _check_objects(self, body: Document) -> None:
+        model = self.project().model
+        for one in body.get("objects", []):
+            table = model.table(one.get("table", ""))
+            if table is None:
+                raise RequestRefusedError(400, "InvalidRequest", f"table {one.get('table')!r} does not exist in the model")
+            name = one.get("partition")
+            if name is not None and body.get("applyRefreshPolicy", True) and table.refresh_policy is not None:
+                raise RequestRefusedError(400, "InvalidRequest", "a partition of a table with a refresh policy needs applyRefreshPolicy false")
+            if name is not None and name not in self._existing(table):
+                raise RequestRefusedError(400, "PartitionNotFound", f"partition {name!r} does not exist in table {table.name!r}")
+
+    def _existing(self, table: Table) -> set[str]:
+        return {one.name for one in table.partitions} if table.refresh_policy is None else self.copy.partitions(table.name)
+
+    def _new(self, body: Document, *, is_enhanced: bool) -> Document:
+        return {
+            "requestId": str(uuid.uuid4()),
+            "refreshType": "ViaEnhancedApi" if is_enhanced else "ViaApi",
+            "startTime": _text(self.now()),
+            "endTime": None,
+            "status": "Unknown",
+            "extendedStatus": "NotStarted",
+            "body": body,
+            "messages": [],
+        }
+
+    # ------------------------------------------------------------------ running
+
+    def _run(self, request_id: str) -> None:
+        document = self.state.get("refresh", request_id)
+        if document is None:
+            return
+        document["extendedStatus"] = "InProgress"
+        self.state.put("refresh", request_id, document)
+        try:
+            self._work(document)
+        except CancelledError:
+            self._finish(document, "Cancelled", "RefreshCancelled", "cancelled on request")
+        except TimeoutError:
+            self._finish(document, "TimedOut", "RefreshTimedOut", "the timeout passed")
+        except PowerBiError as error:
+            self._finish(document, "Failed", getattr(error, "code", None) or "ModelRefreshFailed", str(error))
+        except Exception as error:  # noqa: BLE001 - the thread's outermost loop: a refresh never stays in progress
+            log.exception("refresh broke", request_id=request_id)
+            self._finish(document, "Failed", "ModelRefreshFailed", repr(error))
+        else:
+            self._finish(document, "Completed", "", "")
+
+    def _work(self, document: Document) -> None:
+        body = document["body"]
+        if str(body.get("type", "Full")).lower() not in _DATA_TYPES:
+            return
+        deadline = self.now() + _duration(str(body.get("timeout", "05:00:00")))
+        fault = self.faults.take("fail_refresh")
+        if fault is not None:
+            raise RequestRefusedError(400, fault.get("code", "ModelRefreshFailed"), fault.get("message", "asked to fail"))
+        slow = self.faults.take("slow_refresh")
+        if slow is not None:
+            self._wait(document["requestId"], float(slow.get("seconds", 5)), deadline)
+        project = self.project()
+        parts = []
+        for table, source, wanted in self._plan(project, body):
+            parts += self._read(table, source, wanted, document["requestId"])
+        self._stop_if_cancelled(document["requestId"])
+        self.copy.replace(project.model, parts, at=self.now())
+
+    def _wait(self, request_id: str, seconds: float, deadline: datetime.datetime) -> None:
+        end = self.now() + datetime.timedelta(seconds=seconds)
+        while self.now() < end:
+            self._stop_if_cancelled(request_id)
+            if self.now() > deadline:
+                raise TimeoutError
+            threading.Event().wait(0.02)
+
+    def _stop_if_cancelled(self, request_id: str) -> None:
+        if request_id in self._cancelled:
+            raise CancelledError(request_id)
+
+    def _plan(self, project: Project, body: Document) -> list[tuple[Table, Source, Sequence[RefreshPartition] | None]]:
+        """Tables with the partitions to read; None is the whole table. What tells of freshness is read first."""
+        wanted: dict[str, set[str]] = {}
+        for one in body.get("objects") or [{"table": table.name} for table in project.model.tables]:
+            wanted.setdefault(one["table"], set()).update({one["partition"]} if "partition" in one else set())
+        plan = []
+        for table in sorted(project.model.tables, key=lambda one: one.refresh_policy is not None):
+            key = next((name for name in wanted if name.lower() == table.name.lower()), None)
+            if key is not None:
+                plan.append((table, self._source(table, project), self._partitions(table, wanted[key], body)))
+        return plan
+
+    def _source(self, table: Table, project: Project) -> Source:
+        text = table.refresh_policy.source_expression if table.refresh_policy else table.partitions[0].source
+        source = source_of(text, project.parameters)
+        if source is None:
+            raise RequestRefusedError(400, "ModelRefreshFailed_UnknownSource", f"table {table.name!r}: its M query is not read from BigQuery by project, schema and table")
+        return source
+
+    def _partitions(self, table: Table, named: set[str], body: Document) -> Sequence[RefreshPartition] | None:
+        policy = table.refresh_policy
+        if policy is None:
+            return None
+        effective = str(body.get("effectiveDate") or self.now().date().isoformat())[:10]
+        every = policy_partitions(policy, datetime.date.fromisoformat(effective))
+        if named:
+            return [one for one in every if one.name in named]
+        filled = self.copy.partitions(table.name)
+        if not body.get("applyRefreshPolicy", True):
+            return [one for one in every if one.name in filled]
+        again = {one.name for one in incremental_partitions(policy, datetime.date.fromisoformat(effective))}
+        if "applyRefreshPolicy" not in body and "objects" not in body and "type" not in body:
+            return every  # a plain refresh of everything
+        return [one for one in every if one.name in again or one.name not in filled]
+
+    def _read(self, table: Table, source: Source, wanted: Sequence[RefreshPartition] | None, request_id: str) -> list[Filled]:
+        """Partitions that follow on one another are read by one query and cut afterwards."""
+        table_id = f"{source.project}.{source.dataset}.{source.table}"
+        if wanted is None:
+            return [Filled(table.name, table.name, self.marts.read(table_id, sources(table)))]
+        if source.range_column is None:
+            raise RequestRefusedError(400, "ModelRefreshFailed_NoRange", f"table {table.name!r} has a refresh policy but its query does not use RangeStart and RangeEnd")
+        column = next(c.name for c in table.columns if c.source_column == source.range_column)
+        found = []
+        for run in _runs(wanted):
+            self._stop_if_cancelled(request_id)
+            rows = self.marts.read(table_id, sources(table), cut=(source.range_column, run[0].start, run[-1].end))
+            found += [Filled(table.name, one.name, _between(rows, column, one), (column, one.start, one.end)) for one in run]
+        return found
+
+    def _finish(self, document: Document, extended: str, code: str, message: str) -> None:
+        document["endTime"] = _text(self.now())
+        document["extendedStatus"] = extended
+        document["status"] = extended if extended in ("Completed", "Disabled", "Cancelled") else "Failed"
+        if code:
+            document["serviceExceptionJson"] = json.dumps({"errorCode": code, "errorDescription": message})
+            document["messages"] = [{"code": code, "message": message, "type": "Error"}]
+        self.state.put("refresh", document["requestId"], document)
+        self._cancelled.discard(document["requestId"])
+        log.info("refreshed", request_id=document["requestId"], status=extended, code=code or None, reason=message or None)
+
+
+def _runs(partitions: Sequence[RefreshPartition]) -> list[list[RefreshPartition]]:
+    runs: list[list[RefreshPartition]] = []
+    for one in sorted(partitions, key=lambda p: p.start):
+        if runs and runs[-1][-1].end == one.start:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs
+
+
+def _between(rows: Any, column: str, one: RefreshPartition) -> Any:
+    import pyarrow.compute as pc  # noqa: PLC0415 - only a refresh needs it
+
+    dates = rows.column(column)
+    return rows.filter(pc.and_(pc.greater_equal(dates, one.start), pc.less(dates, one.end)))
+
+
+def _text(at: datetime.datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _duration(text: str) -> datetime.timedelta:
+    hours, minutes, seconds = (int(part) for part in text.split(":"))
+    return datetime.timedelta(hours=hours, minutes=minutes, seconds=seconds)
