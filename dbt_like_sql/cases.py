@@ -1,0 +1,152 @@
+"""Unit tests of SQL as YAML, run without creating a table.
+
+Belongs here: reading a case, putting its rows in place of the tables, comparing. Does not: pytest, BigQuery clients.
+
+A case is a folder tests/sql/<table>/<case>/ with a `<layer.table>.yaml` for each table that the query reads (a list of
+rows; columns left out are NULL), `expect.yaml` (a list of rows, in any order; or `contains:` some of them and
+`row_count:`), and `params.yaml` with `days:` and `today:` where the query uses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from sqlglot import exp, parse_one
+
+from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.render import quote, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.contract import Column
+
+_NOT_TABLES = {"expect", "params"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: what the query reads, with which parameters, and what must come out."""
+
+    folder: Path
+    table: str
+    inputs: dict[str, list[dict[str, Any]]]
+    expected: list[dict[str, Any]]
+    row_count: int | None = None
+    days: list[date] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def read_cases(root: Path) -> list[Case]:
+    """Every case below a folder.
+
+    Raises:
+        ContractError: a file is missing or is not what it should be.
+    """
+    return [_read_case(folder) for folder in sorted(root.glob("*/*")) if (folder / "expect.yaml").exists()]
+
+
+def case_sql(catalog: Catalog, case: Case) -> str:
+    """The table's query over the case's rows instead of its tables."""
+    table = catalog[case.table]
+    missing = sorted(set(table.depends_on) - set(case.inputs))
+    unused = sorted(set(case.inputs) - set(table.depends_on))
+    if missing or unused:
+        problem = f"the query reads {', '.join(table.depends_on)}; missing {missing}, not read {unused}"
+        raise ContractError(case.folder, None, problem)
+    query = tree(table.query or "", table.query_path).copy()
+    for name, node in table_nodes(query):
+        rows = parse_one(_rows_sql(catalog[name], case.inputs[name], case.folder), dialect=DIALECT)
+        alias = node.alias or name.partition(".")[2]
+        node.replace(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier(alias))))
+    return render(str(query.sql(dialect=DIALECT)), table_id=lambda name: f"case.{name}", days=case.days)
+
+
+def differences(catalog: Catalog, case: Case, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What came out beside what was expected; empty when they agree."""
+    table = catalog[case.table]
+    names = list(case.expected[0]) if case.expected else list(table.column_names)
+    got = [{name: row[name] for name in names} for row in rows]
+    want = [{name: _value(table.column(name), row[name], case.folder) for name in names} for row in case.expected]
+    problems = [f"missing {row}" for row in want if got.count(row) < want.count(row)]
+    if case.row_count is None:
+        problems += [f"not expected {row}" for row in got if got.count(row) > want.count(row)]
+    elif case.row_count != len(got):
+        problems.append(f"{len(got)} rows; expected {case.row_count}")
+    return problems
+
+
+def _read_case(folder: Path) -> Case:
+    expect = _yaml(folder / "expect.yaml")
+    params = dict(_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
+    is_part = isinstance(expect, dict)
+    rows = expect["contains"] if is_part else expect or []
+    if any(set(row) != set(rows[0]) for row in rows):
+        raise ContractError(folder / "expect.yaml", None, "every expected row must name the same columns")
+    return Case(
+        folder=folder,
+        table=folder.parent.name,
+        inputs={path.stem: _yaml(path) or [] for path in folder.glob("*.yaml") if path.stem not in _NOT_TABLES},
+        expected=rows,
+        row_count=expect["row_count"] if is_part else None,
+        days=params.pop("days", None),
+        params=params,
+    )
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ContractError(path, None, f"not YAML: {error}") from error
+
+
+def _rows_sql(table: Table, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    unknown = sorted({name for row in rows for name in row} - set(table.column_names))
+    if unknown:
+        raise ContractError(folder / f"{table.name}.yaml", None, f"{table.name} has no column {', '.join(unknown)}")
+    selects = [
+        "SELECT "
+        + ", ".join(f"{_literal(column, row.get(column.name), folder)} AS {column.name}" for column in table.columns)
+        for row in rows or [{}]
+    ]
+    return "\nUNION ALL\n".join(selects) if rows else f"SELECT * FROM ({selects[0]}) AS nothing WHERE FALSE"
+
+
+def _literal(column: Column, value: Any, folder: Path) -> str:
+    found = _value(column, value, folder)
+    if column.type.startswith("ARRAY"):
+        return f"CAST(NULL AS {column.type})"
+    if found is None:
+        return f"CAST(NULL AS {column.type})"
+    text = found.isoformat() if isinstance(found, (date, datetime)) else str(found)
+    return f"CAST({quote(text)} AS {column.type})"
+
+
+def _value(column: Column, value: Any, folder: Path) -> Any:
+    """A YAML value as BigQuery's client returns it."""
+    if value is None:
+        return None
+    if isinstance(value, float):
+        raise ContractError(folder, None, f"{column.name}: {value} is a float in YAML; quote it to keep it exact")
+    try:
+        match column.type:
+            case "NUMERIC":
+                return Decimal(str(value))
+            case "TIMESTAMP":
+                found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+                return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+            case "DATE":
+                return value if isinstance(value, date) else date.fromisoformat(str(value))
+            case "STRING":
+                return str(value)
+    except (ValueError, InvalidOperation) as error:
+        raise ContractError(folder, None, f"{column.name}: {value!r} is not a {column.type}") from error
+    return value

@@ -1,0 +1,85 @@
+"""The runner of YAML cases notices what differs, and refuses what it cannot compare exactly."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from dbt_like_sql.cases import case_sql, differences, read_cases
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.errors import ContractError
+
+CATALOG = load_catalog()
+FILES = {
+    "mart.invoice_lines": "- {country: Malta, invoice_date: 2010-12-02}\n",
+    "expect": "- {country: Malta, first_invoice_date: 2010-12-02}\n- {country: Spain, first_invoice_date: 2010-12-03}\n",
+}
+MALTA = {"country": "Malta", "first_invoice_date": date(2010, 12, 2), "last_invoice_date": date(2010, 12, 2)}
+SPAIN = {"country": "Spain", "first_invoice_date": date(2010, 12, 3), "last_invoice_date": date(2010, 12, 3)}
+
+
+def _case(root: Path, table: str = "mart.countries", **files: str):
+    folder = root / table / "a_case"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {**FILES, **files}.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return read_cases(root)[0]
+
+
+def test_rows_agree_in_any_order_on_the_columns_that_are_named(tmp_path: Path) -> None:
+    assert differences(CATALOG, _case(tmp_path), [SPAIN, MALTA]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "problems"),
+    [
+        ([MALTA], 1),
+        ([MALTA, SPAIN, SPAIN], 1),
+        ([MALTA, {**SPAIN, "country": "France"}], 2),
+        ([], 2),
+    ],
+)
+def test_missing_and_surplus_rows_are_told(tmp_path: Path, rows: list[dict[str, object]], problems: int) -> None:
+    assert len(differences(CATALOG, _case(tmp_path), rows)) == problems
+
+
+def test_expectation_of_a_part_still_counts_all_rows(tmp_path: Path) -> None:
+    case = _case(tmp_path, expect="row_count: 2\ncontains:\n  - {country: Malta}\n")
+    assert differences(CATALOG, case, [MALTA, SPAIN]) == []
+    assert differences(CATALOG, case, [MALTA]) == ["1 rows; expected 2"]
+    assert len(differences(CATALOG, case, [SPAIN, SPAIN])) == 1
+
+
+def test_input_rows_take_the_place_of_the_table_typed_by_its_contract(tmp_path: Path) -> None:
+    sql = case_sql(CATALOG, _case(tmp_path))
+    assert "`mart`" not in sql
+    assert "CAST('Malta' AS STRING) AS country" in sql
+    assert "CAST(NULL AS NUMERIC) AS amount_gbp" in sql
+
+
+def test_amount_that_yaml_would_round_is_refused(tmp_path: Path) -> None:
+    case = _case(tmp_path, **{"mart.invoice_lines": "- {country: Malta, amount_gbp: 2.55}\n"})
+    with pytest.raises(ContractError, match="quote it"):
+        case_sql(CATALOG, case)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"mart.invoice_lines": "- {contry: Malta}\n"}, "no column contry"),
+        ({"mart.products": "[]\n"}, "not read"),
+        ({"mart.invoice_lines": "- {country: Malta, invoice_date: soon}\n"}, "not a DATE"),
+    ],
+)
+def test_wrong_case_is_refused(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    with pytest.raises(ContractError, match=says):
+        case_sql(CATALOG, _case(tmp_path, **files))
+
+
+def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:
+    case = _case(tmp_path, "mart.daily_sales_by_country", expect='- {amount_gbp: "0.1"}\n')
+    assert differences(CATALOG, case, [{"amount_gbp": Decimal("0.100000001")}]) != []
+    assert differences(CATALOG, case, [{"amount_gbp": Decimal("0.1")}]) == []

@@ -1,0 +1,116 @@
+"""A folder is a table; what the folders say is checked as they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.errors import ContractError, SelectionError
+from dbt_like_sql.selection import select
+from tests.unit.dbt_like_sql.models import write_table
+
+CATALOG = load_catalog()
+
+
+def test_every_table_of_the_project_is_described_to_the_last_column() -> None:
+    for table in CATALOG:
+        assert table.owner
+        assert table.known_limits
+        assert table.grain.startswith(("One row", "Exactly"))
+        assert all(len(column.description) > 3 for column in table.columns)
+
+
+def test_money_is_numeric_everywhere() -> None:
+    money = [(table.name, column) for table in CATALOG for column in table.columns if column.name.endswith("_gbp")]
+    assert len(money) > 10
+    assert {column.type for _, column in money} == {"NUMERIC"}
+
+
+def test_no_column_is_a_float() -> None:
+    assert not [column for table in CATALOG for column in table.columns if "FLOAT" in column.type]
+
+
+def test_order_follows_what_tables_read() -> None:
+    names = list(CATALOG.tables)
+    for table in CATALOG:
+        for parent in table.depends_on:
+            assert names.index(parent) < names.index(table.name)
+    assert CATALOG.upstream("mart.daily_sales_by_country") == ["core.invoice_lines", "mart.invoice_lines"]
+    assert "mart.products" in CATALOG.downstream("core.invoice_lines")
+
+
+def test_partitioned_marts_read_only_the_days_they_build() -> None:
+    for table in CATALOG:
+        if table.materialization == "table" and table.partition_column:
+            assert "IN UNNEST(@days)" in (table.query or "")
+
+
+def test_unknown_table_is_told_with_those_that_exist() -> None:
+    with pytest.raises(KeyError, match=r"mart\.products"):
+        CATALOG["mart.product"]
+    with pytest.raises(KeyError, match="no column"):
+        CATALOG["mart.products"].column("nope")
+
+
+@pytest.mark.parametrize(
+    ("selectors", "names"),
+    [
+        (["mart.products"], ["mart.products"]),
+        (["+mart.daily_sales_by_country"], ["core.invoice_lines", "mart.invoice_lines", "mart.daily_sales_by_country"]),
+        (["mart.daily_*"], ["mart.daily_sales_by_country", "mart.daily_sales_by_product"]),
+        (["tag:fact", "mart.dates"], ["mart.invoice_lines", "mart.dates"]),
+        (["*"], list(CATALOG.tables)),
+        (["core.invoice_lines+"], ["core.invoice_lines", *CATALOG.downstream("core.invoice_lines")]),
+    ],
+)
+def test_selectors_mean_tables_in_order(selectors: list[str], names: list[str]) -> None:
+    assert select(CATALOG, selectors) == names
+
+
+def test_selector_that_means_nothing_is_refused() -> None:
+    with pytest.raises(SelectionError, match=r"mart\.nope"):
+        select(CATALOG, ["mart.products", "+mart.nope"])
+
+
+def test_folder_with_a_query_becomes_a_table(tmp_path: Path) -> None:
+    write_table(tmp_path, "core.lines", materialization="loaded")
+    write_table(tmp_path, "mart.sums", query="SELECT a FROM core.lines", checks="#warn x\nSELECT a FROM mart.sums;")
+    table = load_catalog(tmp_path)["mart.sums"]
+    assert (table.depends_on, table.materialization) == (("core.lines",), "table")
+    assert [check.name for check in table.checks] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"query": "SELECT a FROM core.nowhere"}, "core.nowhere, which is not in"),
+        ({"query": "SELECT a FROM mart.t"}, "circle"),
+        ({"materialization": "table"}, "query.sql is missing"),
+        ({"materialization": "loaded", "query": "SELECT 1 AS a"}, "query.sql is there"),
+        ({"materialization": "cube", "query": "SELECT 1 AS a"}, "'cube'"),
+        ({"query": "SELECT 1 AS a", "extra": "      - property: clustered\n        value: [a]\n"}, "'clustered'"),
+        ({"query": "SELECT 1 AS a", "extra": "      - property: clustering\n        value: [b]\n"}, "'b'"),
+        ({"query": "SELECT 1 AS a", "contract_id": "mart.other"}, "the folder says 'mart.t'"),
+        ({"query": "SELEKT 1"}, "query.sql"),
+    ],
+)
+def test_wrong_folder_is_refused(tmp_path: Path, kwargs: dict[str, str], says: str) -> None:
+    write_table(tmp_path, "mart.t", **kwargs)
+    with pytest.raises(ContractError, match="mart") as caught:
+        load_catalog(tmp_path)
+    assert says in str(caught.value)
+
+
+def test_stray_file_is_refused(tmp_path: Path) -> None:
+    folder = write_table(tmp_path, "mart.t", query="SELECT 1 AS a")
+    (folder / "query2.sql").write_text("SELECT 1")
+    with pytest.raises(ContractError, match=r"query2\.sql"):
+        load_catalog(tmp_path)
+
+
+def test_folder_without_contract_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mart" / "t").mkdir(parents=True)
+    with pytest.raises(ContractError, match="no contract"):
+        load_catalog(tmp_path)

@@ -1,0 +1,87 @@
+"""Contracts are ODCS 3.1, and what is wrong in one is named with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dbt_like_sql.contract import read_contract
+from dbt_like_sql.errors import ContractError
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: mart.things
+version: 1.0.0
+status: active
+description:
+  purpose: Things.
+  limitations: None known.
+team:
+  name: shop
+schema:
+  - name: things
+    dataGranularityDescription: One row a thing.
+    customProperties:
+      - property: materialization
+        value: table
+    properties:
+      - name: thing
+        logicalType: string
+        physicalType: STRING
+        required: true
+        primaryKey: true
+        description: The thing's name.
+      - name: price_gbp
+        logicalType: number
+        physicalType: NUMERIC
+        description: Its price.
+        customProperties:
+          - property: unit
+            value: GBP
+"""
+
+
+def _read(tmp_path: Path, text: str):
+    path = tmp_path / "contract.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_contract(path)
+
+
+def test_contract_says_who_owns_what_and_what_its_columns_are(tmp_path: Path) -> None:
+    contract = _read(tmp_path, CONTRACT)
+    assert (contract.name, contract.owner, contract.grain) == ("mart.things", "shop", "One row a thing.")
+    assert contract.known_limits == "None known."
+    thing, price = contract.columns
+    assert (thing.type, thing.is_required, thing.is_key) == ("STRING", True, True)
+    assert (price.type, price.is_required, price.unit) == ("NUMERIC", False, "GBP")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("    properties:\n", "    propertys:\n", 17, "unknown key 'propertys'"),
+        ("        required: true\n", "        reqired: true\n", 21, "unknown key 'reqired'"),
+        ("status: active\n", "statis: active\n", 5, "unknown key 'statis'"),
+        ("status: active\n", "status: active\nstatus: draft\n", 6, "stands twice"),
+        ("apiVersion: v3.1.0", "apiVersion: v2.2.2", 1, "expected v3.1.0"),
+        ("  limitations: None known.\n", "", 7, "known limits"),
+        ("  name: shop\n", "  description: x\n", 10, "owner"),
+        ("    dataGranularityDescription: One row a thing.\n", "", 12, "grain"),
+        ("        description: Its price.\n", "", 24, "price_gbp has no description"),
+        ("physicalType: NUMERIC", "physicalType: MONEY", 24, "MONEY is not one of"),
+        ("logicalType: number", "logicalType: string", 24, "NUMERIC is number"),
+        ("- name: price_gbp", "- name: THING", 24, "stands twice (case does not count)"),
+        ("kind: DataContract", "kind: [", 4, "not YAML"),
+        ("        required: true\n", "        required: perhaps\n", None, "not a valid data contract"),
+    ],
+)
+def test_wrong_contract_is_refused_where_it_is_wrong(
+    tmp_path: Path, old: str, new: str, line: int | None, says: str
+) -> None:
+    assert CONTRACT.count(old) == 1
+    with pytest.raises(ContractError, match=r"contract\.yaml") as caught:
+        _read(tmp_path, CONTRACT.replace(old, new))
+    assert says in caught.value.problem
+    assert caught.value.line == line

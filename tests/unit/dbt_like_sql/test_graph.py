@@ -1,0 +1,51 @@
+"""References are found on the syntax tree, not by searching the text."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import order, references, tree
+
+
+def test_references_are_found_wherever_a_table_can_stand() -> None:
+    sql = """
+    WITH mine AS (SELECT * FROM core.a), other AS (SELECT 'core.in_text' AS x /* core.in_comment */)
+    SELECT (SELECT MAX(v) FROM core.b) AS v
+    FROM mine JOIN mart.c AS c ON TRUE
+    WHERE EXISTS (SELECT 1 FROM core.d WHERE d.id = c.id) AND c.x IN (SELECT y FROM core.a)
+    UNION ALL SELECT 1 FROM UNNEST([1, 2]) AS n, core.e, other
+    """
+    assert references(tree(sql)) == ("core.a", "core.b", "core.d", "core.e", "mart.c")
+
+
+def test_name_of_a_cte_is_no_reference() -> None:
+    assert references(tree("WITH things AS (SELECT 1 AS a) SELECT a FROM things")) == ()
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELECT FROM WHERE", "not GoogleSQL"),
+        ("SELECT 1; SELECT 2", "found 2 statements"),
+        ("", "found 0 statements"),
+        ("DELETE FROM core.a WHERE TRUE", "found DELETE"),
+        ("SELECT 'open", "not GoogleSQL"),
+    ],
+)
+def test_what_is_not_one_select_is_refused_with_its_file(sql: str, says: str) -> None:
+    with pytest.raises(ContractError, match=says) as caught:
+        tree(sql, "models/mart/x/query.sql")
+    assert caught.value.path == "models/mart/x/query.sql"
+
+
+def test_order_puts_each_table_behind_what_it_reads() -> None:
+    names = order({"d": ["b", "c"], "b": ["a"], "c": ["a"], "a": []})
+    assert names.index("a") < names.index("b") < names.index("d")
+    assert names.index("c") < names.index("d")
+    assert names == order({"a": [], "c": ["a"], "b": ["a"], "d": ["c", "b"]})
+
+
+def test_circle_is_named() -> None:
+    with pytest.raises(ValueError, match=r"circle: .*a.*b|circle: .*b.*a"):
+        order({"a": ["b"], "b": ["a"]})
