@@ -76,7 +76,7 @@ def _load(
     wrote are left out. An incremental load moves the ledger to whichever of the two went further. A rebuild replaces
     the day, so its ledger is what it read itself: anything newer is read again by the next run.
     """
-    from dbt_like_sql.errors import FencedError  # noqa: PLC0415
+    from dbt_like_sql.errors import FencedError, StaleRowsError  # noqa: PLC0415
     from dbt_like_sql.load import DayLoad, LoadedDay, load_days, loaded_days  # noqa: PLC0415
 
     days = [each.day for each in plan.work]
@@ -96,6 +96,8 @@ def _load(
                 run_id=str(variables.get("run_id") or f"mage-{uuid.uuid4()}"),
                 code_version=str(variables.get("code_version") or "unversioned"),
             )
+        except StaleRowsError:
+            raise  # these rows are out of date: whoever runs the pipeline has to begin with the loader
         except FencedError as error:
             refusal = error
             seen = loaded_days(warehouse, plan.table, days, plan.topic)

@@ -36,7 +36,9 @@ class MageSpecError(OrchestrationError):
 
 
 class MageRunError(OrchestrationError):
-    """A block of a pipeline failed."""
+    """A block of a pipeline failed. `is_retryable`: the block's own error says that reading again may help."""
+
+    is_retryable = False
 
     def __init__(self, message: str, *, pipeline: str, block: str, path: Path, line: int | None) -> None:
         self.pipeline, self.block, self.path, self.line = pipeline, block, path, line

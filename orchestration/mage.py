@@ -219,7 +219,7 @@ def _block_error(place: _Place, error: Exception) -> MageRunError:
         state = "No exporter of this run had finished; whether this one wrote is in its own message"
     else:
         state = "Nothing was written"
-    return MageRunError(
+    failure = MageRunError(
         f"running Mage block {spec.uuid}/{block.uuid} ({block.path}:{line}): {type(error).__name__}: {error} "
         f"[{state}. Mend the block, in Mage's UI or in its file, and run again.]",
         pipeline=spec.uuid,
@@ -227,6 +227,8 @@ def _block_error(place: _Place, error: Exception) -> MageRunError:
         path=block.path,
         line=line,
     )
+    failure.is_retryable = bool(getattr(error, "is_retryable", False))
+    return failure
 
 
 def _line_in_block(error: BaseException) -> int | None:

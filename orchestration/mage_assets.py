@@ -16,6 +16,10 @@ from orchestration.mage import PipelineRun, TestRun
 from orchestration.mage_graph import picture
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
 
+# A block's error may say `is_retryable`: what it was given is out of date. Under a steady flow the second reading is
+# nearly always in time; more tries than this hide that something else is wrong.
+PASS_TRIES = 3
+
 CONFIG_SCHEMA = {
     "variables": dg.Field(
         dict,
@@ -112,13 +116,13 @@ def _definition(
         }
         failed: TestRun | None = None
         for part in _passes(context, pipeline, runs):
-            run = mage.run_pipeline(project, pipeline, {**variables, **_partition_variables(pipeline, part)})
+            run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)})
             done[_label(part)] = run
             failed = run.failed
             if failed is not None:
                 break
             for block in pipeline.outputs:
-                for partition in [*part] or [None]:
+                for partition in part or (None,):
                     context.add_asset_metadata(
                         _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
                     )
@@ -129,6 +133,18 @@ def _definition(
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
     return run_blocks
+
+
+def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, str]) -> PipelineRun:
+    """One pass, from its loader on; again if a block says that reading again may help and wrote nothing."""
+    tries = 1
+    while True:
+        try:
+            return mage.run_pipeline(project, pipeline, variables)
+        except MageRunError as error:
+            if not error.is_retryable or tries == PASS_TRIES:
+                raise
+            tries += 1
 
 
 def _passes(context: dg.AssetExecutionContext, pipeline: PipelineSpec, runs: RunOptions) -> Sequence[Sequence[str]]:
@@ -155,7 +171,9 @@ def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: A
     return dg.AssetSpec(
         key=key,
         deps=list(options.deps),
-        description=f"{text}\n\nWritten by block `{block.uuid}` of Mage pipeline `{pipeline.uuid}`.\n\n{picture(pipeline)}",
+        description=(
+            f"{text}\n\nWritten by block `{block.uuid}` of Mage pipeline `{pipeline.uuid}`.\n\n{picture(pipeline)}"
+        ),
         group_name=options.group_name,
         owners=list(options.owners),
         kinds=set(options.kinds),

@@ -8,7 +8,7 @@ MageProjectError
 ├── VariableError     a runtime variable (day, mode) is missing or cannot be read
 ├── PlanError         a frame has lost, or contradicts, the note of what it was read from
 ├── TransformError    a row breaks a rule that the contract should have kept out
-└── ExportError       the warehouse kept refusing the load; nothing of this run was written
+└── ExportError       the warehouse refused the load; nothing of this run was written
 """
 
 from __future__ import annotations
@@ -41,4 +41,6 @@ class TransformError(MageProjectError):
 
 
 class ExportError(MageProjectError):
-    """The load was fenced off too often; nothing of this run was written. Safe to run again."""
+    """The load was fenced off; nothing of this run was written. Reading again helps."""
+
+    is_retryable = True

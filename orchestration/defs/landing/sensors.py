@@ -48,14 +48,15 @@ def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> d
     """Return as soon as there is a day to load or a batch to report, at the latest after WAIT_S."""
     deadline = time.monotonic() + WAIT_S
     cursors: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-    with lake.connect("orchestration.landed_batches") as conn:
+    with lake.connect("orchestration.landed_batches") as conn, lake.connect("orchestration.wait_landed") as waiting:
+        _listen(waiting)
         while True:
             pending = _pending(conn)
             ranges = _choose(context.instance, pending) if pending else []
             left = deadline - time.monotonic()
             if ranges or left <= 0:
                 break
-            _wait(conn, min(left, BUSY_POLL_S if pending else left))
+            _wait(waiting, min(left, BUSY_POLL_S if pending else left))
         events, moved = _report(conn, cursors)
     if not ranges and not events:
         return dg.SkipReason(f"{len(pending)} day(s) at work or waiting; nothing new" if pending else "nothing landed")
@@ -80,10 +81,17 @@ def _pending(conn: Any) -> list[Pending]:
     return [Pending(day=day, landed="|".join(parts)) for day, parts in sorted(found.items())]
 
 
-def _wait(conn: Any, seconds: float) -> None:
+def _listen(waiting: Any) -> None:
+    """Before the first look: what lands after it is told, so nothing is waited for that is there already."""
     from streaming import lake
 
-    lake.wait_landed(conn, seconds)
+    lake.listen(waiting)
+
+
+def _wait(waiting: Any, seconds: float) -> None:
+    from streaming import lake
+
+    lake.wait_landed(waiting, seconds)
 
 
 def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRange]:
