@@ -5,6 +5,7 @@ Not here: anything that another program may want to import.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -16,12 +17,12 @@ import time
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from streaming import contract as contracts
@@ -87,7 +88,8 @@ def main() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the lake's schema to this version, with a table and a view for each contract."""
-    from streaming import lake, migrate as migrations  # noqa: PLC0415 a command imports what it needs
+    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming import migrate as migrations  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     with closing(lake.connect(settings.dsn, application_name="streaming migrate")) as conn:
@@ -128,17 +130,18 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         teller = threading.Thread(target=_tell_landing, args=(consumer, stop, is_json), daemon=True)
         teller.start()
         summary = consumer.run(stop, until_idle_s=until_idle)
-    line = {"event": "consumed", "rows": summary.rows, "dead_letters": summary.dead_letters,
-            "gap_offsets": summary.gap_offsets, "transactions": summary.transactions, "seconds": summary.seconds}  # fmt: skip
-    click.echo(json.dumps(line) if is_json else f"landed {summary.rows:,} events, {summary.dead_letters:,} dead letters, "
-               f"{summary.gap_offsets:,} gaps in {summary.seconds:.1f} s")  # fmt: skip
+    if is_json:
+        click.echo(json.dumps({"event": "consumed", **dataclasses.asdict(summary)}))
+        return
+    click.echo(
+        f"landed {summary.rows:,} events, {summary.dead_letters:,} dead letters, {summary.gap_offsets:,} gaps "
+        f"in {summary.seconds:.1f} s"
+    )
 
 
 def _tell_landing(consumer: Any, stop: threading.Event, is_json: bool) -> None:  # noqa: FBT001 a thread's argument
     while is_json and not stop.wait(TELL_EVERY_S):
-        counts = consumer.counts()
-        line = {"event": "landing", "rows": counts.rows, "dead_letters": counts.dead_letters,
-                "gap_offsets": counts.gap_offsets, "transactions": counts.transactions, **consumer.state()}  # fmt: skip
+        line = {"event": "landing", **dataclasses.asdict(consumer.counts()), **consumer.state()}
         click.echo(json.dumps(line))
 
 
@@ -175,7 +178,7 @@ class ProduceBar:
         )
         self.task: TaskID | None = None
 
-    def __enter__(self) -> ProduceBar:
+    def __enter__(self) -> Self:
         self.progress.start()
         self.task = self.progress.add_task("producing", total=1.0, sent=0, skipped="", rate=0.0)
         return self
@@ -209,14 +212,20 @@ class ProduceBar:
 @click.option("--shop", "is_shop", is_flag=True, help="A simulated shop in real time (the default).")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Invoices in UCI Online Retail's columns.")
 @click.option("--ndjson", "ndjson_path", help="A file of JSON lines, - for stdin; any topic.")
-@click.option("--rate", callback=_rate, help="Events a second, or max. Shop: its average; default 5. Files: default max.")
+@click.option(
+    "--rate", callback=_rate, help="Events a second, or max. Shop: its average; default 5. Files: default max."
+)
 @click.option("--resume", "is_resumed", is_flag=True, help="Skip events whose id the topic has already.")
 @click.option("--events", type=click.IntRange(min=0), help="Stop after so many events.")
 @click.option("--seconds", type=float, help="Stop after so many seconds.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Shop: the same seed and start, the same events.")
 @click.option("--start", type=click.DateTime(), help="Shop: the instant (UTC) at which real time begins; default now.")
-@click.option("--history-days", type=click.IntRange(min=0), default=0, show_default=True, help="Shop: days before, first.")
-@click.option("--lines-per-day", type=click.IntRange(min=1), default=1_500, show_default=True, help="Shop: of the history.")
+@click.option(
+    "--history-days", type=click.IntRange(min=0), default=0, show_default=True, help="Shop: days before, first."
+)
+@click.option(
+    "--lines-per-day", type=click.IntRange(min=1), default=1_500, show_default=True, help="Shop: of the history."
+)
 @click.option("--late", type=click.FloatRange(0, 1), default=0.0, help="Shop: share of late events.")
 @click.option("--duplicate", type=click.FloatRange(0, 1), default=0.0, help="Shop: share delivered twice.")
 @click.option("--broken", type=click.FloatRange(0, 1), default=0.0, help="Shop: share that breaks the contract.")
@@ -431,8 +440,12 @@ def dead_letters_show(at: str, topic: str, *, is_raw: bool) -> None:
         sys.stdout.buffer.write(letter.value or b"")
         return
     click.echo(f"{letter.topic}[{letter.topic_partition}] offset {letter.topic_offset}")
-    click.echo(f"reason      {letter.reason}{f' in {letter.field}' if letter.field else ''}\ndetail      {letter.detail}")
-    click.echo(f"produced    {letter.produced_at}\nlanded      {letter.landed_at}\nreplayed    {letter.replayed_at or 'no'}")
+    click.echo(
+        f"reason      {letter.reason}{f' in {letter.field}' if letter.field else ''}\ndetail      {letter.detail}"
+    )
+    click.echo(
+        f"produced    {letter.produced_at}\nlanded      {letter.landed_at}\nreplayed    {letter.replayed_at or 'no'}"
+    )
     click.echo(f"key         {(letter.key or b'').decode('utf-8', 'backslashreplace')}")
     for name, value in letter.headers:
         click.echo(f"header      {name}: {(value or b'').decode('utf-8', 'backslashreplace')}")
@@ -443,9 +456,13 @@ def dead_letters_show(at: str, topic: str, *, is_raw: bool) -> None:
 @click.argument("at", metavar="[PARTITION:OFFSET]", required=False)
 @click.option("--topic", default="retail.invoices", show_default=True)
 @click.option("--reason", help="Only letters of this reason.")
-@click.option("--value", "value_path", type=click.Path(exists=True, path_type=Path), help="Land this file's bytes instead.")
+@click.option(
+    "--value", "value_path", type=click.Path(exists=True, path_type=Path), help="Land this file's bytes instead."
+)
 @click.option("--all", "is_all", is_flag=True, help="Every open letter (of the reason).")
-def dead_letters_replay(at: str | None, topic: str, reason: str | None, value_path: Path | None, *, is_all: bool) -> None:
+def dead_letters_replay(
+    at: str | None, topic: str, reason: str | None, value_path: Path | None, *, is_all: bool
+) -> None:
     """Land letters again: after the contract or code was mended, or with an edited value."""
     from streaming import dead_letter, lake, replay  # noqa: PLC0415
     from streaming.decode import Decoder  # noqa: PLC0415

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from streaming.contract import Contract
     from streaming.decode import Decoder
 
 Headers = list[tuple[str, bytes | None]]
@@ -44,11 +43,20 @@ TAIL = struct.Struct(">ii")  # headers are null (-1), then the payload's length
 class Message(Protocol):
     """What the landing needs of a Kafka message; confluent_kafka.Message is one."""
 
-    def value(self) -> bytes | None: ...
-    def key(self) -> bytes | None: ...
-    def offset(self) -> int: ...
-    def timestamp(self) -> tuple[int, int]: ...
-    def headers(self) -> Headers | None: ...
+    def value(self) -> bytes | None:
+        """The payload."""
+
+    def key(self) -> bytes | None:
+        """The key."""
+
+    def offset(self) -> int:
+        """The offset."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind and milliseconds since 1970."""
+
+    def headers(self) -> Headers | None:
+        """Names and values, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +151,8 @@ def prepare_batch(
     gaps = _find_gaps(offsets, expected_offset)
     rejected: list[Rejected] = []
     accepted: Sequence[Message] = messages
-    try:
-        if refused or contract.keep_headers:
-            raise DoubtError
-        _, times_us = decoder.decode_all([message.value() for message in messages], now=now)
-    except DoubtError:
+    times_us = None if refused or contract.keep_headers else _check_all(decoder, messages, now)
+    if times_us is None:
         accepted, rejected, times_us = _judge_all(decoder, messages, now=now, refused=refused or {})
     batch_columns = _encode(decoder, topic_partition, accepted, times_us)
     return Batch(
@@ -160,6 +165,14 @@ def prepare_batch(
         messages=messages,
         **batch_columns,
     )
+
+
+def _check_all(decoder: Decoder, messages: Sequence[Message], now: datetime) -> NDArray[np.int64] | None:
+    """Event times if the whole batch keeps the contract; None if its events have to be judged one by one."""
+    try:
+        return decoder.decode_all([message.value() for message in messages], now=now)[1]
+    except DoubtError:
+        return None
 
 
 def _find_gaps(offsets: list[int], expected_offset: int) -> list[Gap]:
@@ -263,7 +276,7 @@ def _encode(
     days = decoder.day_clock.days(times_us)
     lengths = [*map(len, values)]
     pieces: list[bytes] = [b""] * (4 * len(values))
-    pieces[0::4] = _prefixes(topic_partition, offsets, days, times_us, stamps, keys)
+    pieces[0::4] = _prefixes(topic_partition, offsets, (days, times_us), stamps, keys)
     pieces[1::4] = [key or b"" for key in keys]
     pieces[2::4] = (
         [_header_tail(message, length) for message, length in zip(messages, lengths, strict=True)]
@@ -286,12 +299,12 @@ def _encode(
 def _prefixes(
     topic_partition: int,
     offsets: list[int],
-    days: NDArray[np.int64],
-    times_us: NDArray[np.int64],
+    days_and_times: tuple[NDArray[np.int64], NDArray[np.int64]],
     stamps: list[tuple[int, int]],
     keys: list[bytes | None],
 ) -> list[bytes]:
     key_lengths = [-1 if key is None else len(key) for key in keys]
+    days, times_us = days_and_times
     pg_days = (days - EPOCH_2000_DAYS).tolist()
     pg_times = (times_us - EPOCH_2000_US).tolist()
     columns = len(COPY_COLUMNS)
@@ -318,9 +331,7 @@ def _header_tail(message: Message, payload_length: int) -> bytes:
     return struct.pack(">i", len(text)) + text + struct.pack(">i", payload_length)
 
 
-def _sum_days(
-    days: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[DayRows, ...]:
+def _sum_days(days: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[DayRows, ...]:
     sums = []
     for day in np.unique(days):
         of_day = days == day

@@ -6,48 +6,50 @@ committed to the broker is only a hint for lag monitors. Not here: checks (batch
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import queue
-import socket
-import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming import database, kafka, ledger, migrate
-from streaming.batch import Batch, prepare_batch
+from streaming.batch import Message, prepare_batch
 from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
     BrokerUnavailableError,
-    DeadLetterLimitError,
     LakeUnavailableError,
-    StreamingError,
     TopicError,
 )
+from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
+from streaming.refusal_window import RefusalWindow
 from streaming.writer import Claimed, Counts, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from confluent_kafka import Message
-
     from streaming.contract import Contract
     from streaming.ledger import Claim
     from streaming.settings import LandingSettings
 
+OFFSET_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 public constants, odd names
+TOPIC_GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
+PASSING = {
+    KafkaError._PARTITION_EOF,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 librdkafka leaves the group and joins again by itself
+}
 HINT_EVERY_S = 5.0  # how often the broker is told the offsets, for lag monitors
 STOP_S = 4.0  # to write what is queued; the process ends within 5 s of SIGTERM
 CLOSE_S = 0.8
@@ -57,6 +59,19 @@ FENCE_WINDOW_S = 600.0
 UNHEALTHY_AFTER_S = 120.0
 
 log = structlog.get_logger()
+
+
+class PolledMessage(Message, Protocol):
+    """A message as the consumer gets it."""
+
+    def topic(self) -> str:
+        """The topic."""
+
+    def partition(self) -> int:
+        """The topic partition."""
+
+    def error(self) -> KafkaError | None:
+        """Set if it is no message but an error in its place."""
 
 
 class _RejoinError(Exception):
@@ -72,70 +87,6 @@ class Summary:
     gap_offsets: int
     transactions: int
     seconds: float
-
-
-class InstanceSlot:
-    """A stable name for static membership: the host and the first number that no process here holds.
-
-    A consumer that is killed and started again takes its old name, and with it its topic partitions, at once, where a
-    new name would wait for the session timeout (measured: 3.7 s for ten kills instead of 25.8 s).
-    """
-
-    def __init__(self, group_id: str, wanted: str) -> None:
-        self.name = wanted
-        self._file: Any = None
-        if wanted:
-            return
-        safe = "".join(c if c.isalnum() else "-" for c in group_id)
-        for number in range(1000):
-            path = Path(tempfile.gettempdir()) / f"streaming-{os.getuid()}-{safe}-{number}.lock"
-            self._file = path.open("w")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._file.close()
-                continue
-            self.name = f"{safe}-{socket.gethostname()}-{number}"
-            return
-        raise StreamingError("taking a name for the consumer: 1000 are taken. Set STREAMING_INSTANCE_ID.")
-
-    def release(self) -> None:
-        """Let another process have the name."""
-        if self._file is not None:
-            self._file.close()
-
-
-class RefusalWindow:
-    """Share of refused events among the last ones of a topic."""
-
-    def __init__(self, topic: str, *, events: int, limit: float) -> None:
-        self.topic = topic
-        self.events = events
-        self.limit = limit
-        self.seen: deque[tuple[int, int]] = deque()
-        self.total = 0
-        self.refused = 0
-
-    def add(self, batch: Batch) -> None:
-        """Count a batch that is about to be written. Raises DeadLetterLimitError."""
-        events, refused = batch.rows + len(batch.rejected), len(batch.rejected)
-        self.seen.append((events, refused))
-        self.total, self.refused = self.total + events, self.refused + refused
-        while self.total - self.seen[0][0] >= self.events:
-            old_events, old_refused = self.seen.popleft()
-            self.total, self.refused = self.total - old_events, self.refused - old_refused
-        if self.total < self.events or self.refused <= self.limit * self.total:
-            return
-        causes = Counter((letter.refusal.reason, letter.refusal.field) for letter in batch.rejected)
-        (reason, name), count = causes.most_common(1)[0]
-        example = next(letter for letter in batch.rejected if letter.refusal.reason == reason)
-        raise DeadLetterLimitError(
-            f"landing {self.topic}: {self.refused} of the last {self.total} events break the contract, the limit is "
-            f"{self.limit:.0%}. Most frequent in the last batch: {reason}{f' in {name}' if name else ''} ({count} times), "
-            f"such as {example.refusal.detail!r} at {self.topic}[{batch.topic_partition}] offset {example.topic_offset}. "
-            f"A producer or the contract has probably changed. The consumer stopped before this batch; nothing is lost. "
-            f"Mend the contract, or raise STREAMING_DEAD_LETTER_LIMIT to let them become dead letters."
-        )
 
 
 class LandingConsumer:
@@ -211,8 +162,8 @@ class LandingConsumer:
         missing = sorted(set(self.contracts) - set(found))
         if missing:
             raise TopicError(
-                f"subscribing to {', '.join(missing)}: no such topic at {self.settings.kafka.bootstrap_servers}. Nothing "
-                f"was landed. Create it with `streaming topic create {missing[0]}`, or leave it out."
+                f"subscribing to {', '.join(missing)}: no such topic at {self.settings.kafka.bootstrap_servers}. "
+                f"Nothing was landed. Create it with `streaming topic create {missing[0]}`, or leave it out."
             )
 
     def _session(self, stop: threading.Event, until_idle_s: float | None) -> None:
@@ -251,7 +202,7 @@ class LandingConsumer:
             "auto.offset.reset": "error",  # an offset that is gone is a gap to record, not a reason to jump
             "isolation.level": "read_committed",
             "allow.auto.create.topics": False,
-            "fetch.queue.backoff.ms": 10,  # 1000, the default, stalls when 100,000 messages are queued: a third of the rate
+            "fetch.queue.backoff.ms": 10,  # the default, 1000, stalls at 100,000 queued messages: a third of the rate
             "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "max.poll.interval.ms": 300_000,
@@ -265,7 +216,8 @@ class LandingConsumer:
         busy_at = time.monotonic()
         while not stop.is_set():
             self.ticked_at = time.monotonic()
-            messages = consumer.consume(self.settings.batch_events, self.settings.linger_s)
+            polled = consumer.consume(self.settings.batch_events, self.settings.linger_s)
+            messages = cast("list[PolledMessage]", polled)
             self._raise_failure()
             if messages:
                 busy_at = time.monotonic()
@@ -279,7 +231,9 @@ class LandingConsumer:
         deadline = time.monotonic() + STOP_S
         for writer in self.writers:
             if not writer.finish(max(deadline - time.monotonic(), 0.1)):
-                log.warning("left_unwritten", writer=writer.name, note="not committed; the next consumer reads it again")
+                log.warning(
+                    "left_unwritten", writer=writer.name, note="not committed; the next consumer reads it again"
+                )
         self._hint(consumer, is_last=True)
         for claim in self.claims.values():
             claim.is_live = False
@@ -293,9 +247,27 @@ class LandingConsumer:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+    def _take(self, consumer: Consumer, messages: Sequence[PolledMessage]) -> None:
         """Check messages and hand them to the writers."""
-        groups: dict[tuple[str, int], list[Message]] = {}
+        now = datetime.now(UTC)
+        shares: list[Claimed] = [[] for _ in self.writers]
+        for key, of_partition in sorted(self._group(messages).items()):
+            claim = self.claims.get(key)
+            if claim is None:
+                continue  # taken away while it was on its way; its new owner reads it
+            fresh = self._expected(consumer, claim, of_partition)
+            if not fresh:
+                continue
+            batch = prepare_batch(self.decoders[key[0]], key[1], fresh, expected_offset=self.positions[key], now=now)
+            self.windows[key[0]].add(batch)
+            self.positions[key] = batch.next_offset
+            shares[key[1] % len(self.writers)].append((batch, claim))
+        for writer, share in zip(self.writers, shares, strict=True):
+            if share:
+                self._put(consumer, writer, share)
+
+    def _group(self, messages: Sequence[PolledMessage]) -> dict[tuple[str, int], list[PolledMessage]]:
+        groups: dict[tuple[str, int], list[PolledMessage]] = {}
         for message in messages:
             if message.error() is not None:
                 self._on_message_error(message)
@@ -305,27 +277,27 @@ class LandingConsumer:
                 groups[key].append(message)
             else:
                 groups[key] = [message]
-        if not groups:
-            return
-        self.broker_down_since = None
-        now = datetime.now(UTC)
-        shares: list[Claimed] = [[] for _ in self.writers]
-        for key, of_partition in sorted(groups.items()):
-            claim = self.claims.get(key)
-            expected = self.positions.get(key)
-            if claim is None or expected is None:
-                continue
-            if of_partition[0].offset() < expected:
-                of_partition = [message for message in of_partition if message.offset() >= expected]  # noqa: PLW2901
-            if not of_partition:
-                continue
-            batch = prepare_batch(self.decoders[key[0]], key[1], of_partition, expected_offset=expected, now=now)
-            self.windows[key[0]].add(batch)
-            self.positions[key] = batch.next_offset
-            shares[key[1] % len(self.writers)].append((batch, claim))
-        for writer, share in zip(self.writers, shares, strict=True):
-            if share:
-                self._put(consumer, writer, share)
+        if groups:
+            self.broker_down_since = None
+        return groups
+
+    def _expected(self, consumer: Consumer, claim: Claim, messages: list[PolledMessage]) -> list[PolledMessage]:
+        """The messages that follow the position; what came before is left out, what comes too early is asked again.
+
+        A hole right after an assignment may be a message of the assignment before, still on its way. It is believed
+        only when the broker gives the same answer a second time: a hole that is believed is an event that nobody reads.
+        """
+        position = self.positions[claim.topic, claim.topic_partition]
+        fresh = messages
+        if messages[0].offset() < position:
+            fresh = [message for message in messages if message.offset() >= position]
+        is_hole = bool(fresh) and fresh[0].offset() > position
+        is_ascending = all(map(int.__lt__, (m.offset() for m in fresh), (m.offset() for m in fresh[1:])))
+        if (is_hole and position == claim.next_offset and not claim.is_asked_again) or not is_ascending:
+            claim.is_asked_again = True
+            consumer.seek(TopicPartition(claim.topic, claim.topic_partition, position))
+            return []
+        return fresh
 
     def _put(self, consumer: Consumer, writer: Writer, share: Claimed) -> None:
         """Queue for a writer. While it is full the topic partitions are paused and polling goes on."""
@@ -354,11 +326,11 @@ class LandingConsumer:
             self._paused = True
             log.info("paused", reason="the writers' queues are full")
         consumer.pause(consumer.assignment())
-        message = consumer.poll(0)
+        message = cast("PolledMessage | None", consumer.poll(0))
         if message is not None and message.error() is None:
             self._seek_back(consumer, message)
 
-    def _seek_back(self, consumer: Consumer, message: Message) -> None:
+    def _seek_back(self, consumer: Consumer, message: PolledMessage) -> None:
         """A message was delivered in spite of the pause (just assigned): have it delivered again later."""
         consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
 
@@ -388,7 +360,10 @@ class LandingConsumer:
             return
         consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()])
         if partitions:
-            log.info("assigned", topic_partitions=sorted(f"{topic}[{number}]@{at}" for (topic, number), at in offsets.items()))
+            log.info(
+                "assigned",
+                topic_partitions=sorted(f"{topic}[{number}]@{at}" for (topic, number), at in offsets.items()),
+            )
 
     def _claim_all(self, consumer: Consumer, keys: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
         if not keys:
@@ -406,9 +381,7 @@ class LandingConsumer:
             for key, (low, high) in marks.items():
                 topic_id = described[key[0]].topic_id if key[0] in described else None
                 with transaction(conn) as cursor:
-                    claim, gap = ledger.claim(
-                        cursor, *key, topic_id=topic_id, low=low, high=high, owner=self.owner
-                    )
+                    claim, gap = ledger.claim(cursor, *key, topic_id=topic_id, low=low, high=high, owner=self.owner)
                 self.claims[key] = claim
                 self.positions[key] = claim.next_offset
                 if gap is not None:
@@ -490,16 +463,17 @@ class LandingConsumer:
             conn.close()
 
     def _on_error(self, error: KafkaError) -> None:
-        """librdkafka's events without a message."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 the constant's public name
+        """Librdkafka's events without a message."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             if self.broker_down_since is None:
                 self.broker_down_since = time.monotonic()
                 self.metrics.outages.labels("broker").inc()
                 log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
         elif error.fatal():
             self._failure = TopicError(
-                f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; nothing "
-                f"is lost. Another process with the same STREAMING_INSTANCE_ID is the usual cause of a fenced instance."
+                f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; "
+                f"nothing is lost. Another process with the same STREAMING_INSTANCE_ID "
+                f"is the usual cause of a fenced instance."
             )
         elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
             self._failure = TopicError(
@@ -507,24 +481,22 @@ class LandingConsumer:
                 f"KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
             )
 
-    def _on_message_error(self, message: Message) -> None:
+    def _on_message_error(self, message: PolledMessage) -> None:
         """Errors that come in the place of a message."""
         error = message.error()
         if error is None:
             return
         code, where = error.code(), f"{message.topic()}[{message.partition()}]"
-        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+        if code in OFFSET_GONE:
             raise _RejoinError(f"{where}: the offset that is due does not exist any more ({error.str()})")
-        if code in (KafkaError._PARTITION_EOF, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT) or error.retriable():  # noqa: SLF001
+        if code in PASSING or error.retriable():
+            log.debug("passing_error", where=where, error=error.str())
             return
-        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
+        if code in TOPIC_GONE:
             raise TopicError(
                 f"reading {where}: the topic is gone ({error.str()}). What was landed stays; nothing more was landed. "
                 f"If it was deleted on purpose, remove its contract from this consumer."
             )
-        if code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001
-            log.warning("max_poll_exceeded", error=error.str())
-            return
         raise TopicError(f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.")
 
     def _on_statistics(self, text: str) -> None:
@@ -589,4 +561,3 @@ class LandingConsumer:
             "broker_down": self.broker_down_since is not None,
             "seconds_since_last_turn": round(ticked_s, 1),
         }
-

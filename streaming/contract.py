@@ -184,9 +184,7 @@ def _unknown_keys(node: yaml.Node, annotation: Any, where: str, path: str) -> ty
         return
     if not isinstance(node, yaml.MappingNode) or not models:
         return
-    known = {
-        (field.alias or name): field.annotation for model in models for name, field in model.model_fields.items()
-    }
+    known = {(field.alias or name): field.annotation for model in models for name, field in model.model_fields.items()}
     seen = set[str]()
     for key_node, value_node in node.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
@@ -310,7 +308,7 @@ class _Reader:
                 self.problems.append(f"property {field.name!r}: enum is known for string and integer only")
 
     def _message_key(self, fields: tuple[Field, ...]) -> str | None:
-        name = self.properties.pop("messageKey", None)
+        name: str | None = self.properties.pop("messageKey", None)
         if name is not None and name not in {field.name for field in fields}:
             self.problems.append(f"customProperties: messageKey {name!r} is not one of the properties")
         return name

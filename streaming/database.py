@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
 CONNECT_TIMEOUT_S = 10  # a host that drops packets is noticed; a busy server answers within it
-KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 RETRYABLE = (
     psycopg2.OperationalError,  # connection lost, disk full, deadlock, shutdown
     psycopg2.InterfaceError,  # the connection is closed already
@@ -29,7 +29,7 @@ PASSWORD = re.compile(r"(//[^:/@\s]*:)[^@\s]*@|(password\s*=\s*)\S+", re.IGNOREC
 def connect(dsn: str, *, application_name: str) -> Connection:
     """A connection in UTC that notices a dead server. Raises LakeUnavailableError."""
     try:
-        conn = psycopg2.connect(
+        conn: Connection = psycopg2.connect(
             dsn,
             application_name=application_name,
             connect_timeout=CONNECT_TIMEOUT_S,

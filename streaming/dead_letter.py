@@ -1,6 +1,7 @@
 """Events kept aside, whole, with the reason: writing and reading them.
 
-Not here: why they were refused (decode.py), landing them again (replay.py)."""
+Not here: why they were refused (decode.py), landing them again (replay.py).
+"""
 
 from __future__ import annotations
 
@@ -108,14 +109,9 @@ def read_dead_letters(
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    head, (value, key, headers), tail = row[:6], row[6:9], row[9:]
-    return DeadLetter(
-        *head,
-        None if value is None else bytes(value),
-        None if key is None else bytes(key),
-        headers_from_json(headers),
-        *tail,
-    )
+    values: list[Any] = [bytes(item) if isinstance(item, memoryview) else item for item in row]
+    values[8] = headers_from_json(values[8])
+    return DeadLetter(*values)
 
 
 def count_dead_letters(conn: Connection, topic: str) -> list[tuple[str, str | None, int, int]]:

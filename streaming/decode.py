@@ -135,7 +135,8 @@ class DayClock:
     def days(self, instants_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """Microseconds since 1970 UTC -> days since 1970 in the zone."""
         at = np.maximum(np.searchsorted(self.starts_us, instants_us, side="right") - 1, 0)
-        return (instants_us + self.offsets_us[at]) // DAY_US
+        days: NDArray[np.int64] = (instants_us + self.offsets_us[at]) // DAY_US
+        return days
 
 
 def _zone_offsets(zone: ZoneInfo) -> tuple[list[int], list[int]]:
@@ -150,8 +151,8 @@ def _zone_offsets(zone: ZoneInfo) -> tuple[list[int], list[int]]:
     last = round((datetime(LAST_YEAR, 1, 1, tzinfo=ZoneInfo("UTC")) - epoch).total_seconds())
     starts, offsets = [first * 1_000_000], [offset_us(first)]
     step = 86_400 * 4  # two changes within four days do not occur, but for Ramadan's suspension, which lasts weeks
-    for low in range(first, last, step):
-        high = min(low + step, last)
+    for begin in range(first, last, step):
+        low, high = begin, min(begin + step, last)
         if offset_us(high) == offsets[-1]:
             continue
         while high - low > 1:
@@ -167,10 +168,8 @@ def _shown(text: bytes) -> str:
 
 
 def _field_type(field: Field) -> Any:
-    limits: dict[str, Any] = {}
-    for name, value in (("min_length", field.minimum_length), ("max_length", field.maximum_length)):
-        if value is not None:
-            limits[name] = value
+    lengths = {"min_length": field.minimum_length, "max_length": field.maximum_length}
+    limits: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
     if field.pattern is not None:
         limits["pattern"] = field.pattern
     kind: Any = {
@@ -239,7 +238,7 @@ class Decoder:
         for name in self.numbers:
             self.number_column(events, name)
         times_us = self.event_times(events)
-        if len(events) and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
+        if events and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
             raise DoubtError
         return events, times_us
 
@@ -257,23 +256,20 @@ class Decoder:
         """The event (a struct), or a Refusal with the first reason found."""
         if value is None:
             return Refusal("empty", "the message has no value")
-        if len(value) > self.contract.maximum_payload_bytes:
-            limit = self.contract.maximum_payload_bytes
-            return Refusal("too_large", f"{len(value)} bytes, the contract allows {limit}")
-        refusal = _judge_text(value)
+        refusal = _judge_bytes(value, self.contract.maximum_payload_bytes)
         if refusal is not None:
             return refusal
         try:
             event = self.decode(value)
         except msgspec.ValidationError as error:
-            return self._refused_by_type(value, error)
+            return _refused_by_type(value, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Refusal("not_json", _short(error))
-        for name, reader in self.numbers.items():
-            _, refusal = reader.judge(bytes(getattr(event, name)))
-            if refusal is not None:
-                return refusal
-        return self._judge_time(event, now) or event
+        return self._judge_numbers(event) or self._judge_time(event, now) or event
+
+    def _judge_numbers(self, event: Any) -> Refusal | None:
+        judged = (reader.judge(bytes(getattr(event, name)))[1] for name, reader in self.numbers.items())
+        return next(filter(None, judged), None)
 
     def _judge_time(self, event: Any, now: datetime) -> Refusal | None:
         name = self.contract.event_time_field
@@ -291,18 +287,19 @@ class Decoder:
         latest = _epoch_us(now) + self.contract.maximum_ahead_s * 1_000_000
         return min(latest, _epoch_us(self.latest_field)) if self.latest_field is not None else latest
 
-    def _refused_by_type(self, value: bytes, error: msgspec.ValidationError) -> Refusal:
-        text = _short(error)
-        missing = MISSING_AT.search(text)
-        if missing:
-            return Refusal("missing_field", text, missing[1])
-        path = ERROR_PATH.search(text)
-        field = path[1] if path else None
-        if "Invalid enum value" in text:
-            return Refusal("not_allowed", text, field)
-        got_other_type = ", got `" in text or "timezone" in text or "Invalid" in text or field is None
-        reason = "wrong_type" if got_other_type else "out_of_range"
-        return Refusal(reason, text + _value_of(value, field), field)
+
+def _refused_by_type(value: bytes, error: msgspec.ValidationError) -> Refusal:
+    text = _short(error)
+    missing = MISSING_AT.search(text)
+    if missing:
+        return Refusal("missing_field", text, missing[1])
+    path = ERROR_PATH.search(text)
+    field = path[1] if path else None
+    if "Invalid enum value" in text:
+        return Refusal("not_allowed", text, field)
+    got_other_type = ", got `" in text or "timezone" in text or "Invalid" in text or field is None
+    reason = "wrong_type" if got_other_type else "out_of_range"
+    return Refusal(reason, text + _value_of(value, field), field)
 
 
 def _value_of(value: bytes, field: str | None) -> str:
@@ -316,7 +313,9 @@ def _value_of(value: bytes, field: str | None) -> str:
     return f"; found {str(found)[:80]!r}"
 
 
-def _judge_text(value: bytes) -> Refusal | None:
+def _judge_bytes(value: bytes, limit: int) -> Refusal | None:
+    if len(value) > limit:
+        return Refusal("too_large", f"{len(value)} bytes, the contract allows {limit}")
     try:
         value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -370,7 +369,11 @@ ARROW_TYPES = {
 
 def arrow_type(field: Field) -> pa.DataType:
     """Arrow type of a field in `decode_events`."""
-    return pa.decimal128(field.precision, field.scale) if field.logical_type == "number" else ARROW_TYPES[field.logical_type]
+    return (
+        pa.decimal128(field.precision, field.scale)
+        if field.logical_type == "number"
+        else ARROW_TYPES[field.logical_type]
+    )
 
 
 def decode_column(decoder: Decoder, events: Sequence[Any], field: Field) -> pa.Array:

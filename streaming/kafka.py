@@ -1,4 +1,7 @@
-"""What the room asks of Kafka besides messages: create a topic, its id, its offsets. Not here: the loop (consumer.py)."""
+"""What the room asks of Kafka besides messages: create a topic, its id, its offsets.
+
+Not here: the loop (consumer.py).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
 from streaming.errors import BrokerUnavailableError, TopicError
 

@@ -1,8 +1,8 @@
 """The door of this room: read what landed. Other rooms import this module and nothing else of streaming.
 
-Batches are numbered 1, 2, 3... in each topic partition, in commit order. A reader asks which days have batches that it has
-not read (`pending_days`), reads them (`read_events`), and says how far it has got (`mark_read`). The mark is a hint that
-saves work; the truth of what was loaded is in the reader's own ledger.
+Batches are numbered 1, 2, 3... in each topic partition, in commit order. A reader asks which days have batches that it
+has not read (`pending_days`), reads them (`read_events`), and says how far it has got (`mark_read`). The mark is a hint
+that saves work; the truth of what was loaded is in the reader's own ledger.
 Not here: writing of landing (landing.py).
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import select
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from streaming.database import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date, datetime
     from pathlib import Path
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
@@ -148,7 +148,7 @@ def read_events(
     """
     stream = _stream(conn, topic)
     condition, values = _in_batches(conn, topic, day, after, upto)
-    return _copy_out(conn, topic, stream, day, condition, values)
+    return _copy_out(conn, topic, day, f"landing.{stream}", (condition, values))
 
 
 def _in_batches(
@@ -209,18 +209,21 @@ def _stream(conn: Connection, topic: str) -> str:
         cursor.execute("SELECT stream FROM control.stream WHERE topic = %s", (topic,))
         row = cursor.fetchone()
     if row is None:
-        raise LookupError(f"reading topic {topic}: the lake does not know it. Add its contract, run `streaming migrate`.")
+        raise LookupError(
+            f"reading topic {topic}: the lake does not know it. Add its contract, run `streaming migrate`."
+        )
     return str(row[0])
 
 
-def _copy_out(conn: Connection, topic: str, stream: str, day: date, condition: str, values: Sequence[Any]) -> pa.Table:
+def _copy_out(conn: Connection, topic: str, day: date, relation: str, where: tuple[str, Sequence[Any]]) -> pa.Table:
     """COPY out as CSV, read by columns. Times travel as microseconds: exact, and quick to read."""
+    condition, values = where
     out = io.BytesIO()
     with transaction(conn) as cursor:
         query = cursor.mogrify(
             f"SELECT topic_partition, topic_offset, date_part('epoch', date_trunc('second', produced_at))::bigint "
             f"* 1000000 + date_part('microseconds', produced_at)::bigint %% 1000000, payload "
-            f"FROM landing.{stream} WHERE event_day = %s AND ({condition}) ORDER BY topic_partition, topic_offset",
+            f"FROM {relation} WHERE event_day = %s AND ({condition}) ORDER BY topic_partition, topic_offset",
             [day, *values],
         ).decode("utf-8")
         cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT csv, FORCE_QUOTE (payload))", out)
@@ -388,9 +391,7 @@ def topic_counts(conn: Connection, topic: str) -> list[TopicPartitionCounts]:
         return [TopicPartitionCounts(*row) for row in cursor.fetchall()]
 
 
-def day_checksum(
-    conn: Connection, topic: str, day: date, *, upto: Mapping[int, int] | None = None
-) -> tuple[int, int]:
+def day_checksum(conn: Connection, topic: str, day: date, *, upto: Mapping[int, int] | None = None) -> tuple[int, int]:
     """Rows of a day (in batches <= upto), and a checksum of their identities that BigQuery can compute too.
 
     SUM(MOD(topic_partition * 1000003 + topic_offset, 1000000007)), whatever the order.

@@ -63,6 +63,7 @@ def land_batches(
         claimed: batches with the claims under which they were read; one a topic partition.
         owner: who writes, for the ledger.
         months: partitions known to exist; kept by the caller, emptied when one turns out to be gone.
+
     Raises:
         LakeUnavailableError: nothing was written, or the answer to the commit was lost; ask the ledger, then retry.
         LandingError: nothing was written.
@@ -101,9 +102,7 @@ def land_batches(
     )
 
 
-def _write(
-    cursor: Any, decoders: Mapping[str, Decoder], claimed: Sequence[tuple[Batch, Claim]], owner: str
-) -> None:
+def _write(cursor: Any, decoders: Mapping[str, Decoder], claimed: Sequence[tuple[Batch, Claim]], owner: str) -> None:
     for topic, of_topic in groupby(sorted(claimed, key=lambda pair: pair[0].topic), key=lambda pair: pair[0].topic):
         copy_rows(cursor, decoders[topic].contract.stream, [batch for batch, _ in of_topic])
     for batch, _ in claimed:

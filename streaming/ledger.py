@@ -1,7 +1,8 @@
 """The ledger: who owns a topic partition, and how far it has got. The fence is here.
 
-Each claim raises `epoch`, the fencing token. A batch moves `next_offset` only from where its consumer believes it to be,
-and only under the consumer's own epoch: a consumer that was paused, lost its topic partition and wakes up moves nothing.
+Each claim raises `epoch`, the fencing token. A batch moves `next_offset` only from where its consumer believes it to
+be, and only under the consumer's own epoch: a consumer that was paused, lost its topic partition and wakes up moves
+nothing.
 Not here: rows (landing.py), dead letters (dead_letter.py).
 """
 
@@ -29,6 +30,7 @@ class Claim:
     epoch: int
     is_live: bool = True
     is_fenced: bool = False
+    is_asked_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def claim(
         high: the broker's log end offset.
         owner: who claims, for people.
     Returns: the claim, and the gap that was recorded if offsets were deleted before they landed.
+
     Raises:
         TopicRecreatedError: the ledger's offsets belong to another topic of the same name.
     """
@@ -95,8 +98,8 @@ def _check_same_topic(
     raise TopicRecreatedError(
         f"taking {topic}[{topic_partition}] from offset {next_offset}: {found}, so the topic was deleted and created "
         f"again (or truncated), and its offsets do not continue ours. Nothing was landed, so that old and new events "
-        f"are never mixed. Produce to a new topic name with a contract of its own; or, if the old events may go, remove "
-        f"this topic's rows from the control tables and its landing table, and start again."
+        f"are never mixed. Produce to a new topic name with a contract of its own; or, if the old events may go, "
+        f"remove this topic's rows from the control tables and its landing table, and start again."
     )
 
 

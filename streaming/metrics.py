@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -26,30 +26,39 @@ class LandingMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        of_topic = {"labelnames": ("topic",), "registry": self.registry, "namespace": "landing"}
-        of_partition = of_topic | {"labelnames": ("topic", "topic_partition")}
-        self.rows = Counter("rows", "Events landed.", **of_topic)
-        self.payload_bytes = Counter("payload_bytes", "Bytes of the events landed.", **of_topic)
-        self.dead_letters = Counter(
-            "dead_letters", "Events refused and kept aside, by reason.", **(of_topic | {"labelnames": ("topic", "reason")})
+        self.rows = self._counter("rows", "Events landed.", "topic")
+        self.payload_bytes = self._counter("payload_bytes", "Bytes of the events landed.", "topic")
+        self.dead_letters = self._counter("dead_letters", "Events refused and kept aside.", "topic", "reason")
+        self.gap_offsets = self._counter(
+            "gap_offsets", "Offsets without an event; kind below_log_start is loss.", "topic", "kind"
         )
-        self.gap_offsets = Counter("gap_offsets", "Offsets without an event, by kind; below_log_start is loss.",
-                                   **(of_topic | {"labelnames": ("topic", "kind")}))  # fmt: skip
-        self.fences = Counter("fences", "Batches given up since another consumer owns the topic partition.", **of_topic)
-        self.batch_rows = Histogram("batch_rows", "Events in a transaction.", buckets=BATCH_ROWS,
-                                    registry=self.registry, namespace="landing")  # fmt: skip
-        self.batch_seconds = Histogram("batch_seconds", "Seconds a transaction takes, commit included.",
-                                       buckets=BATCH_SECONDS, registry=self.registry, namespace="landing")  # fmt: skip
-        self.delay_seconds = Histogram("delay_seconds", "Seconds from the production of a batch's newest event to its commit.",
-                                       buckets=DELAY_SECONDS, **of_topic)  # fmt: skip
-        self.next_offset = Gauge("next_offset", "Next offset to land, as committed.", **of_partition)
-        self.lag_events = Gauge("lag_events", "Offsets in the topic partition that have not landed.", **of_partition)
-        self.rebalances = Counter("rebalances", "Assignments, revocations and losses of topic partitions.",
-                                  labelnames=("kind",), registry=self.registry, namespace="landing")  # fmt: skip
-        self.outages = Counter("outages", "Times that the lake or the broker could not be reached.",
-                               labelnames=("service",), registry=self.registry, namespace="landing")  # fmt: skip
-        self.queued_batches = Gauge("queued_batches", "Batches waiting for the writer; full means back-pressure.",
-                                    registry=self.registry, namespace="landing")  # fmt: skip
+        self.fences = self._counter("fences", "Batches given up: another consumer owns the topic partition.", "topic")
+        self.rebalances = self._counter("rebalances", "Topic partitions assigned, revoked or lost.", "kind")
+        self.outages = self._counter("outages", "Times that the lake or the broker could not be reached.", "service")
+        self.batch_rows = self._histogram("batch_rows", "Events in a transaction.", BATCH_ROWS)
+        self.batch_seconds = self._histogram(
+            "batch_seconds", "Seconds a transaction takes, commit included.", BATCH_SECONDS
+        )
+        self.delay_seconds = self._histogram(
+            "delay_seconds",
+            "Seconds from the production of a batch's newest event to its commit.",
+            DELAY_SECONDS,
+            "topic",
+        )
+        self.next_offset = self._gauge("next_offset", "Next offset to land, as committed.", "topic", "topic_partition")
+        self.lag_events = self._gauge("lag_events", "Offsets that have not landed yet.", "topic", "topic_partition")
+        self.queued_batches = self._gauge(
+            "queued_batches", "Transactions waiting for a writer; full means back-pressure."
+        )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, namespace="landing", registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, namespace="landing", registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, meaning, labels, namespace="landing", registry=self.registry, buckets=buckets)
 
 
 class MetricsServer:
@@ -59,7 +68,7 @@ class MetricsServer:
         registry = metrics.registry
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 the name is http.server's
+            def do_GET(self) -> None:
                 if self.path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif self.path in ("/healthz", "/readyz"):
@@ -83,7 +92,7 @@ class MetricsServer:
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True)
 
-    def __enter__(self) -> MetricsServer:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 

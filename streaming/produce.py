@@ -37,7 +37,7 @@ class Outgoing:
     where: str = ""
     progress: float | None = None
 
-    def headers(self) -> list[tuple[str, bytes]]:
+    def headers(self) -> list[tuple[str, str | bytes | None]]:
         """Headers of the message."""
         return [("event-id", self.event_id.encode()), ("event-time", self.event_time.encode())]
 
@@ -108,7 +108,7 @@ class EventProducer:
                 "acks": "all",
                 "compression.type": "lz4",
                 "linger.ms": 5,  # fuller batches at full rate; above 50 it is seen as delay
-                "partitioner": "murmur2_random",  # as Java's clients do, so that a key has one topic partition whoever produces
+                "partitioner": "murmur2_random",  # as Java's clients: a key has one topic partition, whoever produces
                 "allow.auto.create.topics": False,
                 "log_level": 3,
             }
@@ -127,8 +127,8 @@ class EventProducer:
                 self._raise_failure()
             except KafkaException as error:
                 raise ProduceError(
-                    f"producing {event.where or event.event_id} to {self.topic}: {error}. {self.counts.sent} events were "
-                    f"sent before. Mend the cause and start again with --resume."
+                    f"producing {event.where or event.event_id} to {self.topic}: {error}. {self.counts.sent} events "
+                    f"were sent before. Mend the cause and start again with --resume."
                 ) from error
         self.counts.queued += 1
         self.counts.bytes += len(event.value or b"")
@@ -149,8 +149,9 @@ class EventProducer:
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise ProduceError(
-                    f"producing to {self.topic} at {self.settings.bootstrap_servers}: {left} events were not acknowledged "
-                    f"within {timeout_s:.0f} s, {self.counts.sent} were. Check the broker, then start again with --resume."
+                    f"producing to {self.topic} at {self.settings.bootstrap_servers}: {left} events were not "
+                    f"acknowledged within {timeout_s:.0f} s, {self.counts.sent} were. Check the broker, then start "
+                    f"again with --resume."
                 )
         self._raise_failure()
 

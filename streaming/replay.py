@@ -14,6 +14,7 @@ import psycopg2
 from streaming import landing
 from streaming.batch import Batch, prepare_batch
 from streaming.database import raise_landing_error, transaction
+from streaming.dead_letter import DeadLetter
 from streaming.errors import ReplayError
 from streaming.ledger import notify
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
     from streaming.batch import Headers
-    from streaming.dead_letter import DeadLetter
     from streaming.decode import Decoder
 
 

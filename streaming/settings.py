@@ -173,12 +173,18 @@ class LandingSettings:
     instance_id: str = ""  # empty: host name and the first free slot, so that a restart keeps its place
     metrics_port: int | None = None  # none: no metrics; 0: any free port, told in the log
     writers: int = 1  # connections; above 1 helps where several topic partitions are busy and cores are free
-    batch_events: int = 20_000  # a transaction; 2,000 reach a third of the rate (a commit costs 4-8 ms), 100,000 only cost memory
+    batch_events: int = (
+        20_000  # a transaction; 2,000 reach a third of the rate (a commit costs 4-8 ms), 100,000 only cost memory
+    )
     linger_s: float = 0.2  # waits so long for a fuller batch; 0.02 writes ten times the ledger rows, 2 is seen as delay
-    outage_limit_s: float = 900.0  # gives up on a lost database or broker; shorter stops on a fail-over, longer hides it
+    outage_limit_s: float = (
+        900.0  # gives up on a lost database or broker; shorter stops on a fail-over, longer hides it
+    )
     revoke_flush_s: float = 10.0  # out of max.poll.interval 300 s; below 2 s a slow disk aborts every rebalance
     session_timeout_s: float = 30.0  # a dead member is noticed after it; below 10 s a busy machine loses its place
-    dead_letter_limit: float = 0.5  # share of a window that may be refused; 0.01 stops for one bad producer, 1 never stops
+    dead_letter_limit: float = (
+        0.5  # share of a window that may be refused; 0.01 stops for one bad producer, 1 never stops
+    )
     dead_letter_window: int = 2_000  # events looked at; 100 stops for a burst, 100,000 notices too late
 
     @classmethod

@@ -105,7 +105,9 @@ def breaking_changes(before: list[dict[str, Any]], contract: Contract, time_zone
         elif new["type"] != old["type"]:
             problems.append(f"field {old['name']} was {old['type']}, is {new['type']}: landed events may not be read")
         elif old["nullable"] and not new["nullable"]:
-            problems.append(f"field {old['name']} was optional, is required: landed events without it break the promise")
+            problems.append(
+                f"field {old['name']} was optional, is required: landed events without it break the promise"
+            )
     problems.extend(
         f"field {name} is new and required: landed events do not have it; make it optional"
         for name, field in now.items()

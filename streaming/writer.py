@@ -54,7 +54,13 @@ class Writer(threading.Thread):
     """Writes what is put into its queue, in order. Stops at the first error that a retry cannot help."""
 
     def __init__(
-        self, settings: LandingSettings, decoders: Mapping[str, Decoder], metrics: LandingMetrics, *, name: str, owner: str
+        self,
+        settings: LandingSettings,
+        decoders: Mapping[str, Decoder],
+        metrics: LandingMetrics,
+        *,
+        name: str,
+        owner: str,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.settings = settings
@@ -113,19 +119,24 @@ class Writer(threading.Thread):
         delay = FIRST_RETRY_S
         while live := [(batch, claim) for batch, claim in claimed if claim.is_live]:
             try:
-                conn = self._connect()
-                if self.down_since is not None:
-                    live = self._without_committed(conn, live)
-                    self._tell_up()
-                if live:
-                    self._land(conn, live)
-                return
+                self._write_once(live)
             except LakeUnavailableError as error:
                 self._disconnect()
                 self._tell_down(error, started)
                 if self.hurry.wait(delay):
-                    return  # the process ends: what is not committed is read again by the next one
+                    _give_up(live)
+                    return
                 delay = min(delay * 2, LONGEST_RETRY_S)
+            else:
+                return
+
+    def _write_once(self, claimed: Claimed) -> None:
+        conn = self._connect()
+        if self.down_since is not None:
+            claimed = self._without_committed(conn, claimed)
+            self._tell_up()
+        if claimed:
+            self._land(conn, claimed)
 
     def _connect(self) -> Connection:
         if self._conn is None or self._conn.closed:
@@ -204,8 +215,8 @@ class Writer(threading.Thread):
         if sum(len(b.rejected) for b, _ in mended) <= sum(len(b.rejected) for b, _ in claimed):
             batch = claimed[0][0]
             raise LandingError(
-                f"landing {batch.topic}[{batch.topic_partition}] from offset {batch.first_offset}: Postgres refuses the "
-                f"batch ({str(error).strip()}), but none of its events. Nothing was written."
+                f"landing {batch.topic}[{batch.topic_partition}] from offset {batch.first_offset}: Postgres refuses "
+                f"the batch ({str(error).strip()}), but none of its events. Nothing was written."
             ) from error
         return mended
 
@@ -230,3 +241,9 @@ class Writer(threading.Thread):
         self.counts = Counts(
             before.rows + rows, before.dead_letters + dead, before.gap_offsets + gaps, before.transactions + 1
         )
+
+
+def _give_up(claimed: Claimed) -> None:
+    """The process ends: what is not committed is read again by the next one, and nothing after it may be written."""
+    for _, claim in claimed:
+        claim.is_live = False

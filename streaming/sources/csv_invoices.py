@@ -99,17 +99,15 @@ def _open(path: Path) -> CsvFile:
     if missing:
         found = ", ".join(header) if header else "nothing: the file is empty"
         raise SourceError(
-            f"reading the header of {path}: column(s) {', '.join(missing)} missing; found {found[:300]}. Nothing was sent. "
-            f"Rename the columns, or leave the file out."
+            f"reading the header of {path}: column(s) {', '.join(missing)} missing; found {found[:300]}. Nothing was "
+            f"sent. Rename the columns, or leave the file out."
         )
     return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
 
 
 def _places(header: Sequence[str]) -> dict[str, int]:
     names = [re.sub(r"[\s_]", "", name).lower() for name in header]
-    return {
-        field: names.index(name) for field, known in COLUMNS.items() for name in known if names.count(name) == 1
-    }
+    return {field: names.index(name) for field, known in COLUMNS.items() for name in known if names.count(name) == 1}
 
 
 def _encoding(path: Path) -> str:
@@ -143,7 +141,7 @@ def read_csv_events(files: Sequence[CsvFile]) -> Iterator[Outgoing]:
     done = 0
     for file in files:
         with file.path.open("rb") as raw:
-            text = codecs.getreader(file.encoding)(raw, errors="cp1252_or_latin1")
+            text = codecs.getreader(file.encoding)(raw, "cp1252_or_latin1")
             rows = csv.reader(_lines(text), delimiter=file.delimiter)
             try:
                 for row in _skip_header(rows):
@@ -151,8 +149,8 @@ def read_csv_events(files: Sequence[CsvFile]) -> Iterator[Outgoing]:
                     yield _outgoing(file, row, lines_of, where=f"{file.path}:{rows.line_num}", progress=progress)
             except csv.Error as error:
                 raise SourceError(
-                    f"reading {file.path} near line {rows.line_num}: {error}. The rows before were sent. Mend the file, "
-                    f"then start again with --resume."
+                    f"reading {file.path} near line {rows.line_num}: {error}. The rows before were sent. Mend the "
+                    f"file, then start again with --resume."
                 ) from error
         done += file.size
 

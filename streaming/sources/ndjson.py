@@ -1,4 +1,6 @@
-"""Events of any topic from lines of JSON, sent byte for byte. Key and id are read by the topic's contract, if it has one.
+"""Events of any topic from lines of JSON, sent byte for byte.
+
+Key and id are read by the topic's contract, if it has one.
 
 A line that is no JSON object is sent all the same: the landing keeps it as a dead letter.
 """
