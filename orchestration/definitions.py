@@ -11,15 +11,17 @@ from orchestration.defs.jobs import load_days, serve_reports
 from orchestration.defs.landing.assets import landed_topics
 from orchestration.defs.landing.sensors import landed_batches
 from orchestration.defs.resources import RESOURCES
+from orchestration.defs.serving.assets import report, semantic_model
+from orchestration.defs.serving.sensors import published_days
 from orchestration.defs.transform.assets import core_tables
 from orchestration.defs.transform.checks import core_checks
 from orchestration.defs.warehouse.assets import daily_marts, whole_marts
 from orchestration.defs.warehouse.checks import core_equals_mart
 
 defs = dg.Definitions(
-    assets=[*landed_topics, *core_tables, daily_marts, whole_marts],
+    assets=[*landed_topics, *core_tables, daily_marts, whole_marts, semantic_model, report],
     asset_checks=[*core_checks, core_equals_mart],
     jobs=[load_days, serve_reports],
-    sensors=[landed_batches],
+    sensors=[landed_batches, published_days],
     resources=RESOURCES,
 )

@@ -12,27 +12,17 @@ from typing import Any
 import dagster as dg
 
 from orchestration.defs.jobs import load_days
-from orchestration.defs.partitions import FIRST_DAY, days_in_tags, last_day, range_tags
+from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags
 from orchestration.defs.resources import LakeResource
+from orchestration.defs.runs import busy_days, failures_by_day
 from orchestration.defs.topics import MARTS_READER, Feed, feeds
-from orchestration.triggers import DayRange, Failures, Pending, choose_ranges, landed_key
+from orchestration.triggers import DayRange, Pending, choose_ranges, landed_key
 
 # Below the 60 s after which Dagster gives a tick up; the daemon then asks again within 5 s, its constant loop.
 WAIT_S = 25.0
 # While days are pending but at work, ask again this often: each asking is two short queries.
 BUSY_POLL_S = 0.5
-RUNS_LOOKED_AT = 200
 RANGE_TAG = "retail/range_key"
-
-_AT_WORK = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.MANAGED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
 @dg.sensor(
@@ -95,35 +85,15 @@ def _wait(waiting: Any, seconds: float) -> None:
 
 
 def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRange]:
-    at_work = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
-    busy = {day for run in at_work for day in days_in_tags(run.tags)}
     now = datetime.now(tz=UTC)
     return choose_ranges(
         pending,
-        busy=busy,
-        failures=_failures(instance),
+        busy=busy_days(instance),
+        failures=failures_by_day(instance, load_days.name),
         first_day=FIRST_DAY,
         last_day=last_day(now),
         now=now.timestamp(),
     )
-
-
-def _failures(instance: dg.DagsterInstance) -> Mapping[date, Failures]:
-    """For each day, how many of its newest runs in a row have failed or have been cancelled."""
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=load_days.name, statuses=_ENDED), limit=RUNS_LOOKED_AT, ascending=False
-    )
-    counted: dict[date, Failures] = {}
-    settled: set[date] = set()
-    for record in records:
-        days = set(days_in_tags(record.dagster_run.tags)) - settled
-        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
-            settled |= days
-            continue
-        for day in days:
-            known = counted.get(day, Failures(0, record.end_time or 0.0))
-            counted[day] = Failures(known.count + 1, max(known.last_ended_at, record.end_time or 0.0))
-    return counted
 
 
 def _report(conn: Any, cursors: Mapping[str, str]) -> tuple[list[dg.AssetMaterialization], dict[str, str]]:

@@ -1,0 +1,70 @@
+"""What Dagster's instance says of the runs of a job: at work, ended, failed in a row.
+
+Belongs here: questions that both sensors ask. Not here: what follows from the answers (triggers.py, sensors).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from orchestration.defs.partitions import days_in_tags
+from orchestration.triggers import Failures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date
+
+AT_WORK = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+# Enough to see every day's last run in a flow of one run every few seconds; older failures are no reason to wait.
+RUNS_LOOKED_AT = 200
+
+
+def busy_days(instance: dg.DagsterInstance) -> set[date]:
+    """Days that any run, of whatever job or backfill, is at work on."""
+    return {day for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)) for day in days_in_tags(run.tags)}
+
+
+def at_work(instance: dg.DagsterInstance, job_name: str) -> bool:
+    """Whether a run of the job is queued or running."""
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=AT_WORK), limit=1))
+
+
+def failures_in_a_row(instance: dg.DagsterInstance, job_name: str) -> Failures:
+    """How many of the newest runs of the job have failed since the last one that did not."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job_name, statuses=ENDED), limit=RUNS_LOOKED_AT, ascending=False
+    )
+    found = Failures(0, 0.0)
+    for record in records:
+        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
+            break
+        found = Failures(found.count + 1, max(found.last_ended_at, record.end_time or 0.0))
+    return found
+
+
+def failures_by_day(instance: dg.DagsterInstance, job_name: str) -> Mapping[date, Failures]:
+    """The same for each day that the job's runs were about."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job_name, statuses=ENDED), limit=RUNS_LOOKED_AT, ascending=False
+    )
+    counted: dict[date, Failures] = {}
+    settled: set[date] = set()
+    for record in records:
+        days = set(days_in_tags(record.dagster_run.tags)) - settled
+        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
+            settled |= days
+            continue
+        for day in days:
+            known = counted.get(day, Failures(0, 0.0))
+            counted[day] = Failures(known.count + 1, max(known.last_ended_at, record.end_time or 0.0))
+    return counted

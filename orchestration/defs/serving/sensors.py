@@ -1,0 +1,58 @@
+"""When to refresh the report: as soon as the marts show more than it does, but not more often than the setting says.
+
+Belongs here: asking Dagster's instance and waiting. Not here: what a refresh covers (assets.py).
+"""
+
+import os
+import time
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from orchestration.defs.jobs import serve_reports
+from orchestration.defs.runs import at_work, failures_in_a_row
+from orchestration.defs.serving.assets import SEMANTIC_MODEL, changed_since_refresh
+from orchestration.settings import OrchestrationSettings
+from orchestration.triggers import wait_after
+
+WAIT_S = 25.0
+POLL_S = 1.0
+
+
+@dg.sensor(
+    job=serve_reports,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Requests dimensions, refresh and report whenever a mart was published since what the last refresh covers; "
+        "waits in its tick, and keeps the least time between two refreshes (SERVE_EVERY_S)."
+    ),
+)
+def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Return as soon as a refresh is due, at the latest after WAIT_S."""
+    settings = OrchestrationSettings.from_env(os.environ)
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        reason = _why_not(context.instance, settings.serve_every_s, datetime.now(tz=UTC).timestamp())
+        if reason is None:
+            return dg.RunRequest()
+        if time.monotonic() >= deadline:
+            return dg.SkipReason(reason)
+        time.sleep(POLL_S)
+
+
+def _why_not(instance: dg.DagsterInstance, every_s: float, now: float) -> str | None:
+    """Why no refresh is due, or None."""
+    if changed_since_refresh(instance) is None:
+        return "the report shows everything that was published"
+    if at_work(instance, serve_reports.name):
+        return "a refresh is at work"
+    last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
+    if last is not None and now < last.timestamp + every_s:
+        return f"the last refresh was less than {every_s:.0f} s ago"
+    failed = failures_in_a_row(instance, serve_reports.name)
+    if now < failed.last_ended_at + wait_after(failed):
+        return (
+            f"{failed.count} refresh(es) failed in a row; the next is due {wait_after(failed):.0f} s after the last"
+        )
+    return None
