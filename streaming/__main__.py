@@ -226,6 +226,7 @@ class ProduceBar:
 @click.option(
     "--lines-per-day", type=click.IntRange(min=1), default=1_500, show_default=True, help="Shop: of the history."
 )
+@click.option("--history-only", "is_history_only", is_flag=True, help="Shop: stop where real time begins.")
 @click.option("--late", type=click.FloatRange(0, 1), default=0.0, help="Shop: share of late events.")
 @click.option("--duplicate", type=click.FloatRange(0, 1), default=0.0, help="Shop: share delivered twice.")
 @click.option("--broken", type=click.FloatRange(0, 1), default=0.0, help="Shop: share that breaks the contract.")
@@ -290,6 +291,7 @@ def _source(options: dict[str, Any], topic: str) -> Iterator[Outgoing]:
             late=options["late"],
             duplicate=options["duplicate"],
             broken=options["broken"],
+            is_live=not options["is_history_only"],
         )
     )
 

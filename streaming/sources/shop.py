@@ -71,6 +71,7 @@ class ShopPlan:
     late: float = 0.0
     duplicate: float = 0.0
     broken: float = 0.0
+    is_live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +272,9 @@ def season(at: datetime) -> float:
 
 
 def run_shop(plan: ShopPlan) -> Iterator[Outgoing]:
-    """The history, then real time without an end."""
+    """The history, then real time without an end, if that is wanted."""
     shop = Shop(plan)
-    sending = itertools.chain(_history(shop), _live(shop))
+    sending = itertools.chain(_history(shop), _live(shop) if plan.is_live else ())
     return _disturb(shop, sending)
 
 
