@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from powerbi.dax.context import ColumnKey
-from powerbi.dax.translate import Selection, TopN, VisualQuery, translate
+from powerbi.dax.translate import Having, Selection, TopN, VisualQuery, translate
 from powerbi.errors import DaxRefusedError
 from powerbi.model import Model
 from powerbi.pbir import Field, FieldFilter, Visual
@@ -74,7 +74,7 @@ def answer(visual: Visual, model: Model, connection: Connection, scope: Scope, *
     rows = _run(query, model, connection, scope)
     totals: tuple[object, ...] = ()
     if visual.type in WITH_TOTALS and measures:
-        total = VisualQuery((), query.measures, query.selections)
+        total = VisualQuery((), query.measures, query.selections, query.top)
         totals = _run(total, model, connection, scope)[0]
     return Answer(tuple(headings[: len(groups)]), tuple(headings[len(groups) :]), tuple(rows), totals)
 
@@ -89,7 +89,8 @@ def _query(
         groups=tuple(_key(one) for one in groups),
         measures=tuple((one.name, f"[{one.name}]") for one in measures),
         selections=tuple(selections),
-        top=TopN(top.count, top.by.name) if top is not None and top.by is not None else None,
+        top=TopN(_key(top.field), top.count, top.by.name) if top is not None and top.by is not None else None,
+        having=tuple(Having(one.field.name, one.operator, one.operand) for one in visual.filters if one.operator),
         order_by=tuple((one.name if one.kind == "Measure" else f"{one.table}.{one.name}", down) for one, down in visual.sort),
     )
 

@@ -29,13 +29,18 @@ class Field:
 
 @dataclass(frozen=True)
 class FieldFilter:
-    """A filter of a visual or page: TopN by a measure, or listed values."""
+    """A filter of a visual or page: TopN by a measure, listed values, or a measure compared with a number."""
 
     field: Field
     type: str
     count: int = 0
     by: Field | None = None
     values: tuple[object, ...] = ()
+    operator: str = ""  # of a comparison of a measure with `operand`
+    operand: str = ""
+
+
+_COMPARISONS = {0: "=", 1: ">", 2: ">=", 3: "<", 4: "<="}
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,8 @@ def _filters(container: Json, path: str) -> tuple[FieldFilter, ...]:
         target = _field(one.get("field", {}), path)
         if one.get("type") == "TopN":
             found.append(_top_filter(one, target, path))
+        elif target.kind == "Measure" and one.get("filter"):
+            found.append(_comparison_filter(one, target, path))
         elif one.get("filter"):
             found.append(FieldFilter(target, one.get("type", ""), values=_listed(one["filter"])))
     return tuple(found)
@@ -217,6 +224,14 @@ def _top_filter(one: Json, target: Field, path: str) -> FieldFilter:
     sources = {source["Name"]: source["Entity"] for source in query["From"]}
     by = _field(query["OrderBy"][0]["Expression"], path, sources)
     return FieldFilter(target, "TopN", count=int(query["Top"]), by=by)
+
+
+def _comparison_filter(one: Json, target: Field, path: str) -> FieldFilter:
+    condition = one["filter"].get("Where", [{}])[0].get("Condition", {}).get("Comparison")
+    if condition is None or condition.get("ComparisonKind") not in _COMPARISONS:
+        raise PbirError(path, 1, "a filter on a measure must be one comparison with a number")
+    operand = literal_value({"expr": condition["Right"]})
+    return FieldFilter(target, "Advanced", operator=_COMPARISONS[condition["ComparisonKind"]], operand=str(operand))
 
 
 def _listed(filter_: Json) -> tuple[object, ...]:

@@ -42,11 +42,20 @@ class Selection:
 
 @dataclass(frozen=True)
 class TopN:
-    """Only the groups with the largest values of a measure."""
+    """Only the members of a column with the largest values of a measure; ties are all kept, as Power BI does."""
 
+    column: ColumnKey
     count: int
     measure: str
-    is_ascending: bool = False
+
+
+@dataclass(frozen=True)
+class Having:
+    """Only cells in which a measure compares so: `>`, `>=`, `<`, `<=`, `=` or `<>` with a number."""
+
+    measure: str
+    operator: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class VisualQuery:
     measures: tuple[tuple[str, str | Expr], ...]
     selections: tuple[Selection, ...] = ()
     top: TopN | None = None
+    having: tuple[Having, ...] = ()
     order_by: tuple[tuple[str, bool], ...] = ()
     limit: int | None = None
 
@@ -109,11 +119,14 @@ class _Translator:
         groups = tuple(self.existing(key) for key in query.groups)
         self.security = tuple(self.security_filter(table, text) for table, text in security.items())
         filters = tuple(self.selection_filter(one) for one in query.selections)
+        if query.top is not None:
+            filters += (self.outer_top(query.top, filters),)
         cells, sorts = self.grid(groups, filters)
         context = Context(cells, frozenset(groups), filters)
         wanted = list(query.measures)
-        if query.top is not None and not any(name == query.top.measure for name, _ in wanted):
-            wanted.append((query.top.measure, f"[{query.top.measure}]"))
+        for name in [one.measure for one in query.having] + [name for name, _ in query.order_by]:
+            if all(name != known for known, _ in wanted) and self.model.measure(name) is not None:
+                wanted.append((name, f"[{name}]"))
         scalars = [self.named_scalar(name, text, context) for name, text in wanted]
         return Statement(self.assemble(query, cells, sorts, wanted, scalars), groups, tuple(n for n, _ in query.measures))
 
@@ -129,20 +142,19 @@ class _Translator:
         columns += [f"{cells.name}.{name} AS {name}" for name in sorts]
         joins = "".join(self.join(cells, name) for name in sorted({n for one in scalars for n in one.reads}))
         shown = " OR ".join(f"m{index} IS NOT NULL" for index in range(len(query.measures)))
-        where = f" WHERE {shown}" if shown and cells.keys else ""
+        where = f" WHERE ({shown})" if shown and cells.keys else ""
         names = {name: f"m{index}" for index, (name, _) in enumerate(wanted)}
         names |= {f"{key.table}.{key.column}": f"k{index}" for index, key in enumerate(cells.keys)}
-        top = ""
-        if query.top is not None:
-            direction = "ASC" if query.top.is_ascending else "DESC"
-            top = f" QUALIFY RANK() OVER (ORDER BY {names[query.top.measure]} {direction} NULLS LAST) <= {query.top.count}"
+        if query.having and cells.keys:
+            tests = " AND ".join(f"{names[one.measure]} {one.operator} {_value(one.value, 'number')}" for one in query.having)
+            where = f"{where} AND ({tests})" if where else f" WHERE {tests}"
         order = [f"{names[name]} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in query.order_by if name in names]
         order += [f"{name} NULLS FIRST" for name in sorts] + [f"k{index} NULLS FIRST" for index in range(len(cells.keys))]
         by = f" ORDER BY {', '.join(order)}" if order else ""
         limit = f" LIMIT {query.limit}" if query.limit else ""
         ctes = ",\n".join(f"{name} AS ({sql})" for name, sql in self.ctes)
         result = f"SELECT {', '.join(columns) or '1'} FROM {cells.name}{joins}"
-        return f"WITH {ctes}\nSELECT * FROM ({result}) AS result{where}{top}{by}{limit}"
+        return f"WITH {ctes}\nSELECT * FROM ({result}) AS result{where}{by}{limit}"
 
     def join(self, cells: Cells, name: str) -> str:
         keys = self.known_keys[name]
@@ -245,7 +257,9 @@ class _Translator:
                 columns.append(f"MIN({ColumnKey(table, column.sort_by).sql}) AS s{index}")
                 sorts.append(f"s{index}")
         own = [one for one in (*filters, *self.security) if one.columns and all(c.table == table for c in one.columns)]
-        where = " AND ".join(f"({one.predicate})" for one in own if one.predicate) or "TRUE"
+        tests = [f"({one.predicate})" for one in own if one.predicate]
+        tests += [f"{one.column.sql} IN (SELECT value FROM {one.members})" for one in own if one.members and one.column and not one.keys]
+        where = " AND ".join(tests) or "TRUE"
         by = ", ".join(groups[index].sql for index in indexes)
         sql = f"SELECT {', '.join(columns)} FROM model.{quote(table)} AS {quote(table)} WHERE {where} GROUP BY {by}"
         if table in self.blank_members and not own:
@@ -254,6 +268,16 @@ class _Translator:
         return sql
 
     # ------------------------------------------------------------------ filters from outside
+
+    def outer_top(self, top: TopN, filters: tuple[Filter, ...]) -> Filter:
+        """A visual's TopN: the members are found under the slicers alone and then restrict cells and totals alike."""
+        key = self.existing(top.column)
+        self.where = top.measure
+        context = Context(Cells(self.cte("grid", "SELECT 1 AS one"), ()), frozenset(), filters)
+        name, _ = self.ranked(key, Bracket(0, None, top.measure), context, is_all=False)
+        window = "ORDER BY v DESC NULLS LAST"
+        members = self.cte("t", f"SELECT k0 AS value FROM {name} QUALIFY RANK() OVER ({window}) <= {int(top.count)}")
+        return Filter(frozenset({key}), members=members, column=key, is_outer=True)
 
     def selection_filter(self, one: Selection) -> Filter:
         key = self.existing(one.column)
@@ -512,7 +536,13 @@ class _Translator:
             if name == "VALUES":
                 return self.keep_values(argument, outer, result)
         one = self.predicate_filter(argument, outer, None)
-        return result.cleared(one.columns), [one]
+        return result.cleared(self.overridden(one.columns)), [one]
+
+    def overridden(self, columns: frozenset[ColumnKey]) -> frozenset[ColumnKey]:
+        """A filter on the marked date table's date column overrides every filter of that table, as in Power BI."""
+        table = self.model.date_table
+        keys = {ColumnKey(table.name, column.name) for column in table.columns if column.is_key} if table else set()
+        return columns | self.columns_of(table.name) if table is not None and columns & keys else columns
 
     def clear(self, argument: Call, outer: Context, result: Context) -> Context:
         columns: set[ColumnKey] = set()
@@ -545,7 +575,7 @@ class _Translator:
         if isinstance(source, Name):
             return result, [one]
         if isinstance(source, Call) and source.function == "ALL":
-            return self.clear(source, outer, result), [one]
+            return self.clear(source, outer, result).cleared(self.overridden(one.columns)), [one]
         if isinstance(source, Call) and source.function == "VALUES":
             return result, [one]
         raise self.refuse("FILTER takes a table, ALL(...) or VALUES(...) here", source)
@@ -555,7 +585,7 @@ class _Translator:
         key = self.column(argument.arguments[1])
         values = self.listed(argument.arguments[0], lambda one: self.scalar(one, outer))
         predicate = _in(Scalar(key.sql, self.type_of(key)), values).sql
-        return result.cleared({key}), [Filter(frozenset({key}), predicate)]
+        return result.cleared(self.overridden(frozenset({key}))), [Filter(frozenset({key}), predicate)]
 
     def predicate_filter(self, expression: Expr, context: Context, table: str | None) -> Filter:
         """A condition on columns. What it reads beside columns is evaluated in the outer context, once a cell."""
@@ -598,12 +628,12 @@ class _Translator:
         base = context.cleared({key}) if is_all else context
         kept = tuple(one for one in base.cells.keys if one in base.groups and one != key)
         listed = ", ".join(f"k{base.cells.keys.index(one)} AS k{index}" for index, one in enumerate(kept))
-        filters = () if is_all else tuple(one for one in context.filters if one.predicate and one.cell is None)
+        filters = () if is_all else tuple(one for one in context.filters if one.cell is None and not one.keys)
         part = self.grid_part(key.table, [len(kept)], (*kept, key), filters, [])
         left = f"(SELECT DISTINCT {listed} FROM {base.cells.name}) CROSS JOIN " if kept else ""
         cells = Cells(self.cte("grid", f"SELECT * FROM {left}({part})", (*kept, key)), (*kept, key))
         inner = Context(cells, frozenset(cells.keys), base.filters, base.switched_on)
-        if any(one.cell or one.members for one in base.filters):
+        if any(one.cell or (one.members and one.keys) for one in base.filters):
             raise self.refuse("a ranking under a filter that differs from cell to cell is outside the subset", expression)
         return self.value_rows(cells, self.scalar(expression, inner)), cells.keys
 
@@ -674,7 +704,8 @@ class _Translator:
             by = f" GROUP BY {', '.join(names)}" if names else ""
             edges = f"(SELECT {''.join(f'{n}, ' for n in names)}{edge}(value) AS edge FROM {source}{by}) AS v"
             if name in _TO_DATE:
-                on = f"{date} BETWEEN date_trunc('{_TO_DATE[name]}', v.edge) AND v.edge"
+                unit = _TO_DATE[name]
+                on = f"date_trunc('{unit}', {date}) = date_trunc('{unit}', v.edge) AND {date} <= v.edge"
             else:
                 unit = _PREVIOUS[name]
                 on = f"{date} >= date_trunc('{unit}', v.edge) - INTERVAL 1 {unit} AND {date} < date_trunc('{unit}', v.edge)"
@@ -696,8 +727,10 @@ class _Translator:
             f" AS is_end FROM {source}) AS v"
         )
         moved = f"CAST(v.value + {interval} AS DATE)"
-        on = f"{date} >= {moved} AND {date} <= CASE WHEN v.is_end THEN last_day({moved}) ELSE {moved} END"
-        return self.cte("d", f"SELECT DISTINCT {listed}{date} AS value FROM {marked} JOIN {table} ON {on}", keys)
+        same = f"SELECT {listed}{date} AS value FROM {source} AS v JOIN {table} ON {date} = {moved}"
+        ends = f"date_trunc('month', {date}) = date_trunc('month', {moved}) AND {date} > {moved}"
+        rest = f"SELECT {listed}{date} AS value FROM {marked} JOIN {table} ON {ends} WHERE v.is_end"
+        return self.cte("d", f"{same} UNION {rest}", keys)
 
     def interval(self, arguments: tuple[Expr, ...], context: Context) -> tuple[str, str]:
         count = self.scalar(arguments[0], context)
@@ -713,8 +746,9 @@ class _Translator:
         count, unit = self.interval(expression.arguments[2:], context)
         other = f"CAST(c.v0 + INTERVAL ({count}) {unit} AS DATE)"
         date = f"d.{quote(key.column)}"
-        on = f"({date} > {other} AND {date} <= c.v0) OR ({date} >= c.v0 AND {date} < {other})"
-        return self.ranged(context, cell, key, on)
+        forward = f"{date} >= c.v0 AND {date} < {other}"
+        backward = f"{date} > {other} AND {date} <= c.v0"
+        return self.ranged(context, cell, key, backward if count.startswith("(-") else forward)
 
     def dates_between(self, expression: Call, context: Context) -> tuple[str, tuple[ColumnKey, ...], ColumnKey]:
         self.arity(expression, 3, 3)
@@ -733,7 +767,9 @@ class _Translator:
     def ranged(self, context: Context, cell: str, key: ColumnKey, on: str) -> tuple[str, tuple[ColumnKey, ...], ColumnKey]:
         columns = "".join(f"c.k{index}, " for index in range(len(context.cells.keys)))
         date = f"d.{quote(key.column)}"
-        name = self.cte("d", f"SELECT {columns}{date} AS value FROM {cell} AS c JOIN model.{quote(key.table)} AS d ON {on}", context.cells.keys)
+        # Cells without an end of the range are few less: most days of a calendar have no facts.
+        some = f"(SELECT * FROM {cell} WHERE v0 IS NOT NULL) AS c" if "IS NULL" not in on else f"{cell} AS c"
+        name = self.cte("d", f"SELECT {columns}{date} AS value FROM {some} JOIN model.{quote(key.table)} AS d ON {on}", context.cells.keys)
         return name, context.cells.keys, key
 
 
