@@ -33,19 +33,18 @@ MAX_DAYS_NAMED = 400
 
 @dataclass(frozen=True)
 class Changed:
-    """What the marts have published since the last refresh: up to which event, and on which days (None: everything)."""
+    """What the marts have published since the last refresh: up to which event, when, on which days (None: all)."""
 
     newest: int
+    newest_at: float
     days: frozenset[date] | None
 
 
 def changed_since_refresh(instance: dg.DagsterInstance) -> Changed | None:
     """What the report does not show yet, from Dagster's own event log; None if it shows everything."""
     covered = covered_event(instance)
-    newest = max((_newest_event(instance, key) for key in DAILY_MARTS), default=0)
-    if newest <= covered:
-        return None
-    return Changed(newest, _days_since(instance, covered) if covered else None)
+    newest, newest_at = max((_newest_event(instance, key) for key in DAILY_MARTS), default=(0, 0.0))
+    return Changed(newest, newest_at, _days_since(instance, covered)) if newest > covered else None
 
 
 def covered_event(instance: dg.DagsterInstance) -> int:
@@ -57,9 +56,9 @@ def covered_event(instance: dg.DagsterInstance) -> int:
     return int(value.value) if isinstance(value, dg.IntMetadataValue) and value.value is not None else 0
 
 
-def _newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
+def _newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, float]:
     records = instance.fetch_materializations(key, limit=1).records
-    return records[0].storage_id if records else 0
+    return (records[0].storage_id, records[0].timestamp) if records else (0, 0.0)
 
 
 def _days_since(instance: dg.DagsterInstance, covered: int) -> frozenset[date] | None:

@@ -16,7 +16,9 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import wait_after
 
 WAIT_S = 25.0
-POLL_S = 1.0
+POLL_S = 0.5
+# A run reports its days one after the other; a refresh between two of them would be followed by another at once.
+SETTLED_S = 1.0
 
 
 @dg.sensor(
@@ -43,16 +45,17 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
 
 def _why_not(instance: dg.DagsterInstance, every_s: float, now: float) -> str | None:
     """Why no refresh is due, or None."""
-    if changed_since_refresh(instance) is None:
+    changed = changed_since_refresh(instance)
+    if changed is None:
         return "the report shows everything that was published"
     if at_work(instance, serve_reports.name):
         return "a refresh is at work"
     last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
     if last is not None and now < last.timestamp + every_s:
         return f"the last refresh was less than {every_s:.0f} s ago"
+    if now < changed.newest_at + SETTLED_S and (last is None or now < last.timestamp + 2 * every_s + SETTLED_S):
+        return "marts are being published"
     failed = failures_in_a_row(instance, serve_reports.name)
     if now < failed.last_ended_at + wait_after(failed):
-        return (
-            f"{failed.count} refresh(es) failed in a row; the next is due {wait_after(failed):.0f} s after the last"
-        )
+        return f"{failed.count} refresh(es) failed in a row; the next is due {wait_after(failed):.0f} s after the last"
     return None
