@@ -29,7 +29,7 @@ test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emula
 check: setup ## format, lint, types, import directions, unit and golden tests; under a minute
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit tests/golden
 

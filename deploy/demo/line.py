@@ -1,0 +1,290 @@
+"""The demo's processes: what is started, with which environment, in which order, and how all of it is stopped.
+
+Every one is real: Kafka, PostgreSQL, the BigQuery emulator, Power BI's stand-in, the landing consumer, Dagster's code
+server, webserver and daemon. What they hold (layers.py) and how it is shown (show.py) do not belong here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy import processes
+from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
+from deploy.errors import DeployError, NotReadyError, tail
+from deploy.processes import Process, is_listening, wait_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from deploy.demo.state import State
+    from deploy.embedded.services import BigQuery, Kafka, Postgres, Running
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = ROOT / ".venv" / "bin"
+PROJECT = "demo-project"
+DAGSTER_PORT, REPORT_PORT, MAGE_PORT = 3000, 8050, 6789
+LOCATION = "orchestration"
+READY_S = 180.0  # Dagster imports for 5 s; on a loaded machine of two cores beside everything else that took 60 s
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where things listen; None: as State.port chooses."""
+
+    kafka: int | None = None
+    postgres: int | None = None
+    bigquery: int | None = None
+    dagster: int | None = None
+    report: int | None = None
+
+
+@dataclass
+class Line:
+    """The running processes of a demo. Start it once; `stop` may be called at any moment, from any state."""
+
+    state: State
+    ports: Ports
+    note: Callable[[str], None]
+    env: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _processes: dict[str, Process] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closing: bool = False
+
+    # ---- starting
+
+    def start(self) -> None:
+        """Bring everything up, side by side where one does not need the other.
+
+        Raises:
+            DeployError: something did not come up; the message says what, why and what to do.
+        """
+        began = time.monotonic()
+        chosen = self._choose_ports()
+        with ThreadPoolExecutor(thread_name_prefix="start") as pool:
+            kafka = pool.submit(self._timed, "kafka", lambda: self._kafka(chosen["kafka"]))
+            postgres = pool.submit(self._timed, "postgres", lambda: self._postgres(chosen["postgres"]))
+            bigquery = pool.submit(self._timed, "bigquery", lambda: self._bigquery(chosen["bigquery"]))
+            self._set_environment(kafka.result(), postgres.result(), bigquery.result(), chosen)
+            steps = [
+                pool.submit(self._timed, "landing", self._landing),
+                pool.submit(self._timed, "warehouse", self._warehouse),
+                pool.submit(self._timed, "dagster", lambda: self._dagster(chosen["dagster"], chosen["code"])),
+            ]
+            for step in steps:
+                step.result()
+        self.seconds["start"] = time.monotonic() - began
+
+    def _choose_ports(self) -> dict[str, int]:
+        asked = self.ports
+        port = self.state.port
+        return {
+            "kafka": port("Kafka", asked=asked.kafka, note=self.note),
+            "postgres": port("PostgreSQL", asked=asked.postgres, note=self.note),
+            "bigquery": port("the BigQuery emulator", asked=asked.bigquery, note=self.note),
+            "dagster": port("Dagster", asked=asked.dagster, preferred=DAGSTER_PORT, note=self.note),
+            "report": port("the report", asked=asked.report, preferred=REPORT_PORT, note=self.note),
+            "code": port("Dagster's code server", asked=None, note=self.note),
+        }
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        began = time.monotonic()
+        result = work()
+        self.seconds[f"start_{name}"] = time.monotonic() - began
+        return result
+
+    def _kafka(self, port: int) -> Kafka:
+        return self._keep(start_kafka(self.state.root / "kafka", port=port))
+
+    def _postgres(self, port: int) -> Postgres:
+        server = self._keep(start_postgres(self.state.root / "postgres", port=port))
+        for name in ("lake", "dagster"):
+            server.create_database(name)
+        return server
+
+    def _bigquery(self, port: int) -> BigQuery:
+        return self._keep(start_bigquery(self.state.root / "bigquery", port=port, project=PROJECT))
+
+    def _keep(self, service: R) -> R:
+        self._register(service.process)
+        return service
+
+    def _register(self, process: Process) -> Process:
+        with self._lock:
+            self._processes[process.name] = process
+            closing = self._closing
+        if closing:
+            process.stop()
+            raise DeployError("stopping")
+        return process
+
+    def _set_environment(self, kafka: Kafka, postgres: Postgres, bigquery: BigQuery, ports: dict[str, int]) -> None:
+        dagster_home = self.state.root / "dagster"
+        dagster_home.mkdir(exist_ok=True)
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "STREAMING_GROUP_ID": "demo-landing",
+            "LAKE_DSN": postgres.dsn("lake"),
+            "DAGSTER_POSTGRES_URL": postgres.dsn("dagster"),
+            "WAREHOUSE_PROJECT": PROJECT,
+            "WAREHOUSE_LOCATION": "EU",
+            "BIGQUERY_EMULATOR_HOST": bigquery.url,
+            "POWERBI_API_URL": f"http://127.0.0.1:{ports['report']}",
+            "DAGSTER_HOME": str(dagster_home),
+            "MAGE_DATA_DIR": str(self.state.root / "mage"),
+        }
+        self.env = settings
+        self.urls = {
+            "Dagster": f"http://127.0.0.1:{ports['dagster']}",
+            "Report": f"http://127.0.0.1:{ports['report']}/report",
+            "Mage": "make mage",
+        }
+        self.state.write_environment(settings)
+
+    def _landing(self) -> None:
+        self.step("migrate the lake", ["-m", "streaming", "migrate"])
+        self.step("create the topic", ["-m", "streaming", "topic", "create", "retail.invoices"])
+        self.spawn("landing consumer", ["-m", "streaming", "consume", "--topic", "retail.invoices"])
+
+    def _warehouse(self) -> None:
+        self.step("migrate the warehouse", ["-m", "dbt_like_sql", "migrate"])
+        url = self.env["POWERBI_API_URL"]
+        data = self.state.root / "report"
+        standin = self.spawn(
+            "Power BI stand-in", ["-m", "powerbi.standin", "--port", url.rpartition(":")[2], "--data-dir", str(data)]
+        )
+        wait_ready(standin, lambda: answers(f"{url}/healthz"), timeout_s=READY_S)
+
+    def _dagster(self, port: int, code_port: int) -> None:
+        home = Path(self.env["DAGSTER_HOME"])
+        (home / "dagster.yaml").write_text(DAGSTER_YAML)
+        workspace = home / "workspace.yaml"
+        workspace.write_text(WORKSPACE_YAML.format(port=code_port, location=LOCATION))
+        code = self.spawn(
+            "Dagster code server",
+            ["-m", "dagster", "api", "grpc", "-m", "orchestration.definitions", "--host", "127.0.0.1",
+             "--port", str(code_port), "--location-name", LOCATION],
+        )  # fmt: skip
+        web = self.spawn(
+            "Dagster webserver",
+            ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--workspace", str(workspace)],
+        )
+        wait_ready(code, lambda: is_listening(code_port), timeout_s=READY_S)
+        self.spawn("Dagster daemon", ["-m", "dagster._daemon", "run", "--workspace", str(workspace)])
+        wait_ready(web, lambda: answers(f"http://127.0.0.1:{port}/server_info"), timeout_s=READY_S)
+
+    # ---- processes of our own
+
+    def spawn(self, name: str, arguments: Sequence[str]) -> Process:
+        """Start one of our programs (python with these arguments) and keep it until the end."""
+        if self._closing:
+            raise DeployError("stopping")
+        log = self.log_of(name)
+        process = processes.start(
+            name, [BIN / "python", *arguments], log=log, env=self.process_environment(), cwd=ROOT, grace_s=10.0
+        )
+        return self._register(process)
+
+    def step(self, name: str, arguments: Sequence[str]) -> None:
+        """Run one of our programs to its end.
+
+        Raises:
+            NotReadyError: it failed.
+        """
+        process = self.spawn(name, arguments)
+        while process.is_running():
+            time.sleep(0.05)
+        code = process.stop()
+        with self._lock:
+            self._processes.pop(name, None)
+        if code:
+            raise NotReadyError(
+                f"The step '{name}'", found=f"it ended with exit code {code}", log=process.log, remedy="The log says why."
+            )
+
+    def process_environment(self) -> dict[str, str]:
+        """Ours, with the demo's settings over it; settings of a real deployment never leak into the demo."""
+        foreign = ("KAFKA_", "STREAMING_", "LAKE_", "WAREHOUSE_", "BIGQUERY_", "POWERBI_", "DAGSTER_", "MAGE_", "METRICS_")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
+        return own | self.env | {"PYTHONUNBUFFERED": "1", "DAGSTER_DISABLE_TELEMETRY": "yes", "TZ": "UTC"}
+
+    def log_of(self, name: str) -> Path:
+        """Where a process writes."""
+        return self.state.logs / f"{name.lower().replace(' ', '-')}.log"
+
+    def processes(self) -> Iterator[Process]:
+        """Everything that has been started and is to run until the end."""
+        with self._lock:
+            yield from list(self._processes.values())
+
+    def check(self) -> None:
+        """Every process must still run.
+
+        Raises:
+            NotReadyError: one has ended by itself.
+        """
+        for process in self.processes():
+            code = process.exit_code()
+            if code is not None and process.name != "producer":
+                raise NotReadyError(
+                    process.name, found=f"it ended by itself, with exit code {code}", log=process.log,
+                    remedy="`make demo` starts it again and goes on from where it was.",
+                )  # fmt: skip
+
+    # ---- stopping
+
+    def stop(self) -> None:
+        """Stop everything: first what writes, then what is written to. May be called twice, and while starting."""
+        self._closing = True
+        order = ("producer", "landing consumer", "Dagster daemon", "Dagster webserver", "Dagster code server")
+        left = {process.name: process for process in self.processes()}
+        first = [left.pop(name) for name in order if name in left]
+        services = [left.pop(name) for name in ("Kafka", "PostgreSQL", "BigQuery emulator") if name in left]
+        for group in (first, list(left.values()), services):
+            processes.stop_all(group)
+
+
+def answers(url: str) -> bool:
+    """Whether a web server says 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own http://127.0.0.1
+            return bool(response.status == 200)  # noqa: PLR2004
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def log_tail(log: Path) -> str:
+    """The end of a log, for a message."""
+    return tail(log)
+
+
+# Both are written anew at each start; the password comes by the environment.
+DAGSTER_YAML = """\
+# Written by the demo.
+storage:
+  postgres:
+    postgres_url: {env: DAGSTER_POSTGRES_URL}
+telemetry: {enabled: false}
+run_monitoring: {enabled: true, start_timeout_seconds: 120}
+run_retries: {enabled: true, max_retries: 2}
+sensors: {use_threads: true, num_workers: 4}
+schedules: {use_threads: true, num_workers: 2}
+backfills: {use_threads: true, num_workers: 2}
+concurrency:
+  runs: {max_concurrent_runs: 2}
+"""
+WORKSPACE_YAML = """\
+# Written by the demo.
+load_from:
+  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {location}}}
+"""
