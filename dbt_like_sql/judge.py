@@ -166,7 +166,7 @@ def _cache_compiled_code() -> None:
     if getattr(wasm_client.Config, "caches_compiled_code", False):
         return
 
-    class CachingConfig(wasm_client.Config):  # type: ignore[misc,name-defined]
+    class CachingConfig(wasm_client.Config):  # type: ignore[misc]
         caches_compiled_code = True
 
         def __init__(self) -> None:

@@ -168,7 +168,10 @@ def _stage_and_commit(
     try:
         done = warehouse.run(sql, labels=labels, job_key=key, kind="core")
     except JobError as error:
-        raise _judged(warehouse, work, error) from error
+        judged = _judged(warehouse, work, error)
+        if staged and isinstance(judged, FencedError):
+            warehouse.drop_table(staging)  # work that was fenced off can never commit
+        raise judged from error
     if staged:
         warehouse.drop_table(staging)
     return staged, done

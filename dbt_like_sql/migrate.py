@@ -57,9 +57,12 @@ def migrate(warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False) ->
         )
         raise MigrateError(message)
     changes = [] if dry_run else _datasets(warehouse, catalog)
+    statements: list[str] = []
     for table in catalog:
-        changes += _bring(warehouse, table, there[table.name], dry_run=dry_run)
+        changes += _bring(warehouse, table, there[table.name], statements, dry_run=dry_run)
     if not dry_run:
+        if statements:  # one job: each costs a round trip and, on Google, counts against table metadata quotas alone
+            warehouse.run(";\n".join(statements) + ";", kind="migrate")
         changes += _publishers(warehouse, catalog)
     return changes
 
@@ -175,28 +178,21 @@ def breaking_changes(table: Table, there: Any) -> list[str]:
     return problems
 
 
-def _bring(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
+def _bring(warehouse: Warehouse, table: Table, there: Any, statements: list[str], *, dry_run: bool) -> list[Change]:
+    """Alter a table that is there, or add the statement that creates it."""
     table_id = warehouse.table_id(table.name)
     if table.materialization == "view":
-        return _bring_view(warehouse, table, there, dry_run=dry_run)
+        sql = view_sql(table, table_id, render(table.query or "", table_id=warehouse.table_id))
+        if there is not None and _same_view(there, sql.partition("\nAS SELECT")[2], table):
+            return []
+        statements.append(sql)
+        return [Change(table.name, "replaced the view" if there else "created the view")]
     if there is not None:
         return _alter(warehouse, table, there, dry_run=dry_run)
-    if not dry_run:
-        query = table.query if table.materialization == "once" else None
-        rendered = render(query, table_id=warehouse.table_id) if query else None
-        warehouse.run(create_sql(table, table_id, as_query=rendered), kind="migrate")
-    return [Change(table.name, f"created the {table.materialization} table")]
-
-
-def _bring_view(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
-    query = render(table.query or "", table_id=warehouse.table_id)
-    sql = view_sql(table, warehouse.table_id(table.name), query)
-    wanted = sql.partition("\nAS SELECT")[2]
-    if there is not None and _same_view(there, wanted, table):
-        return []
-    if not dry_run:
-        warehouse.run(sql, kind="migrate")
-    return [Change(table.name, "replaced the view" if there else "created the view")]
+    query = table.query if table.materialization == "once" else None
+    rendered = render(query, table_id=warehouse.table_id) if query else None
+    statements.append(create_sql(table, table_id, as_query=rendered))
+    return [Change(table.name, f"created it ({table.materialization})")]
 
 
 def _same_view(there: Any, query: str, table: Table) -> bool:
