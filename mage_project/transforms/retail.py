@@ -83,14 +83,14 @@ def clean_text(text: str) -> str:
 
 def clean_code(code: str) -> str:
     """A stock code or invoice number in its one spelling: '85123a ' and '85123A' are the same thing."""
-    return clean_text(code).upper()
+    return clean_text(clean_text(code).upper())  # some capitals are two letters that compose anew
 
 
 def clean_country(country: str) -> str:
     """The country's one name: trimmed, known aliases resolved, otherwise each word with a capital."""
     name = clean_text(country)
     known = _COUNTRY_OF_SPELLING.get(name.casefold())
-    return known if known is not None else _WORD.sub(_capitalised, name)
+    return known if known is not None else clean_text(_WORD.sub(_capitalised, name))
 
 
 def clean_customer(customer_id: str) -> str | None:
@@ -130,4 +130,4 @@ def price_kind(unit_price: Decimal) -> str:
 
 def _capitalised(word: re.Match[str]) -> str:
     text = word.group().lower()
-    return text if text in _SMALL_WORDS and word.start() > 0 else text[:1].upper() + text[1:]
+    return text if text in _SMALL_WORDS and word.start() > 0 else text[:1].title() + text[1:]

@@ -160,4 +160,4 @@ def test_customers_keep_their_number() -> None:
 
 def test_descriptions_of_spaces_are_none() -> None:
     assert retail.clean_description("  ") is None
-    assert retail.clean_description("RECORD FRAME 7\" SINGLE SIZE ") == 'RECORD FRAME 7" SINGLE SIZE'
+    assert retail.clean_description('RECORD FRAME 7" SINGLE SIZE ') == 'RECORD FRAME 7" SINGLE SIZE'
