@@ -6,15 +6,17 @@ drawing (render/).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TYPE_CHECKING
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.translate import Having, Selection, TopN, VisualQuery, translate
 from powerbi.errors import DaxRefusedError
-from powerbi.model import Model
-from powerbi.pbir import Field, FieldFilter, Visual
+
+if TYPE_CHECKING:
+    from powerbi.pbir import Field, FieldFilter, Visual
+    from powerbi.model import Model
+    from collections.abc import Mapping, Sequence
 
 
 class Connection(Protocol):
@@ -61,7 +63,9 @@ class Scope:
 WITH_TOTALS = {"tableEx", "pivotTable"}
 
 
-def answer(visual: Visual, model: Model, connection: Connection, scope: Scope, *, page_filters: Sequence[FieldFilter] = ()) -> Answer:
+def answer(
+    visual: Visual, model: Model, connection: Connection, scope: Scope, *, page_filters: Sequence[FieldFilter] = ()
+) -> Answer:
     """Evaluate a visual.
 
     Raises:
@@ -91,14 +95,14 @@ def _query(
         selections=tuple(selections),
         top=TopN(_key(top.field), top.count, top.by.name) if top is not None and top.by is not None else None,
         having=tuple(Having(one.field.name, one.operator, one.operand) for one in visual.filters if one.operator),
-        order_by=tuple((one.name if one.kind == "Measure" else f"{one.table}.{one.name}", down) for one, down in visual.sort),
+        order_by=tuple(
+            (one.name if one.kind == "Measure" else f"{one.table}.{one.name}", down) for one, down in visual.sort
+        ),
     )
 
 
 def _run(query: VisualQuery, model: Model, connection: Connection, scope: Scope) -> list[tuple[object, ...]]:
-    statement = translate(
-        model, query, security=scope.security, user=scope.user, blank_members=scope.blank_members
-    )
+    statement = translate(model, query, security=scope.security, user=scope.user, blank_members=scope.blank_members)
     width = len(statement.groups) + len(statement.measures)
     return [tuple(row[:width]) for row in connection.execute(statement.sql).fetchall()]
 

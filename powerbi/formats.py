@@ -75,7 +75,7 @@ def _number(number: Decimal, format_string: str) -> str:
     section = sections[0]
     if number < 0 and len(sections) > 1:
         section, number = sections[1], -number
-    if number == 0 and len(sections) > 2:  # noqa: PLR2004 - the third section is zero's
+    if number == 0 and len(sections) > 2:
         section = sections[2]
     if "%" in section:
         number *= 100

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NAVIGATION = re.compile(r"\{\[\s*Name\s*=\s*(?P<name>\"[^\"]*\"|\w+)\s*(?:,\s*Kind\s*=\s*\"(?P<kind>\w+)\"\s*)?\]\}\s*\[Data\]")
+_NAVIGATION = re.compile(
+    r"\{\[\s*Name\s*=\s*(?P<name>\"[^\"]*\"|\w+)\s*(?:,\s*Kind\s*=\s*\"(?P<kind>\w+)\"\s*)?\]\}\s*\[Data\]"
+)
 _RANGE = re.compile(
     r"Table\.SelectRows\(.*?\[(?P<column>\w+)\]\s*>=\s*(?:Date\.From\(\s*)?RangeStart\s*\)?\s*and\s*"
     r"\[(?P=column)\]\s*<\s*(?:Date\.From\(\s*)?RangeEnd\s*\)?\s*\)",
@@ -36,7 +38,7 @@ def source_of(text: str, parameters: dict[str, str]) -> Source | None:
         parameters: values of the model's parameters, which stand for project and dataset.
     """
     names = [match["name"] for match in _NAVIGATION.finditer(text)]
-    if len(names) != 3:  # noqa: PLR2004 - project, schema, table
+    if len(names) != 3:
         return None
     values = [name[1:-1] if name.startswith('"') else parameters.get(name, "") for name in names]
     cut = _RANGE.search(text)

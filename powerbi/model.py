@@ -7,10 +7,13 @@ judgement (lint.py), evaluation (dax/).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from powerbi import tmdl
 from powerbi.errors import ProjectError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,9 @@ class Model:
 def read_model(folder: Path) -> Model:
     """Read a `<name>.SemanticModel` folder."""
     definition = folder / "definition"
-    files = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in definition.rglob("*.tmdl")}
+    files = {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in definition.rglob("*.tmdl")
+    }
     if not files:
         raise ProjectError(str(definition), 0, "no .tmdl files; is this a semantic model's folder?")
     return model_of(files)

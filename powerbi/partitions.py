@@ -48,8 +48,14 @@ def policy_partitions(policy: RefreshPolicy, today: datetime.date) -> list[Refre
     Before the incremental window days are kept in the rolling window's grain, and in finer ones only where a coarse
     one would reach into the incremental window.
     """
-    oldest = _add(_floor(today, policy.rolling_window_granularity), policy.rolling_window_granularity, -policy.rolling_window_periods)
-    window = _add(_floor(today, policy.incremental_granularity), policy.incremental_granularity, 1 - policy.incremental_periods)
+    oldest = _add(
+        _floor(today, policy.rolling_window_granularity),
+        policy.rolling_window_granularity,
+        -policy.rolling_window_periods,
+    )
+    window = _add(
+        _floor(today, policy.incremental_granularity), policy.incremental_granularity, 1 - policy.incremental_periods
+    )
     end = _add(_floor(today, policy.incremental_granularity), policy.incremental_granularity, 1)
     found, day = [], oldest
     while day < end:
@@ -67,7 +73,9 @@ def incremental_partitions(policy: RefreshPolicy, today: datetime.date) -> list[
 
 
 def _coarsest(day: datetime.date, window: datetime.date, policy: RefreshPolicy) -> str:
-    allowed = _GRAINS[_GRAINS.index(policy.incremental_granularity) : _GRAINS.index(policy.rolling_window_granularity) + 1]
+    allowed = _GRAINS[
+        _GRAINS.index(policy.incremental_granularity) : _GRAINS.index(policy.rolling_window_granularity) + 1
+    ]
     for grain in reversed(allowed):
         one = granule(day, grain)
         if one.start == day and one.end <= window:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from powerbi.errors import PbirError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Json = dict[str, Any]
 
@@ -113,7 +115,9 @@ def read_report(folder: Path) -> Report:
 def report_of(files: dict[str, str]) -> Report:
     """Build the report from texts keyed by path, as a definition upload carries them."""
     order = _load(files, "definition/pages/pages.json").get("pageOrder", [])
-    names = {path.split("/")[2] for path in files if path.startswith("definition/pages/") and path.endswith("/page.json")}
+    names = {
+        path.split("/")[2] for path in files if path.startswith("definition/pages/") and path.endswith("/page.json")
+    }
     for name in order:
         if name not in names:
             raise PbirError("definition/pages/pages.json", 1, f"pageOrder names {name!r}, which has no page.json")

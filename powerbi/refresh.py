@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from powerbi.errors import BudgetSpentError, RefreshError, ServiceError
 from powerbi.model import Model, read_model
 from powerbi.partitions import granule
 from powerbi.rest import Client, credential_of, exact_json
-from powerbi.settings import PowerBiSettings
+
+if TYPE_CHECKING:
+    from powerbi.settings import PowerBiSettings
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 SHARED_BUDGET = 8  # refreshes a day on shared capacity, scheduled ones included
 _RUNNING = {"Unknown", "NotStarted", "InProgress", ""}
@@ -72,16 +74,26 @@ class Refresher:
         if self.client.settings.refresh_mode == "basic":
             return self._finish(self._basic())
         objects = list(self.objects(wish))
+        if wish.days is None:
+            # Applying the policy makes and fills what is missing; what was filled before is read by the second.
+            is_first = not self._was_refreshed()
+            done = self._enhanced(
+                {**_REQUEST, "applyRefreshPolicy": True, "objects": [_entry(*one) for one in objects]}, objects
+            )
+            return self._finish(done if is_first else self._named(objects))
         try:
-            done = self._named(objects)
+            return self._finish(self._named(objects))
         except ServiceError as error:
             if not _is_missing_partition(error):
                 raise
-            # The month is new: applying the policy makes its partition, and fills every partition that is empty.
-            # Partitions that were filled before are not read again by that, so the named ones follow.
-            self._enhanced({**_REQUEST, "applyRefreshPolicy": True}, [])
-            done = self._named(objects)
-        return self._finish(done)
+        # The month is new, or the model is empty: applying the policy makes the partition and fills every empty one.
+        is_first = not self._was_refreshed()
+        done = self._enhanced({**_REQUEST, "applyRefreshPolicy": True}, [])
+        return self._finish(done if is_first else self._named(objects))
+
+    def _was_refreshed(self) -> bool:
+        """Whether anything was filled before: then some partitions are older than the data to be shown."""
+        return any(one.get("status") == "Completed" for one in history(self.client))
 
     def objects(self, wish: Wish) -> Iterator[tuple[str, str | None]]:
         """Tables and refresh partitions that hold what is wished."""
@@ -96,13 +108,17 @@ class Refresher:
                 yield table.name, name
 
     def _named(self, objects: list[tuple[str, str | None]]) -> Refresh:
-        return self._enhanced({**_REQUEST, "applyRefreshPolicy": False, "objects": [_entry(*one) for one in objects]}, objects)
+        return self._enhanced(
+            {**_REQUEST, "applyRefreshPolicy": False, "objects": [_entry(*one) for one in objects]}, objects
+        )
 
     def _finish(self, done: Refresh) -> Refresh:
         left = None
         if self.client.settings.refresh_mode == "basic":
             left = budget_left(self.client)
-        return Refresh(done.request_id, done.started_at, done.ended_at, done.objects, done.mode, left, self.clock() - self._began)
+        return Refresh(
+            done.request_id, done.started_at, done.ended_at, done.objects, done.mode, left, self.clock() - self._began
+        )
 
     # ------------------------------------------------------------------ enhanced
 
@@ -121,7 +137,9 @@ class Refresher:
                 f"refresh {request_id} ended as {status}: {messages or 'no reason given'}. The report shows the state before it.",
                 request_id=request_id, code=code,
             )  # fmt: skip
-        return Refresh(request_id, _instant(detail["startTime"]), _instant(detail["endTime"]), tuple(objects), "enhanced")
+        return Refresh(
+            request_id, _instant(detail["startTime"]), _instant(detail["endTime"]), tuple(objects), "enhanced"
+        )
 
     def _start(self, body: dict[str, Any]) -> str:
         while True:
@@ -135,17 +153,25 @@ class Refresher:
                         return found
                     self._wait(1.0, "starting a refresh")
                     continue
-                if error.status == 400 and self._wait_for_running():  # noqa: PLR2004 - Bad Request
+                if error.status == 400 and self._wait_for_running():
                     continue
                 raise
-            identifier = response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
+            identifier = (
+                response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
+            )
             if not identifier:
-                raise RefreshError("the service accepted a refresh but gave no request id; is this a shared capacity? Set POWERBI_REFRESH_MODE=basic.")
+                raise RefreshError(
+                    "the service accepted a refresh but gave no request id; is this a shared capacity? Set POWERBI_REFRESH_MODE=basic."
+                )
             return identifier
 
     def _started_since(self, before: set[str]) -> str | None:
         """The refresh of a request whose answer was lost."""
-        new = [one for one in history(self.client) if one["requestId"] not in before and one.get("refreshType") == "ViaEnhancedApi"]
+        new = [
+            one
+            for one in history(self.client)
+            if one["requestId"] not in before and one.get("refreshType") == "ViaEnhancedApi"
+        ]
         return str(new[0]["requestId"]) if new else None
 
     def _wait_for_running(self) -> bool:
@@ -153,7 +179,9 @@ class Refresher:
         running = [one["requestId"] for one in history(self.client) if one.get("status") in _RUNNING]
         for request_id in running:
             for pause in _pauses():
-                if all(one["requestId"] != request_id or one.get("status") not in _RUNNING for one in history(self.client)):
+                if all(
+                    one["requestId"] != request_id or one.get("status") not in _RUNNING for one in history(self.client)
+                ):
                     break
                 self._wait(pause, f"waiting for refresh {request_id}, which runs")
         return bool(running)
@@ -174,7 +202,9 @@ class Refresher:
 
     def _wait(self, seconds: float, what: str) -> None:
         if self.clock() - self._began > self.timeout_s:
-            raise RefreshError(f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours; see the refresh history.")
+            raise RefreshError(
+                f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours; see the refresh history."
+            )
         self.sleep(seconds)
 
     # ------------------------------------------------------------------ basic
@@ -187,7 +217,9 @@ class Refresher:
             raise BudgetSpentError(
                 f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started; the change stays pending until the next day (UTC)."
             )
-        self.client.send("POST", self.client.dataset("/refreshes"), {"notifyOption": "NoNotification"}, is_repeatable=False)
+        self.client.send(
+            "POST", self.client.dataset("/refreshes"), {"notifyOption": "NoNotification"}, is_repeatable=False
+        )
         for pause in _pauses():
             new = [one for one in history(self.client) if one["requestId"] not in before]
             ended = [one for one in new if one.get("status") not in _RUNNING]
@@ -199,7 +231,9 @@ class Refresher:
     def _basic_result(self, entry: dict[str, Any]) -> Refresh:
         if entry["status"] != "Completed":
             reason = entry.get("serviceExceptionJson", "no reason given")
-            raise RefreshError(f"refresh {entry['requestId']} ended as {entry['status']}: {reason}", request_id=entry["requestId"])
+            raise RefreshError(
+                f"refresh {entry['requestId']} ended as {entry['status']}: {reason}", request_id=entry["requestId"]
+            )
         return Refresh(entry["requestId"], _instant(entry["startTime"]), _instant(entry["endTime"]), (), "basic")
 
 
@@ -230,7 +264,9 @@ def refresh_model(
     """
     now = datetime.datetime.now(datetime.UTC)
     if not_before is not None and not_before > now:
-        raise RefreshError(f"the data is to be published at {not_before.isoformat()}, which is still to come; nothing was started")
+        raise RefreshError(
+            f"the data is to be published at {not_before.isoformat()}, which is still to come; nothing was started"
+        )
     client = client or Client(settings, credential_of(settings))
     wish = Wish(frozenset(days) if days is not None else None, frozenset(tables) if tables is not None else None)
     return Refresher(client, read_model(_MODEL), timeout_s).run(wish)
@@ -267,7 +303,9 @@ def _entry(table: str, partition: str | None) -> dict[str, str]:
 
 def _is_missing_partition(error: ServiceError) -> bool:
     text = f"{error.code} {error}".lower()
-    return "partition" in text and any(word in text for word in ("not exist", "notfound", "not found", "cannot be found"))
+    return "partition" in text and any(
+        word in text for word in ("not exist", "notfound", "not found", "cannot be found")
+    )
 
 
 def _pauses() -> Iterator[float]:
@@ -277,5 +315,5 @@ def _pauses() -> Iterator[float]:
 
 
 def _instant(text: str) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    found = datetime.datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

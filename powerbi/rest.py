@@ -9,7 +9,6 @@ import base64
 import email.utils
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ import requests
 from powerbi.errors import AuthorizationError, ServiceError, ThrottledError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from powerbi.settings import PowerBiSettings
 
 POWERBI_SCOPE = "https://analysis.windows.net/powerbi/api/.default"
@@ -45,7 +45,10 @@ class StandInCredential:
     def get_token(self, *scopes: str) -> Any:
         """A token with `.token`."""
         claims = {"aud": scopes[0] if scopes else "", "exp": self._clock() + 3600, "appid": "stand-in"}
-        body = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({"alg": "none"}, claims))
+        body = ".".join(
+            base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+            for part in ({"alg": "none"}, claims)
+        )
         return type("Token", (), {"token": f"{body}.none", "expires_on": int(claims["exp"])})()
 
 
@@ -53,7 +56,7 @@ def credential_of(settings: PowerBiSettings) -> Credential:
     """Who we are: the stand-in's own token, a service principal, or azure-identity's default chain."""
     if settings.is_standin:
         return StandInCredential()
-    from azure import identity  # noqa: PLC0415 - imported only where the real service is used
+    from azure import identity
 
     if settings.client_secret:
         return identity.ClientSecretCredential(settings.tenant_id, settings.client_id, settings.client_secret)
@@ -78,7 +81,9 @@ class Client:
         """The address of the workspace, with a path below it."""
         return f"{self.settings.api_url}/v1.0/myorg/groups/{self.settings.workspace_id}{path}"
 
-    def send(self, method: str, url: str, body: object = None, *, is_repeatable: bool | None = None) -> requests.Response:
+    def send(
+        self, method: str, url: str, body: object = None, *, is_repeatable: bool | None = None
+    ) -> requests.Response:
         """Send a request and return its answer, which is a success.
 
         Args:
@@ -104,10 +109,12 @@ class Client:
             if response is not None and code == "TokenExpired" and not renewed:
                 renewed = True
                 continue
-            if response is not None and response.status_code == 429:  # noqa: PLR2004 - Too Many Requests
+            if response is not None and response.status_code == 429:
                 wait = _retry_after(response)
                 if waited + wait > _MAXIMUM_WAIT_S:
-                    raise ThrottledError(f"{method} {url}: 429 for {waited:.0f} s. Nothing was done; try later.", status=429)
+                    raise ThrottledError(
+                        f"{method} {url}: 429 for {waited:.0f} s. Nothing was done; try later.", status=429
+                    )
             elif repeat and failures < len(_SERVER_WAITS) and (response is None or response.status_code in _TRANSIENT):
                 wait = _SERVER_WAITS[failures]
                 failures += 1
@@ -120,11 +127,18 @@ class Client:
         token = self.credential.get_token(scope).token
         try:
             return self.session.request(
-                method, url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, allow_redirects=False
+                method,
+                url,
+                json=body,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=_TIMEOUT_S,
+                allow_redirects=False,
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             if is_last:
-                raise ServiceError(f"{method} {url}: no answer ({error}). Whether it was acted on is unknown.") from error
+                raise ServiceError(
+                    f"{method} {url}: no answer ({error}). Whether it was acted on is unknown."
+                ) from error
             return None
 
 
@@ -165,5 +179,9 @@ def _failure(method: str, url: str, response: requests.Response | None) -> Servi
     code, status = _code(response), response.status_code
     text = f"{method} {url}: {status} {code or ''} {response.text[:500]}".strip()
     if status in (401, 403):
-        return AuthorizationError(f"{text}. Retrying with the same identity does not help; see docs/rooms/powerbi.md.", status=status, code=code)
+        return AuthorizationError(
+            f"{text}. Retrying with the same identity does not help; see docs/rooms/powerbi.md.",
+            status=status,
+            code=code,
+        )
     return ServiceError(text, status=status, code=code)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from powerbi.errors import SettingsError
 from powerbi.ids import STANDIN_DATASET, STANDIN_WORKSPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_API_URL = "https://api.powerbi.com"
 FABRIC_API_URL = "https://api.fabric.microsoft.com"

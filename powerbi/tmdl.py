@@ -8,10 +8,13 @@ in Desktop.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from powerbi.errors import TmdlError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NAME = r"'(?:[^']|'')*'|[^\s=:']+"
 _REF = re.compile(rf"^ref\s+(?P<kind>\w+)\s+(?P<name>{_NAME})$")

@@ -7,8 +7,11 @@ filters are cleared and added. Not here: SQL of functions (translate.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, order=True)
@@ -65,7 +68,7 @@ class Context:
     def cleared(self, columns: Iterable[ColumnKey]) -> Context:
         """Without any restriction of these columns."""
         gone = frozenset(columns)
-        kept = tuple(one for one in self.filters if not one.columns <= gone and not (one.column in gone))
+        kept = tuple(one for one in self.filters if not one.columns <= gone and one.column not in gone)
         return replace(self, groups=self.groups - gone, filters=kept)
 
     def selected(self, columns: Iterable[ColumnKey]) -> Context:

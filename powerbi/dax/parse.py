@@ -8,11 +8,14 @@ Operator precedence, weakest first: || / && / NOT / = == <> < > <= >= IN / & / +
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from powerbi.dax.syntax import Binary, Bracket, Call, Expr, Name, Number, Query, Rows, Text, Unary, Variables
 from powerbi.errors import DaxSyntaxError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|--[^\n]*|/\*.*?\*/)

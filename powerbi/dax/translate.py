@@ -9,14 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from powerbi.dax.context import Cells, ColumnKey, Context, Filter, Scalar, literal, quote
 from powerbi.dax.parse import parse_expression
 from powerbi.dax.syntax import Binary, Bracket, Call, Expr, Name, Number, Query, Rows, Text, Unary, Variables
 from powerbi.errors import DaxRefusedError
-from powerbi.model import Measure, Model, Relationship
+from typing import TYPE_CHECKING
 
-_TYPES = {"int64": "number", "double": "number", "decimal": "number", "string": "text", "dateTime": "date", "boolean": "boolean"}
+if TYPE_CHECKING:
+    from powerbi.model import Measure, Model, Relationship
+
+_TYPES = {
+    "int64": "number",
+    "double": "number",
+    "decimal": "number",
+    "string": "text",
+    "dateTime": "date",
+    "boolean": "boolean",
+}
 _ZERO = {"number": "0", "text": "''", "date": "DATE '1899-12-30'", "boolean": "FALSE", "blank": "0"}
 _AGGREGATES = {"SUM": "SUM", "MIN": "MIN", "MAX": "MAX", "AVERAGE": "AVG", "COUNT": "COUNT", "COUNTA": "COUNT"}
 _ITERATORS = {"SUMX": "SUM", "MINX": "MIN", "MAXX": "MAX", "AVERAGEX": "AVG", "COUNTX": "COUNT"}
@@ -81,7 +92,11 @@ class Statement:
 
 
 def translate(
-    model: Model, query: VisualQuery, *, security: Mapping[str, str] | None = None, user: str = "",
+    model: Model,
+    query: VisualQuery,
+    *,
+    security: Mapping[str, str] | None = None,
+    user: str = "",
     blank_members: frozenset[str] = frozenset(),
 ) -> Statement:
     """Translate what a visual asks.
@@ -128,14 +143,21 @@ class _Translator:
             if all(name != known for known, _ in wanted) and self.model.measure(name) is not None:
                 wanted.append((name, f"[{name}]"))
         scalars = [self.named_scalar(name, text, context) for name, text in wanted]
-        return Statement(self.assemble(query, cells, sorts, wanted, scalars), groups, tuple(n for n, _ in query.measures))
+        return Statement(
+            self.assemble(query, cells, sorts, wanted, scalars), groups, tuple(n for n, _ in query.measures)
+        )
 
     def named_scalar(self, name: str, dax: str | Expr, context: Context) -> Scalar:
         self.where = name if isinstance(dax, str) else "query"
         return self.scalar(parse_expression(dax, where=name) if isinstance(dax, str) else dax, context)
 
     def assemble(
-        self, query: VisualQuery, cells: Cells, sorts: list[str], wanted: list[tuple[str, str | Expr]], scalars: list[Scalar]
+        self,
+        query: VisualQuery,
+        cells: Cells,
+        sorts: list[str],
+        wanted: list[tuple[str, str | Expr]],
+        scalars: list[Scalar],
     ) -> str:
         columns = [f"{cells.name}.k{index} AS k{index}" for index in range(len(cells.keys))]
         columns += [f"{one.sql} AS m{index}" for index, one in enumerate(scalars)]
@@ -146,10 +168,16 @@ class _Translator:
         names = {name: f"m{index}" for index, (name, _) in enumerate(wanted)}
         names |= {f"{key.table}.{key.column}": f"k{index}" for index, key in enumerate(cells.keys)}
         if query.having and cells.keys:
-            tests = " AND ".join(f"{names[one.measure]} {one.operator} {_value(one.value, 'number')}" for one in query.having)
+            tests = " AND ".join(
+                f"{names[one.measure]} {one.operator} {_value(one.value, 'number')}" for one in query.having
+            )
             where = f"{where} AND ({tests})" if where else f" WHERE {tests}"
-        order = [f"{names[name]} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in query.order_by if name in names]
-        order += [f"{name} NULLS FIRST" for name in sorts] + [f"k{index} NULLS FIRST" for index in range(len(cells.keys))]
+        order = [
+            f"{names[name]} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in query.order_by if name in names
+        ]
+        order += [f"{name} NULLS FIRST" for name in sorts] + [
+            f"k{index} NULLS FIRST" for index in range(len(cells.keys))
+        ]
         by = f" ORDER BY {', '.join(order)}" if order else ""
         limit = f" LIMIT {query.limit}" if query.limit else ""
         ctes = ",\n".join(f"{name} AS ({sql})" for name, sql in self.ctes)
@@ -158,7 +186,9 @@ class _Translator:
 
     def join(self, cells: Cells, name: str) -> str:
         keys = self.known_keys[name]
-        on = " AND ".join(f"{cells.name}.{cells.key(key)} IS NOT DISTINCT FROM {name}.k{cells.keys.index(key)}" for key in keys)
+        on = " AND ".join(
+            f"{cells.name}.{cells.key(key)} IS NOT DISTINCT FROM {name}.k{cells.keys.index(key)}" for key in keys
+        )
         return f"\n  LEFT JOIN {name} ON {on or 'TRUE'}"
 
     # ------------------------------------------------------------------ names
@@ -209,7 +239,7 @@ class _Translator:
         """For each table that filters `table`: the relationships from `table` to it."""
         found: dict[str, tuple[Relationship, ...]] = {table: ()}
         queue = [table]
-        switched = {name for name in context.switched_on}
+        switched = set(context.switched_on)
         while queue:
             name = queue.pop(0)
             for one in self.model.relationships:
@@ -222,7 +252,9 @@ class _Translator:
     def is_used(self, one: Relationship, switched: set[str]) -> bool:
         if one.name in switched:
             return True
-        rivals = {r.name for r in self.model.relationships if {r.from_table, r.to_table} == {one.from_table, one.to_table}}
+        rivals = {
+            r.name for r in self.model.relationships if {r.from_table, r.to_table} == {one.from_table, one.to_table}
+        }
         return one.is_active and not (rivals & switched)
 
     # ------------------------------------------------------------------ CTEs
@@ -247,7 +279,12 @@ class _Translator:
         return Cells(name, groups), sorts
 
     def grid_part(
-        self, table: str, indexes: list[int], groups: tuple[ColumnKey, ...], filters: tuple[Filter, ...], sorts: list[str]
+        self,
+        table: str,
+        indexes: list[int],
+        groups: tuple[ColumnKey, ...],
+        filters: tuple[Filter, ...],
+        sorts: list[str],
     ) -> str:
         columns, found = [], self.model.table(table)
         for index in indexes:
@@ -258,7 +295,11 @@ class _Translator:
                 sorts.append(f"s{index}")
         own = [one for one in (*filters, *self.security) if one.columns and all(c.table == table for c in one.columns)]
         tests = [f"({one.predicate})" for one in own if one.predicate]
-        tests += [f"{one.column.sql} IN (SELECT value FROM {one.members})" for one in own if one.members and one.column and not one.keys]
+        tests += [
+            f"{one.column.sql} IN (SELECT value FROM {one.members})"
+            for one in own
+            if one.members and one.column and not one.keys
+        ]
         where = " AND ".join(tests) or "TRUE"
         by = ", ".join(groups[index].sql for index in indexes)
         sql = f"SELECT {', '.join(columns)} FROM model.{quote(table)} AS {quote(table)} WHERE {where} GROUP BY {by}"
@@ -308,7 +349,9 @@ class _Translator:
 
     # ------------------------------------------------------------------ aggregates
 
-    def aggregate(self, context: Context, table: str, value: str, kind: str, *, also: frozenset[ColumnKey] = frozenset()) -> Scalar:
+    def aggregate(
+        self, context: Context, table: str, value: str, kind: str, *, also: frozenset[ColumnKey] = frozenset()
+    ) -> Scalar:
         """One aggregate under its own filter context: a CTE keyed by what it depends on."""
         source = _Source(self, context, table, also)
         keys = source.keys()
@@ -347,7 +390,11 @@ class _Translator:
     def measure_or_column(self, expression: Bracket, context: Context) -> Scalar:
         measure = self.model.measure(expression.name)
         if measure is None:
-            what = f"column [{expression.name}] needs an aggregation here" if expression.table else f"measure [{expression.name}] does not exist"
+            what = (
+                f"column [{expression.name}] needs an aggregation here"
+                if expression.table
+                else f"measure [{expression.name}] does not exist"
+            )
             raise self.refuse(what, expression)
         return self.measure(measure, context, expression)
 
@@ -374,7 +421,10 @@ class _Translator:
     def variable_value(self, expression: Name) -> Scalar | None:
         if expression.is_quoted:
             return None
-        return next((scope[expression.name.lower()] for scope in reversed(self.scopes) if expression.name.lower() in scope), None)
+        return next(
+            (scope[expression.name.lower()] for scope in reversed(self.scopes) if expression.name.lower() in scope),
+            None,
+        )
 
     def variables(self, expression: Variables, context: Context) -> Scalar:
         scope: dict[str, Scalar] = {}
@@ -392,7 +442,9 @@ class _Translator:
         if expression.operator == "IN":
             values = self.listed(expression.right, lambda one: self.scalar(one, context))
             return _in(self.scalar(expression.left, context), values)
-        return _binary(expression.operator, self.scalar(expression.left, context), self.scalar(expression.right, context))
+        return _binary(
+            expression.operator, self.scalar(expression.left, context), self.scalar(expression.right, context)
+        )
 
     def listed(self, expression: Expr, evaluate: Callable[[Expr], Scalar]) -> list[Scalar]:
         if not isinstance(expression, Rows) or any(len(row) != 1 for row in expression.rows):
@@ -424,7 +476,9 @@ class _Translator:
     def arity(self, expression: Call, least: int, most: int) -> None:
         if not least <= len(expression.arguments) <= most:
             wanted = str(least) if least == most else f"{least} to {most}"
-            raise self.refuse(f"{expression.function} takes {wanted} arguments, found {len(expression.arguments)}", expression)
+            raise self.refuse(
+                f"{expression.function} takes {wanted} arguments, found {len(expression.arguments)}", expression
+            )
 
     # ------------------------------------------------------------------ aggregating functions
 
@@ -433,7 +487,9 @@ class _Translator:
         key = self.column(expression.arguments[0])
         kind = self.type_of(key)
         if expression.function in ("SUM", "AVERAGE") and kind != "number":
-            raise self.refuse(f"{expression.function} of '{key.table}'[{key.column}], which is not a number", expression)
+            raise self.refuse(
+                f"{expression.function} of '{key.table}'[{key.column}], which is not a number", expression
+            )
         if expression.function in ("COUNT", "COUNTA"):
             return self.aggregate(context, key.table, f"NULLIF(COUNT({key.sql}), 0)", "number")
         return self.aggregate(context, key.table, f"{_AGGREGATES[expression.function]}({key.sql})", kind)
@@ -441,7 +497,11 @@ class _Translator:
     def distinct_count(self, expression: Call, context: Context) -> Scalar:
         self.arity(expression, 1, 1)
         key = self.column(expression.arguments[0])
-        blank = "" if expression.function == "DISTINCTCOUNTNOBLANK" else f" + MAX(CASE WHEN {key.sql} IS NULL THEN 1 ELSE 0 END)"
+        blank = (
+            ""
+            if expression.function == "DISTINCTCOUNTNOBLANK"
+            else f" + MAX(CASE WHEN {key.sql} IS NULL THEN 1 ELSE 0 END)"
+        )
         return self.aggregate(context, key.table, f"NULLIF(COUNT(DISTINCT {key.sql}){blank}, 0)", "number")
 
     def count_rows(self, expression: Call, context: Context) -> Scalar:
@@ -455,7 +515,10 @@ class _Translator:
         rows = _RowScope(self, inner, table)
         value = rows.value(expression.arguments[1])
         if rows.scalars:
-            raise self.refuse("a measure or variable inside an iterator is outside the subset that is translated", expression.arguments[1])
+            raise self.refuse(
+                "a measure or variable inside an iterator is outside the subset that is translated",
+                expression.arguments[1],
+            )
         sql = f"{_ITERATORS[expression.function]}({value.sql})"
         sql = f"NULLIF({sql}, 0)" if expression.function == "COUNTX" else sql
         return self.aggregate(inner, table, sql, value.type, also=also | frozenset(rows.columns))
@@ -475,7 +538,9 @@ class _Translator:
     def selected_value(self, expression: Call, context: Context) -> Scalar:
         self.arity(expression, 1, 2)
         key = self.column(expression.arguments[0])
-        one = self.aggregate(context, key.table, f"CASE WHEN COUNT(DISTINCT {key.sql}) = 1 THEN MIN({key.sql}) END", self.type_of(key))
+        one = self.aggregate(
+            context, key.table, f"CASE WHEN COUNT(DISTINCT {key.sql}) = 1 THEN MIN({key.sql}) END", self.type_of(key)
+        )
         if len(expression.arguments) == 1:
             return one
         other = self.scalar(expression.arguments[1], context)
@@ -555,7 +620,9 @@ class _Translator:
 
     def switch_on(self, argument: Call, result: Context) -> Context:
         self.arity(argument, 2, 2)
-        ends = {(key.table, key.column) for key in (self.column(argument.arguments[0]), self.column(argument.arguments[1]))}
+        ends = {
+            (key.table, key.column) for key in (self.column(argument.arguments[0]), self.column(argument.arguments[1]))
+        }
         for one in self.model.relationships:
             if {(one.from_table, one.from_column), (one.to_table, one.to_column)} == ends:
                 return replace(result, switched_on=result.switched_on | {one.name})
@@ -571,7 +638,9 @@ class _Translator:
     def filter_table(self, argument: Call, outer: Context, result: Context) -> tuple[Context, list[Filter]]:
         self.arity(argument, 2, 2)
         source = argument.arguments[0]
-        one = self.predicate_filter(argument.arguments[1], outer, self.table_name(source) if isinstance(source, Name) else None)
+        one = self.predicate_filter(
+            argument.arguments[1], outer, self.table_name(source) if isinstance(source, Name) else None
+        )
         if isinstance(source, Name):
             return result, [one]
         if isinstance(source, Call) and source.function == "ALL":
@@ -614,16 +683,22 @@ class _Translator:
         position = ", ".join(f"k{keys.index(one)}" for one in keys[:-1])
         window = f"{f'PARTITION BY {position} ' if position else ''}ORDER BY v {order} NULLS LAST"
         columns = "".join(f"k{keys.index(one)} AS k{outer.cells.keys.index(one)}, " for one in keys[:-1])
-        members = self.cte("t", f"SELECT {columns}k{len(keys) - 1} AS value FROM {name} QUALIFY RANK() OVER ({window}) <= {count.sql}", keys[:-1])
+        members = self.cte(
+            "t",
+            f"SELECT {columns}k{len(keys) - 1} AS value FROM {name} QUALIFY RANK() OVER ({window}) <= {count.sql}",
+            keys[:-1],
+        )
         return result.cleared({key}), [Filter(frozenset({key}), members=members, column=key, keys=keys[:-1])]
 
     def top_order(self, argument: Call) -> str:
-        if len(argument.arguments) < 4:  # noqa: PLR2004 - the fourth argument is the order
+        if len(argument.arguments) < 4:
             return "DESC"
         order = argument.arguments[3]
         return "ASC" if isinstance(order, Name) and order.name.upper() == "ASC" else "DESC"
 
-    def ranked(self, key: ColumnKey, expression: Expr, context: Context, *, is_all: bool) -> tuple[str, tuple[ColumnKey, ...]]:
+    def ranked(
+        self, key: ColumnKey, expression: Expr, context: Context, *, is_all: bool
+    ) -> tuple[str, tuple[ColumnKey, ...]]:
         """A CTE with a row for each remaining key and each value of `key`, and the expression's value there."""
         base = context.cleared({key}) if is_all else context
         kept = tuple(one for one in base.cells.keys if one in base.groups and one != key)
@@ -634,13 +709,19 @@ class _Translator:
         cells = Cells(self.cte("grid", f"SELECT * FROM {left}({part})", (*kept, key)), (*kept, key))
         inner = Context(cells, frozenset(cells.keys), base.filters, base.switched_on)
         if any(one.cell or (one.members and one.keys) for one in base.filters):
-            raise self.refuse("a ranking under a filter that differs from cell to cell is outside the subset", expression)
+            raise self.refuse(
+                "a ranking under a filter that differs from cell to cell is outside the subset", expression
+            )
         return self.value_rows(cells, self.scalar(expression, inner)), cells.keys
 
     def value_rows(self, cells: Cells, value: Scalar) -> str:
         columns = ", ".join(f"{cells.name}.k{index}" for index in range(len(cells.keys)))
         joins = "".join(self.join(cells, name) for name in sorted(value.reads))
-        return self.cte("r", f"SELECT * FROM (SELECT {columns}, {value.sql} AS v FROM {cells.name}{joins}) AS x WHERE v IS NOT NULL", cells.keys)
+        return self.cte(
+            "r",
+            f"SELECT * FROM (SELECT {columns}, {value.sql} AS v FROM {cells.name}{joins}) AS x WHERE v IS NOT NULL",
+            cells.keys,
+        )
 
     def rank(self, expression: Call, context: Context) -> Scalar:
         self.arity(expression, 2, 2)
@@ -651,7 +732,9 @@ class _Translator:
         name, keys = self.ranked(key, expression.arguments[1], context, is_all=True)
         own = self.scalar(expression.arguments[1], context)
         cell = self.cell_values(context, [own])
-        same = " AND ".join(f"c.k{context.cells.keys.index(one)} IS NOT DISTINCT FROM r.k{index}" for index, one in enumerate(keys[:-1]))
+        same = " AND ".join(
+            f"c.k{context.cells.keys.index(one)} IS NOT DISTINCT FROM r.k{index}" for index, one in enumerate(keys[:-1])
+        )
         columns = "".join(f"c.k{index}, " for index in range(len(context.cells.keys)))
         by = f" GROUP BY {columns.rstrip(', ')}" if columns else ""
         sql = f"SELECT {columns}COUNT(*) FILTER (WHERE r.v > COALESCE(c.v0, 0)) + 1 AS v FROM {cell} AS c JOIN {name} AS r ON {same or 'TRUE'}{by}"
@@ -662,7 +745,9 @@ class _Translator:
 
     def date_filter(self, argument: Call, outer: Context, result: Context) -> tuple[Context, list[Filter]]:
         members, keys, key = self.dates(argument, outer)
-        return result.cleared(self.columns_of(key.table)), [Filter(frozenset({key}), members=members, column=key, keys=keys)]
+        return result.cleared(self.columns_of(key.table)), [
+            Filter(frozenset({key}), members=members, column=key, keys=keys)
+        ]
 
     def dates(self, expression: Expr, context: Context) -> tuple[str, tuple[ColumnKey, ...], ColumnKey]:
         """A table of dates: its CTE (keys, value), the keys it depends on, and the date column."""
@@ -691,9 +776,13 @@ class _Translator:
         source = _Source(self, context, key.table, frozenset())
         keys = source.keys()
         columns = "".join(f"{sql} AS k{context.cells.keys.index(one)}, " for one, sql in keys)
-        return self.cte("d", f"SELECT DISTINCT {columns}{key.sql} AS value FROM {source.sql()}", tuple(one for one, _ in keys)), tuple(one for one, _ in keys)
+        return self.cte(
+            "d", f"SELECT DISTINCT {columns}{key.sql} AS value FROM {source.sql()}", tuple(one for one, _ in keys)
+        ), tuple(one for one, _ in keys)
 
-    def shifted(self, expression: Call, context: Context, source: str, keys: tuple[ColumnKey, ...], key: ColumnKey) -> str:
+    def shifted(
+        self, expression: Call, context: Context, source: str, keys: tuple[ColumnKey, ...], key: ColumnKey
+    ) -> str:
         names = [f"k{context.cells.keys.index(one)}" for one in keys]
         listed = "".join(f"v.{name}, " for name in names)
         calendar = f"model.{quote(key.table)} AS d"
@@ -710,13 +799,25 @@ class _Translator:
                 unit = _PREVIOUS[name]
                 on = f"{date} >= date_trunc('{unit}', v.edge) - INTERVAL 1 {unit} AND {date} < date_trunc('{unit}', v.edge)"
             return self.cte("d", f"SELECT {listed}{date} AS value FROM {edges} JOIN {calendar} ON {on}", keys)
-        count, unit = ("-1", "YEAR") if name == "SAMEPERIODLASTYEAR" else self.interval(expression.arguments[1:], context)
+        count, unit = (
+            ("-1", "YEAR") if name == "SAMEPERIODLASTYEAR" else self.interval(expression.arguments[1:], context)
+        )
         if unit == "DAY":
-            return self.cte("d", f"SELECT {listed}{date} AS value FROM {source} AS v JOIN {calendar} ON {date} = v.value + INTERVAL ({count}) DAY", keys)
+            return self.cte(
+                "d",
+                f"SELECT {listed}{date} AS value FROM {source} AS v JOIN {calendar} ON {date} = v.value + INTERVAL ({count}) DAY",
+                keys,
+            )
         return self.shifted_months(source, listed, names, (calendar, date), (count, unit), keys)
 
     def shifted_months(
-        self, source: str, listed: str, names: list[str], calendar: tuple[str, str], shift: tuple[str, str], keys: tuple[ColumnKey, ...]
+        self,
+        source: str,
+        listed: str,
+        names: list[str],
+        calendar: tuple[str, str],
+        shift: tuple[str, str],
+        keys: tuple[ColumnKey, ...],
     ) -> str:
         """A month's end moves to the other month's end when the two last days of the month are selected."""
         table, date = calendar
@@ -764,12 +865,18 @@ class _Translator:
             raise self.refuse("expected the date table's date column", first)
         return self.date_column(first)
 
-    def ranged(self, context: Context, cell: str, key: ColumnKey, on: str) -> tuple[str, tuple[ColumnKey, ...], ColumnKey]:
+    def ranged(
+        self, context: Context, cell: str, key: ColumnKey, on: str
+    ) -> tuple[str, tuple[ColumnKey, ...], ColumnKey]:
         columns = "".join(f"c.k{index}, " for index in range(len(context.cells.keys)))
         date = f"d.{quote(key.column)}"
         # Cells without an end of the range are few less: most days of a calendar have no facts.
         some = f"(SELECT * FROM {cell} WHERE v0 IS NOT NULL) AS c" if "IS NULL" not in on else f"{cell} AS c"
-        name = self.cte("d", f"SELECT {columns}{date} AS value FROM {some} JOIN model.{quote(key.table)} AS d ON {on}", context.cells.keys)
+        name = self.cte(
+            "d",
+            f"SELECT {columns}{date} AS value FROM {some} JOIN model.{quote(key.table)} AS d ON {on}",
+            context.cells.keys,
+        )
         return name, context.cells.keys, key
 
 
@@ -781,7 +888,11 @@ class _Source:
         self.context = context
         self.table = table
         self.paths = translator.paths(table, context)
-        self.filters = [one for one in (*context.filters, *translator.security) if one.columns and all(c.table in self.paths for c in one.columns)]
+        self.filters = [
+            one
+            for one in (*context.filters, *translator.security)
+            if one.columns and all(c.table in self.paths for c in one.columns)
+        ]
         self.members = [one for one in self.filters if one.members]
         self.cells = sorted({one.cell for one in self.filters if one.cell})
         self.own = [key for key in context.cells.keys if key in context.groups and key.table in self.paths]
@@ -811,9 +922,16 @@ class _Source:
         conditions += [one.predicate for one in self.filters if one.cell]
         needed = {key.table for key in self.also}
         needed |= {key.table for one in self.filters if one.predicate for key in one.columns}
-        needed |= {key.table for key in [*self.own, *(o.column for o in self.members if o.column)] if self.column(key) == key.sql}
+        needed |= {
+            key.table
+            for key in [*self.own, *(o.column for o in self.members if o.column)]
+            if self.column(key) == key.sql
+        }
         joins = "".join(self.joins(needed - {self.table}))
-        extra = "".join(f" CROSS JOIN {name}" for name in [*self.cells, *dict.fromkeys(o.members for o in self.members if o.members)])
+        extra = "".join(
+            f" CROSS JOIN {name}"
+            for name in [*self.cells, *dict.fromkeys(o.members for o in self.members if o.members)]
+        )
         where = f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""
         return f"model.{quote(self.table)} AS {quote(self.table)}{joins}{extra}{where}"
 
@@ -822,7 +940,10 @@ class _Source:
         for table in sorted(needed, key=lambda name: len(self.paths[name])):
             for one in self.paths[table]:
                 left, right = ColumnKey(one.from_table, one.from_column), ColumnKey(one.to_table, one.to_column)
-                done.setdefault(one.to_table, f" LEFT JOIN model.{quote(one.to_table)} AS {quote(one.to_table)} ON {left.sql} = {right.sql}")
+                done.setdefault(
+                    one.to_table,
+                    f" LEFT JOIN model.{quote(one.to_table)} AS {quote(one.to_table)} ON {left.sql} = {right.sql}",
+                )
         return list(done.values())
 
     def cell_conditions(self) -> list[str]:
@@ -919,7 +1040,9 @@ def _binary(operator: str, left: Scalar, right: Scalar) -> Scalar:
     if operator in ("AND", "OR"):
         return Scalar(f"(COALESCE({left.sql}, FALSE) {operator} COALESCE({right.sql}, FALSE))", "boolean", reads)
     if operator == "&":
-        return Scalar(f"(COALESCE(CAST({left.sql} AS VARCHAR), '') || COALESCE(CAST({right.sql} AS VARCHAR), ''))", "text", reads)
+        return Scalar(
+            f"(COALESCE(CAST({left.sql} AS VARCHAR), '') || COALESCE(CAST({right.sql} AS VARCHAR), ''))", "text", reads
+        )
     if operator in ("+", "-"):
         return _sum(operator, left, right)
     if operator == "*":
@@ -934,7 +1057,7 @@ def _binary(operator: str, left: Scalar, right: Scalar) -> Scalar:
 def _sum(operator: str, left: Scalar, right: Scalar) -> Scalar:
     """BLANK + BLANK is BLANK; with one side BLANK it counts as 0. A date moves by days."""
     reads = left.reads | right.reads
-    kind = "date" if "date" in (left.type, right.type) and not left.type == right.type else "number"
+    kind = "date" if "date" in (left.type, right.type) and left.type != right.type else "number"
     if kind == "date":
         moved = f"({left.sql} {operator} INTERVAL (CAST({right.sql} AS BIGINT)) DAY)"
         return Scalar(f"CAST({moved} AS DATE)", "date", reads)
@@ -967,7 +1090,7 @@ def _reads(values: list[Scalar]) -> frozenset[str]:
 
 def _divide(_: _Translator, expression: Call, values: list[Scalar]) -> Scalar:
     del expression
-    other = values[2].sql if len(values) == 3 else "NULL"  # noqa: PLR2004 - the alternate result
+    other = values[2].sql if len(values) == 3 else "NULL"
     top, bottom = values[0].sql, values[1].sql
     sql = f"(CASE WHEN COALESCE({bottom}, 0) = 0 THEN {other} ELSE CAST({top} AS DOUBLE) / {bottom} END)"
     return Scalar(sql, "number", _reads(values))
@@ -975,8 +1098,12 @@ def _divide(_: _Translator, expression: Call, values: list[Scalar]) -> Scalar:
 
 def _if(_: _Translator, expression: Call, values: list[Scalar]) -> Scalar:
     del expression
-    other = values[2].sql if len(values) == 3 else "NULL"  # noqa: PLR2004 - the else
-    return Scalar(f"(CASE WHEN COALESCE({values[0].sql}, FALSE) THEN {values[1].sql} ELSE {other} END)", values[1].type, _reads(values))
+    other = values[2].sql if len(values) == 3 else "NULL"
+    return Scalar(
+        f"(CASE WHEN COALESCE({values[0].sql}, FALSE) THEN {values[1].sql} ELSE {other} END)",
+        values[1].type,
+        _reads(values),
+    )
 
 
 def _switch(_: _Translator, expression: Call, values: list[Scalar]) -> Scalar:
@@ -1075,16 +1202,26 @@ def _as_visual(query: Query) -> VisualQuery:
     if query.measures:
         raise DaxRefusedError("DEFINE MEASURE is outside the subset that is translated", position=query.position)
     if query.order_by:
-        raise DaxRefusedError("ORDER BY is outside the subset that is translated", position=query.order_by[0][0].position)
+        raise DaxRefusedError(
+            "ORDER BY is outside the subset that is translated", position=query.order_by[0][0].position
+        )
     if isinstance(table, Call) and table.function == "ROW" and table.arguments and len(table.arguments) % 2 == 0:
         return VisualQuery((), tuple(_named(table.arguments)))
     if isinstance(table, Call) and table.function == "SUMMARIZECOLUMNS":
-        groups = [one for one in table.arguments if isinstance(one, Bracket)]
+        groups = list(takewhile(lambda one: isinstance(one, Bracket), table.arguments))
         rest = table.arguments[len(groups) :]
-        if any(one.table is None for one in groups) or len(rest) % 2:
-            raise DaxRefusedError("SUMMARIZECOLUMNS takes columns, then names and expressions here", position=table.position)
-        return VisualQuery(tuple(ColumnKey(one.table or "", one.name) for one in groups), tuple(_named(rest)))
+        if len(rest) % 2:
+            raise DaxRefusedError(
+                "SUMMARIZECOLUMNS takes columns, then names and expressions here", position=table.position
+            )
+        return VisualQuery(tuple(_column_key(one) for one in groups), tuple(_named(rest)))
     raise DaxRefusedError("EVALUATE takes ROW(...) or SUMMARIZECOLUMNS(...) here", position=table.position)
+
+
+def _column_key(expression: Expr) -> ColumnKey:
+    if not isinstance(expression, Bracket) or expression.table is None:
+        raise DaxRefusedError("expected a column, written Table[column]", position=expression.position)
+    return ColumnKey(expression.table, expression.name)
 
 
 def _named(arguments: tuple[Expr, ...]) -> Iterator[tuple[str, Expr]]:

@@ -7,14 +7,16 @@ Vega-Lite was chosen by a spike: docs/decisions/0009-drawing-library.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from powerbi.evaluate import Answer, Heading
 from powerbi.formats import format_short, format_value
-from powerbi.render.theme import Theme
+
+if TYPE_CHECKING:
+    from powerbi.render.theme import Theme
+    from powerbi.evaluate import Answer, Heading
+    from collections.abc import Callable
 
 Spec = dict[str, Any]
 _VEGA_LITE = "5.20"
@@ -33,7 +35,7 @@ class Frame:
 
 def draw(kind: str, answer: Answer, frame: Frame, prefix: str) -> str:
     """Draw a chart as an <svg> element; `prefix` keeps its ids apart from other charts' on the page."""
-    import vl_convert  # noqa: PLC0415 - half a second, and only who draws needs it
+    import vl_convert
 
     spec = specification(kind, answer, frame)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
@@ -68,7 +70,13 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
                 "labelPadding": 6,
                 "labelLimit": 220,
             },
-            "legend": {"labelColor": theme.muted, "labelFontSize": 11, "title": None, "symbolType": "circle", "symbolSize": 70},
+            "legend": {
+                "labelColor": theme.muted,
+                "labelFontSize": 11,
+                "title": None,
+                "symbolType": "circle",
+                "symbolSize": 70,
+            },
             "text": {"color": theme.muted, "fontSize": 11},
             "bar": {"cornerRadiusEnd": 2},
             "line": {"strokeWidth": 2.5},
@@ -110,7 +118,11 @@ def _is_date(answer: Answer) -> bool:
 
 def _category(answer: Answer, records: list[Spec]) -> Spec:
     if _is_date(answer):
-        return {"field": "category", "type": "temporal", "axis": {"format": "%-d %b", "grid": False, "labelOverlap": True}}
+        return {
+            "field": "category",
+            "type": "temporal",
+            "axis": {"format": "%-d %b", "grid": False, "labelOverlap": True},
+        }
     order = list(dict.fromkeys(record["category"] for record in records))
     return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}
 
@@ -120,21 +132,30 @@ def _quantity(heading: Heading) -> Spec:
         axis: Spec = {"format": ".0%", "tickCount": 5}
     else:
         sign = "£" if "£" in heading.format_string else ""
-        axis = {"labelExpr": f"'{sign}' + replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'bn')", "tickCount": 5}
+        axis = {
+            "labelExpr": f"'{sign}' + replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'bn')",
+            "tickCount": 5,
+        }
     return {"field": "value", "type": "quantitative", "axis": axis}
 
 
 def _colour(records: list[Spec], theme: Theme) -> Spec:
     series = list(dict.fromkeys(record["series"] for record in records))
-    if len(series) < 2:  # noqa: PLR2004 - one series needs no legend
+    if len(series) < 2:
         return {"value": theme.colours[0]}
-    return {"field": "series", "type": "nominal", "sort": series, "legend": {"orient": "top", "direction": "horizontal"}}
+    return {
+        "field": "series",
+        "type": "nominal",
+        "sort": series,
+        "legend": {"orient": "top", "direction": "horizontal"},
+    }
 
 
 def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
     encoding = {
-        "x": _category(answer, records) | ({"type": "ordinal", "timeUnit": "yearmonthdate"} if _is_date(answer) else {}),
+        "x": _category(answer, records)
+        | ({"type": "ordinal", "timeUnit": "yearmonthdate"} if _is_date(answer) else {}),
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
         "tooltip": _tooltip(),
@@ -173,7 +194,9 @@ def _lines(answer: Answer, frame: Frame, *, area: bool = False) -> Spec:
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
     }
-    mark: Spec = {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line", "interpolate": "monotone"}
+    mark: Spec = (
+        {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line", "interpolate": "monotone"}
+    )
     points = {**encoding, "tooltip": _tooltip(), **_href(frame)}
     layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
     layers.append({"mark": {"type": "point", "filled": True, "size": 28}, "encoding": points})
@@ -193,8 +216,16 @@ def _combination(answer: Answer, frame: Frame) -> Spec:
     return {
         "data": {"values": records},
         "layer": [
-            {"mark": {"type": "bar", "width": width}, "encoding": bars, "transform": [{"filter": {"field": "series", "equal": names[0]}}]},
-            {"mark": {"type": "line", "interpolate": "monotone"}, "encoding": line, "transform": [{"filter": {"field": "series", "oneOf": names[1:]}}]},
+            {
+                "mark": {"type": "bar", "width": width},
+                "encoding": bars,
+                "transform": [{"filter": {"field": "series", "equal": names[0]}}],
+            },
+            {
+                "mark": {"type": "line", "interpolate": "monotone"},
+                "encoding": line,
+                "transform": [{"filter": {"field": "series", "oneOf": names[1:]}}],
+            },
         ],
     }
 
@@ -212,7 +243,12 @@ def _donut(answer: Answer, frame: Frame) -> Spec:
         "encoding": {
             "theta": {"field": "value", "type": "quantitative", "stack": True},
             "order": {"field": "at"},
-            "color": {"field": "category", "type": "nominal", "sort": order, "legend": {"orient": "right", "labelLimit": 120}},
+            "color": {
+                "field": "category",
+                "type": "nominal",
+                "sort": order,
+                "legend": {"orient": "right", "labelLimit": 120},
+            },
             "tooltip": _tooltip(),
             **_href(frame),
         },

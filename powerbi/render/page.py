@@ -7,7 +7,6 @@ drawn (picture.py), HTTP (standin/). The HTML needs no network: no script, font 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from urllib.parse import urlencode
@@ -16,11 +15,15 @@ from powerbi.dax.context import ColumnKey
 from powerbi.dax.translate import Selection
 from powerbi.errors import DaxError
 from powerbi.evaluate import Connection, Heading, Scope, answer
-from powerbi.model import Model
-from powerbi.pbir import Page, Report, Visual
 from powerbi.render import picture as pictures
 from powerbi.render.picture import Drawing, Picture
 from powerbi.render.theme import Theme, theme_of
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from powerbi.pbir import Page, Report, Visual
+    from powerbi.model import Model
+    from collections.abc import Callable
 
 _BLANK = "(Blank)"
 Parameters = list[tuple[str, str]]
@@ -92,7 +95,7 @@ def page_svg(page: Page, reader: Reader) -> str:
 
 def page_png(page: Page, reader: Reader, *, scale: float = 1.0) -> bytes:
     """The whole page as a PNG."""
-    import vl_convert  # noqa: PLC0415 - half a second, and only who draws needs it
+    import vl_convert
 
     png: bytes = vl_convert.svg_to_png(page_svg(page, reader), scale=scale)
     return png
@@ -123,7 +126,9 @@ def _drawn(visual: Visual, index: int, page: Page, reader: Reader, *, is_html: b
         if visual.type == "slicer":
             return _slicer(visual, page, reader, is_html=is_html)
         if visual.type not in pictures.DRAWN:
-            return pictures.refusal(visual, f"A visual of type {visual.type} is not drawn here; Power BI shows it.", theme)
+            return pictures.refusal(
+                visual, f"A visual of type {visual.type} is not drawn here; Power BI shows it.", theme
+            )
         if not visual.fields:
             return pictures.refusal(visual, "The visual has no fields.", theme)
         found = answer(visual, reader.model, reader.connection, reader.scope, page_filters=page.filters)
@@ -164,10 +169,15 @@ def _slicer(visual: Visual, page: Page, reader: Reader, *, is_html: bool) -> Pic
         return pictures.slicer(visual, _shown(chosen, is_range=is_range), reader.theme)
     head = escape(pictures.title(visual) or one.label)
     body = _range_form(key, chosen, reader) if is_range else _list_form(key, chosen, reader)
-    others = [pair for pair in parameters_of(reader.scope.selections) if not pair[0].startswith(f"{one.table}.{one.name}")]
+    others = [
+        pair for pair in parameters_of(reader.scope.selections) if not pair[0].startswith(f"{one.table}.{one.name}")
+    ]
     hidden = "".join(f'<input type=hidden name="{escape(n)}" value="{escape(v)}">' for n, v in others)
     action = escape(f"{reader.base}/{page.name}")
-    return Picture("", f'<form class=slicer action="{action}" method=get>{hidden}<label>{head}</label>{body}<noscript><button>Apply</button></noscript></form>')
+    return Picture(
+        "",
+        f'<form class=slicer action="{action}" method=get>{hidden}<label>{head}</label>{body}<noscript><button>Apply</button></noscript></form>',
+    )
 
 
 def _shown(chosen: Selection | None, *, is_range: bool) -> str:
@@ -194,7 +204,9 @@ def data_bounds(reader: Reader, key: ColumnKey) -> tuple[str, str]:
     related = [one for one in reader.model.relationships if one.to_table == key.table and one.to_column == key.column]
     tables = [(one.from_table, one.from_column) for one in related] or [(key.table, key.column)]
     source = ColumnKey(*tables[0])
-    row = reader.connection.execute(f'SELECT MIN({source.sql}), MAX({source.sql}) FROM model."{source.table}"').fetchall()[0]
+    row = reader.connection.execute(
+        f'SELECT MIN({source.sql}), MAX({source.sql}) FROM model."{source.table}"'
+    ).fetchall()[0]
     return tuple(value.isoformat() if isinstance(value, datetime.date) else "" for value in row)  # type: ignore[return-value]
 
 
@@ -208,7 +220,9 @@ def _list_form(key: ColumnKey, chosen: Selection | None, reader: Reader) -> str:
         for (value,) in rows
         if value is not None
     )
-    return f"<details><summary>{escape(_shown(chosen, is_range=False))}</summary><div class=list>{boxes}</div></details>"
+    return (
+        f"<details><summary>{escape(_shown(chosen, is_range=False))}</summary><div class=list>{boxes}</div></details>"
+    )
 
 
 # ---------------------------------------------------------------------- the document
@@ -221,7 +235,9 @@ def _document(page: Page, reader: Reader, theme: Theme, visuals: str) -> str:
         for one in reader.report.pages
     )
     chips = "".join(_chip(pair, parameters, page, reader) for pair in parameters)
-    reset = f'<a class=reset href="{escape(_address(reader.base, page.name, []))}">Clear all filters</a>' if chips else ""
+    reset = (
+        f'<a class=reset href="{escape(_address(reader.base, page.name, []))}">Clear all filters</a>' if chips else ""
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{escape(page.title)}</title><style>{_style(theme)}</style></head>

@@ -6,16 +6,19 @@ A visual that cannot be evaluated or drawn says so on its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
 
-from powerbi.evaluate import Answer, Heading
 from powerbi.formats import format_short, format_value
-from powerbi.pbir import Visual
 from powerbi.render.chart import CHARTS, Frame, draw
-from powerbi.render.theme import Theme
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from powerbi.render.theme import Theme
+    from powerbi.pbir import Visual
+    from powerbi.evaluate import Answer, Heading
+    from collections.abc import Callable
 
 TABLES = {"tableEx", "pivotTable"}
 CARDS = {"card"}
@@ -55,7 +58,8 @@ def refusal(visual: Visual, what: str, theme: Theme) -> Picture:
     """A visual that cannot be shown, with the reason on its place."""
     lines = _wrapped(what, int((visual.width - 24) / (11 * _GLYPH)))
     texts = "".join(
-        _text(12, 46 + index * 15, line, size=11, fill=theme.bad) for index, line in enumerate(lines[: int(visual.height / 15)])
+        _text(12, 46 + index * 15, line, size=11, fill=theme.bad)
+        for index, line in enumerate(lines[: int(visual.height / 15)])
     )
     heading = _text(12, 24, title(visual) or visual.name, size=13, fill=theme.foreground, weight=600)
     return Picture(_frame(visual, theme) + heading + texts)
@@ -84,7 +88,11 @@ def textbox(visual: Visual, theme: Theme) -> Picture:
                 size = float(str(style.get("fontSize", "12pt")).removesuffix("pt")) * 4 / 3
                 weight = 600 if style.get("fontWeight") == "bold" else 400
                 y += size * 1.15
-                parts.append(_text(8, y, run.get("value", ""), size=size, fill=style.get("color", theme.foreground), weight=weight))
+                parts.append(
+                    _text(
+                        8, y, run.get("value", ""), size=size, fill=style.get("color", theme.foreground), weight=weight
+                    )
+                )
                 y += size * 0.25
     return Picture("".join(parts))
 
@@ -128,9 +136,21 @@ def _chart(visual: Visual, answer: Answer, drawing: Drawing) -> Picture:
     theme = drawing.theme
     head = title(visual)
     top = _TITLE_HEIGHT if head else 6
-    base = _frame(visual, theme) + (_text(14, 22, _cut(head, visual.width - 28, 13), size=13, fill=theme.foreground, weight=600) if head else "")
+    base = _frame(visual, theme) + (
+        _text(14, 22, _cut(head, visual.width - 28, 13), size=13, fill=theme.foreground, weight=600) if head else ""
+    )
     if not answer.rows:
-        return Picture(base + _text(visual.width / 2, visual.height / 2, "Nothing in this selection", size=12, fill=theme.muted, anchor="middle"))
+        return Picture(
+            base
+            + _text(
+                visual.width / 2,
+                visual.height / 2,
+                "Nothing in this selection",
+                size=12,
+                fill=theme.muted,
+                anchor="middle",
+            )
+        )
     link = drawing.link
     frame = Frame(
         visual.width - 16,
@@ -146,9 +166,14 @@ def _table(visual: Visual, answer: Answer, drawing: Drawing) -> Picture:
     theme = drawing.theme
     head = title(visual)
     top = _TITLE_HEIGHT if head else 6
-    cells = [[format_value(value, h.format_string) for value, h in zip(row, answer.headings, strict=True)] for row in answer.rows]
+    cells = [
+        [format_value(value, h.format_string) for value, h in zip(row, answer.headings, strict=True)]
+        for row in answer.rows
+    ]
     totals = _totals(answer)
-    return Picture(_table_svg(visual, answer, cells, totals, (theme, head, top)), _table_html(answer, cells, totals, drawing, head))
+    return Picture(
+        _table_svg(visual, answer, cells, totals, (theme, head, top)), _table_html(answer, cells, totals, drawing, head)
+    )
 
 
 def _totals(answer: Answer) -> list[str]:
@@ -160,7 +185,9 @@ def _totals(answer: Answer) -> list[str]:
 
 
 def _widths(answer: Answer, cells: list[list[str]], width: float) -> list[float]:
-    longest = [max([len(h.field.label), *(len(row[i]) for row in cells[:60])]) + 2 for i, h in enumerate(answer.headings)]
+    longest = [
+        max([len(h.field.label), *(len(row[i]) for row in cells[:60])]) + 2 for i, h in enumerate(answer.headings)
+    ]
     total = sum(longest) or 1
     return [width * one / total for one in longest]
 
@@ -218,7 +245,9 @@ def _table_html(answer: Answer, cells: list[list[str]], totals: list[str], drawi
     foot = f"<tfoot>{row(totals, 'td')}</tfoot>" if totals else ""
     caption = f"<h3>{escape(head)}</h3>" if head else ""
     labels = [h.field.label for h in answer.headings]
-    return f"{caption}<div class=scroll><table><thead>{row(labels, 'th')}</thead><tbody>{body}</tbody>{foot}</table></div>"
+    return (
+        f"{caption}<div class=scroll><table><thead>{row(labels, 'th')}</thead><tbody>{body}</tbody>{foot}</table></div>"
+    )
 
 
 def _text(x: float, y: float, text: str, *, size: float, fill: str, weight: int = 400, anchor: str = "start") -> str:

@@ -16,14 +16,23 @@ from powerbi.standin.service import Service, Settings
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8765, show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="State: imported.duckdb, service.sqlite.")
-@click.option("--project", type=click.Path(path_type=Path, exists=True), default=None, help="Folder with *.SemanticModel and *.Report.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), required=True, help="State: imported.duckdb, service.sqlite."
+)
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    help="Folder with *.SemanticModel and *.Report.",
+)
 @click.option("--capacity", type=click.Choice(["premium", "shared"]), default="premium", show_default=True)
 def main(host: str, port: int, data_dir: Path, project: Path | None, capacity: str) -> None:
     """Serve the stand-in for Power BI Service."""
     marts = MartsSettings.from_env(os.environ)
     if not marts.project:
-        raise click.UsageError("WAREHOUSE_PROJECT is not set: the stand-in reads the marts from BigQuery, see .env.example")
+        raise click.UsageError(
+            "WAREHOUSE_PROJECT is not set: the stand-in reads the marts from BigQuery, see .env.example"
+        )
     service = Service(
         Settings(
             data_dir,

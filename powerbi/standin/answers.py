@@ -6,12 +6,14 @@ import datetime
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
 from powerbi.standin.service import exact
-from powerbi.standin.state import Document
+
+if TYPE_CHECKING:
+    from powerbi.standin.state import Document
 
 
 def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -42,7 +44,9 @@ def to_json(value: object) -> str:
 
 def history_entry(one: Document) -> Document:
     """A refresh as the history lists it."""
-    found = {name: one[name] for name in ("refreshType", "startTime", "endTime", "status", "requestId") if one.get(name)}
+    found = {
+        name: one[name] for name in ("refreshType", "startTime", "endTime", "status", "requestId") if one.get(name)
+    }
     if one.get("serviceExceptionJson"):
         found["serviceExceptionJson"] = one["serviceExceptionJson"]
     attempt = {"attemptId": 1, "startTime": one["startTime"], "type": "Data"}

@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -25,7 +25,9 @@ from powerbi.standin import answers
 from powerbi.standin.answers import answer, error
 from powerbi.standin.faults import KINDS
 from powerbi.standin.refreshes import RequestRefusedError
-from powerbi.standin.service import Service
+
+if TYPE_CHECKING:
+    from powerbi.standin.service import Service
 
 Handler = Callable[[Request], Awaitable[Response]]
 Worker = Callable[[Request, Any], Response]
@@ -115,7 +117,9 @@ class _Routes:
     def _fault(self, request: Request) -> Response | None:
         faults, path = self.service.faults, f"{request.method} {request.url.path}"
         if (fault := faults.take("throttle", path)) is not None:
-            return error(429, "TooManyRequests", "too many requests", headers={"Retry-After": str(fault.get("retry_after", 1))})
+            return error(
+                429, "TooManyRequests", "too many requests", headers={"Retry-After": str(fault.get("retry_after", 1))}
+            )
         if (fault := faults.take("status", path)) is not None:
             return error(int(fault["status"]), fault.get("code", "ServiceError"), fault.get("message", "asked to fail"))
         if faults.take("expire_tokens", path) is not None:
@@ -158,7 +162,13 @@ class _Routes:
     # ------------------------------------------------------------------ dataset
 
     def groups(self, _request: Request, _: Any) -> Response:
-        group = {"id": self.service.settings.workspace_id, "isReadOnly": False, "isOnDedicatedCapacity": not self.service.settings.is_shared, "name": "Retail", "type": "Workspace"}
+        group = {
+            "id": self.service.settings.workspace_id,
+            "isReadOnly": False,
+            "isOnDedicatedCapacity": not self.service.settings.is_shared,
+            "name": "Retail",
+            "type": "Workspace",
+        }
         return answer({"value": [group]})
 
     def datasets(self, _request: Request, _: Any) -> Response:
@@ -190,7 +200,9 @@ class _Routes:
 
     def parameters(self, _request: Request, _: Any) -> Response:
         values = self.service.project().parameters
-        return answer({"value": [{"name": n, "type": "Text", "currentValue": v, "isRequired": True} for n, v in values.items()]})
+        return answer(
+            {"value": [{"name": n, "type": "Text", "currentValue": v, "isRequired": True} for n, v in values.items()]}
+        )
 
     def update_parameters(self, _request: Request, body: Any) -> Response:
         known = self.service.project().parameters
@@ -214,7 +226,13 @@ class _Routes:
 
     def reports(self, _request: Request, _: Any) -> Response:
         settings = self.service.settings
-        one = {"id": settings.report_id, "name": "Retail", "datasetId": settings.dataset_id, "reportType": "PowerBIReport", "webUrl": "/report"}
+        one = {
+            "id": settings.report_id,
+            "name": "Retail",
+            "datasetId": settings.dataset_id,
+            "reportType": "PowerBIReport",
+            "webUrl": "/report",
+        }
         return answer({"value": [one]})
 
     # ------------------------------------------------------------------ users
@@ -223,7 +241,9 @@ class _Routes:
         return answer({"value": self.service.state.all("group_user")})
 
     def put_group_user(self, request: Request, body: Any) -> Response:
-        return self._put_user(request, body, "group_user", "groupUserAccessRight", {"Admin", "Member", "Contributor", "Viewer", "None"})
+        return self._put_user(
+            request, body, "group_user", "groupUserAccessRight", {"Admin", "Member", "Contributor", "Viewer", "None"}
+        )
 
     def delete_group_user(self, request: Request, _: Any) -> Response:
         if not self.service.state.delete("group_user", request.path_params["user"]):
@@ -234,7 +254,17 @@ class _Routes:
         return answer({"value": self.service.state.all("dataset_user")})
 
     def put_dataset_user(self, request: Request, body: Any) -> Response:
-        rights = {"None", "Read", "ReadReshare", "ReadExplore", "ReadReshareExplore", "ReadWrite", "ReadWriteReshare", "ReadWriteExplore", "ReadWriteReshareExplore"}
+        rights = {
+            "None",
+            "Read",
+            "ReadReshare",
+            "ReadExplore",
+            "ReadReshareExplore",
+            "ReadWrite",
+            "ReadWriteReshare",
+            "ReadWriteExplore",
+            "ReadWriteReshareExplore",
+        }
         return self._put_user(request, body, "dataset_user", "datasetUserAccessRight", rights)
 
     def _put_user(self, request: Request, body: Any, kind: str, right: str, rights: set[str]) -> Response:
@@ -243,13 +273,17 @@ class _Routes:
             return error(400, "InvalidRequest", f"a user needs identifier, principalType and {right}")
         exists = self.service.state.get(kind, key) is not None
         if request.method == "POST" and exists and kind == "group_user":
-            return error(400, "AddingAlreadyExistsGroupUserNotSupportedError", f"{key} is a user of this workspace already")
+            return error(
+                400, "AddingAlreadyExistsGroupUserNotSupportedError", f"{key} is a user of this workspace already"
+            )
         if request.method == "PUT" and not exists:
             return error(404, "PowerBIEntityNotFound", f"{key} is no user here")
         if body[right] == "None":
             self.service.state.delete(kind, key)
         else:
-            self.service.state.put(kind, key, {"identifier": key, "principalType": body["principalType"], right: body[right]})
+            self.service.state.put(
+                kind, key, {"identifier": key, "principalType": body["principalType"], right: body[right]}
+            )
         return Response(status_code=200)
 
     # ------------------------------------------------------------------ Fabric
@@ -261,14 +295,31 @@ class _Routes:
         return answer(self._workspace())
 
     def _workspace(self) -> dict[str, Any]:
-        return {"id": self.service.settings.workspace_id, "displayName": "Retail", "description": "", "type": "Workspace"}
+        return {
+            "id": self.service.settings.workspace_id,
+            "displayName": "Retail",
+            "description": "",
+            "type": "Workspace",
+        }
 
     def items(self, request: Request, _: Any) -> Response:
         settings = self.service.settings
         listed = [(settings.dataset_id, "SemanticModel"), (settings.report_id, "Report")]
         wanted = request.query_params.get("type")
         return answer(
-            {"value": [{"id": i, "type": t, "displayName": "Retail", "description": "", "workspaceId": settings.workspace_id} for i, t in listed if wanted in (None, t)]}
+            {
+                "value": [
+                    {
+                        "id": i,
+                        "type": t,
+                        "displayName": "Retail",
+                        "description": "",
+                        "workspaceId": settings.workspace_id,
+                    }
+                    for i, t in listed
+                    if wanted in (None, t)
+                ]
+            }
         )
 
     def _kind(self, request: Request) -> str | None:
@@ -280,13 +331,18 @@ class _Routes:
         if kind is None:
             return error(404, "ItemNotFound", f"item {request.path_params['item']} does not exist")
         try:
-            files = {part["path"]: base64.b64decode(part["payload"], validate=True).decode() for part in body["definition"]["parts"]}
+            files = {
+                part["path"]: base64.b64decode(part["payload"], validate=True).decode()
+                for part in body["definition"]["parts"]
+            }
         except (KeyError, TypeError, ValueError):
             return error(400, "InvalidDefinitionParts", "definition.parts needs path, payload (base64) and payloadType")
         operation = str(uuid.uuid4())
         document = {"id": operation, "createdTimeUtc": _now(), "status": "Succeeded", "error": None}
         try:
-            if kind == "report" and "byPath" in json.loads(files.get("definition.pbir", "{}")).get("datasetReference", {}):
+            if kind == "report" and "byPath" in json.loads(files.get("definition.pbir", "{}")).get(
+                "datasetReference", {}
+            ):
                 raise ProjectError("definition.pbir", 1, "the service takes byConnection only")
             self.service.define(kind, files)
         except (ProjectError, ValueError) as failure:
@@ -299,9 +355,22 @@ class _Routes:
         found = self.service.state.get("definition", kind or "")
         if found is None:
             return error(404, "ItemNotFound", f"item {request.path_params['item']} does not exist")
-        parts = [{"path": path, "payload": base64.b64encode(text.encode()).decode(), "payloadType": "InlineBase64"} for path, text in found["files"].items()]
+        parts = [
+            {"path": path, "payload": base64.b64encode(text.encode()).decode(), "payloadType": "InlineBase64"}
+            for path, text in found["files"].items()
+        ]
         operation = str(uuid.uuid4())
-        self.service.state.put("operation", operation, {"id": operation, "createdTimeUtc": _now(), "status": "Succeeded", "error": None, "result": {"definition": {"parts": parts}}})
+        self.service.state.put(
+            "operation",
+            operation,
+            {
+                "id": operation,
+                "createdTimeUtc": _now(),
+                "status": "Succeeded",
+                "error": None,
+                "result": {"definition": {"parts": parts}},
+            },
+        )
         return Response(status_code=202, headers=_operation_headers(request, operation))
 
     def operation(self, request: Request, _: Any) -> Response:
@@ -310,7 +379,13 @@ class _Routes:
             return error(404, "OperationNotFound", "no such operation")
         age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(found["createdTimeUtc"])
         is_done = age.total_seconds() >= _OPERATION_SECONDS
-        body = {"status": found["status"] if is_done else "Running", "createdTimeUtc": found["createdTimeUtc"], "lastUpdatedTimeUtc": _now(), "percentComplete": 100 if is_done else 50, "error": found["error"] if is_done else None}
+        body = {
+            "status": found["status"] if is_done else "Running",
+            "createdTimeUtc": found["createdTimeUtc"],
+            "lastUpdatedTimeUtc": _now(),
+            "percentComplete": 100 if is_done else 50,
+            "error": found["error"] if is_done else None,
+        }
         headers = {"x-ms-operation-id": found["id"]}
         if is_done and "result" in found:
             headers["Location"] = f"{str(request.base_url).rstrip('/')}/v1/operations/{found['id']}/result"
@@ -342,7 +417,9 @@ class _Routes:
         return Response(status_code=204)
 
     def first_page(self, request: Request, _: Any) -> Response:
-        return RedirectResponse(f"/report/{self.service.report.pages[0].name}" + (f"?{request.url.query}" if request.url.query else ""))
+        return RedirectResponse(
+            f"/report/{self.service.report.pages[0].name}" + (f"?{request.url.query}" if request.url.query else "")
+        )
 
     def page(self, request: Request, _: Any) -> Response:
         name, _, suffix = request.path_params["page"].partition(".")
@@ -379,7 +456,7 @@ def _token_error(request: Request) -> Response | None:
     """401 without a bearer token, 403 with one that has expired; a token's signature is not looked at."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     parts = token.split(".")
-    if scheme.lower() != "bearer" or len(parts) != 3:  # noqa: PLR2004 - header, claims, signature
+    if scheme.lower() != "bearer" or len(parts) != 3:
         return error(401, "PowerBINotAuthorizedException", "a bearer token is needed")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))

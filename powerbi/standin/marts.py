@@ -5,12 +5,14 @@ Here: the thin reader. Not here: what is done with the rows (copied.py). Google'
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from powerbi.errors import WarehouseError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    import datetime
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Marts:
         Raises:
             WarehouseError: with BigQuery's message.
         """
-        from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - a second of import
-        from google.cloud import bigquery  # noqa: PLC0415
+        from google.api_core.exceptions import GoogleAPIError
+        from google.cloud import bigquery
 
         listed = ", ".join(f"`{source}` AS `{name}`" for name, source in columns.items())
         sql, parameters = f"SELECT {listed} FROM `{table_id}`", []
@@ -70,15 +72,19 @@ class Marts:
                 bigquery.ScalarQueryParameter("end", "DATE", cut[2]),
             ]
         try:
-            job = self._open().query(sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), job_retry=None)
+            job = self._open().query(
+                sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), job_retry=None
+            )
             return job.result(timeout=600).to_arrow(create_bqstorage_client=False)
         except (GoogleAPIError, OSError) as error:
-            raise WarehouseError(f"reading {table_id}: {error}. The copy is unchanged; the refresh can be repeated.") from error
+            raise WarehouseError(
+                f"reading {table_id}: {error}. The copy is unchanged; the refresh can be repeated."
+            ) from error
 
     def _open(self) -> Any:
         if self._client is None:
-            from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
-            from google.cloud import bigquery  # noqa: PLC0415
+            from google.auth.credentials import AnonymousCredentials
+            from google.cloud import bigquery
 
             project, location = self.settings.project, self.settings.location
             if self.settings.emulator_host:

@@ -10,20 +10,22 @@ import datetime
 import json
 import threading
 import uuid
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import structlog
 
 from powerbi.errors import PowerBiError
 from powerbi.m import Source, source_of
-from powerbi.model import Model, Table
 from powerbi.partitions import RefreshPartition, incremental_partitions, policy_partitions
 from powerbi.standin.copied import Copy, Filled, sources
-from powerbi.standin.faults import Faults
-from powerbi.standin.marts import Marts
-from powerbi.standin.state import Document, State
+
+if TYPE_CHECKING:
+    from powerbi.standin.state import Document, State
+    from powerbi.standin.marts import Marts
+    from powerbi.standin.faults import Faults
+    from powerbi.model import Model, Table
+    from collections.abc import Callable, Sequence
 
 log = structlog.get_logger()
 _TYPES = {"full", "clearvalues", "calculate", "dataonly", "automatic", "defragment"}
@@ -84,7 +86,9 @@ class Refreshes:
         self._check(body, is_enhanced=is_enhanced)
         with self._lock:
             if any(one["extendedStatus"] in ("NotStarted", "InProgress") for one in self.history()):
-                raise RequestRefusedError(400, "RefreshInProgressException", "Another refresh request is already executing")
+                raise RequestRefusedError(
+                    400, "RefreshInProgressException", "Another refresh request is already executing"
+                )
             document = self._new(body, is_enhanced=is_enhanced)
             self.state.put("refresh", document["requestId"], document)
         threading.Thread(target=self._run, args=(document["requestId"],), name="refresh", daemon=True).start()
@@ -105,16 +109,24 @@ class Refreshes:
         if document is None:
             raise RequestRefusedError(404, "RefreshNotFound", f"refresh {request_id} does not exist")
         if document["extendedStatus"] not in ("NotStarted", "InProgress"):
-            raise RequestRefusedError(400, "RefreshAlreadyFinished", f"refresh {request_id} is {document['extendedStatus']}")
+            raise RequestRefusedError(
+                400, "RefreshAlreadyFinished", f"refresh {request_id} is {document['extendedStatus']}"
+            )
         self._cancelled.add(request_id)
 
     # ------------------------------------------------------------------ accepting
 
     def _check(self, body: Document, *, is_enhanced: bool) -> None:
         if self.is_shared and is_enhanced:
-            raise RequestRefusedError(400, "EnhancedRefreshNotSupported", "Enhanced refresh is not supported on shared capacity; only notifyOption can be specified")
+            raise RequestRefusedError(
+                400,
+                "EnhancedRefreshNotSupported",
+                "Enhanced refresh is not supported on shared capacity; only notifyOption can be specified",
+            )
         if self.is_shared and self.used_today() >= SHARED_LIMIT:
-            raise RequestRefusedError(400, "RefreshLimitReached", f"the limit of {SHARED_LIMIT} refreshes a day is reached")
+            raise RequestRefusedError(
+                400, "RefreshLimitReached", f"the limit of {SHARED_LIMIT} refreshes a day is reached"
+            )
         if is_enhanced and "notifyOption" in body:
             raise RequestRefusedError(400, "InvalidRequest", "notifyOption must not be set in an enhanced refresh")
         kind = str(body.get("type", "Full")).lower()
@@ -124,7 +136,9 @@ class Refreshes:
         if mode not in ("transactional", "partialbatch"):
             raise RequestRefusedError(400, "InvalidRequest", f"commitMode {body.get('commitMode')!r} is unknown")
         if mode == "partialbatch" and body.get("applyRefreshPolicy", False):
-            raise RequestRefusedError(400, "InvalidRequest", "applyRefreshPolicy is not supported with commitMode PartialBatch")
+            raise RequestRefusedError(
+                400, "InvalidRequest", "applyRefreshPolicy is not supported with commitMode PartialBatch"
+            )
         self._check_objects(body)
 
     def _check_objects(self, body: Document) -> None:
@@ -132,15 +146,23 @@ class Refreshes:
         for one in body.get("objects", []):
             table = model.table(one.get("table", ""))
             if table is None:
-                raise RequestRefusedError(400, "InvalidRequest", f"table {one.get('table')!r} does not exist in the model")
+                raise RequestRefusedError(
+                    400, "InvalidRequest", f"table {one.get('table')!r} does not exist in the model"
+                )
             name = one.get("partition")
             if name is not None and body.get("applyRefreshPolicy", True) and table.refresh_policy is not None:
-                raise RequestRefusedError(400, "InvalidRequest", "a partition of a table with a refresh policy needs applyRefreshPolicy false")
+                raise RequestRefusedError(
+                    400, "InvalidRequest", "a partition of a table with a refresh policy needs applyRefreshPolicy false"
+                )
             if name is not None and name not in self._existing(table):
-                raise RequestRefusedError(400, "PartitionNotFound", f"partition {name!r} does not exist in table {table.name!r}")
+                raise RequestRefusedError(
+                    400, "PartitionNotFound", f"partition {name!r} does not exist in table {table.name!r}"
+                )
 
     def _existing(self, table: Table) -> set[str]:
-        return {one.name for one in table.partitions} if table.refresh_policy is None else self.copy.partitions(table.name)
+        return (
+            {one.name for one in table.partitions} if table.refresh_policy is None else self.copy.partitions(table.name)
+        )
 
     def _new(self, body: Document, *, is_enhanced: bool) -> Document:
         return {
@@ -170,7 +192,7 @@ class Refreshes:
             self._finish(document, "TimedOut", "RefreshTimedOut", "the timeout passed")
         except PowerBiError as error:
             self._finish(document, "Failed", getattr(error, "code", None) or "ModelRefreshFailed", str(error))
-        except Exception as error:  # noqa: BLE001 - the thread's outermost loop: a refresh never stays in progress
+        except Exception as error:
             log.exception("refresh broke", request_id=request_id)
             self._finish(document, "Failed", "ModelRefreshFailed", repr(error))
         else:
@@ -183,7 +205,9 @@ class Refreshes:
         deadline = self.now() + _duration(str(body.get("timeout", "05:00:00")))
         fault = self.faults.take("fail_refresh")
         if fault is not None:
-            raise RequestRefusedError(400, fault.get("code", "ModelRefreshFailed"), fault.get("message", "asked to fail"))
+            raise RequestRefusedError(
+                400, fault.get("code", "ModelRefreshFailed"), fault.get("message", "asked to fail")
+            )
         slow = self.faults.take("slow_refresh")
         if slow is not None:
             self._wait(document["requestId"], float(slow.get("seconds", 5)), deadline)
@@ -222,7 +246,11 @@ class Refreshes:
         text = table.refresh_policy.source_expression if table.refresh_policy else table.partitions[0].source
         source = source_of(text, project.parameters)
         if source is None:
-            raise RequestRefusedError(400, "ModelRefreshFailed_UnknownSource", f"table {table.name!r}: its M query is not read from BigQuery by project, schema and table")
+            raise RequestRefusedError(
+                400,
+                "ModelRefreshFailed_UnknownSource",
+                f"table {table.name!r}: its M query is not read from BigQuery by project, schema and table",
+            )
         return source
 
     def _partitions(self, table: Table, named: set[str], body: Document) -> Sequence[RefreshPartition] | None:
@@ -241,19 +269,25 @@ class Refreshes:
             return every  # a plain refresh of everything
         return [one for one in every if one.name in again or one.name not in filled]
 
-    def _read(self, table: Table, source: Source, wanted: Sequence[RefreshPartition] | None, request_id: str) -> list[Filled]:
-        """Partitions that follow on one another are read by one query and cut afterwards."""
+    def _read(
+        self, table: Table, source: Source, wanted: Sequence[RefreshPartition] | None, request_id: str
+    ) -> list[Filled]:
+        """Partitions that follow on one another are read by one query."""
         table_id = f"{source.project}.{source.dataset}.{source.table}"
         if wanted is None:
-            return [Filled(table.name, table.name, self.marts.read(table_id, sources(table)))]
+            return [Filled(table.name, self.marts.read(table_id, sources(table)))]
         if source.range_column is None:
-            raise RequestRefusedError(400, "ModelRefreshFailed_NoRange", f"table {table.name!r} has a refresh policy but its query does not use RangeStart and RangeEnd")
+            raise RequestRefusedError(
+                400,
+                "ModelRefreshFailed_NoRange",
+                f"table {table.name!r} has a refresh policy but its query does not use RangeStart and RangeEnd",
+            )
         column = next(c.name for c in table.columns if c.source_column == source.range_column)
         found = []
         for run in _runs(wanted):
             self._stop_if_cancelled(request_id)
             rows = self.marts.read(table_id, sources(table), cut=(source.range_column, run[0].start, run[-1].end))
-            found += [Filled(table.name, one.name, _between(rows, column, one), (column, one.start, one.end)) for one in run]
+            found.append(Filled(table.name, rows, tuple(run), column))
         return found
 
     def _finish(self, document: Document, extended: str, code: str, message: str) -> None:
@@ -265,7 +299,9 @@ class Refreshes:
             document["messages"] = [{"code": code, "message": message, "type": "Error"}]
         self.state.put("refresh", document["requestId"], document)
         self._cancelled.discard(document["requestId"])
-        log.info("refreshed", request_id=document["requestId"], status=extended, code=code or None, reason=message or None)
+        log.info(
+            "refreshed", request_id=document["requestId"], status=extended, code=code or None, reason=message or None
+        )
 
 
 def _runs(partitions: Sequence[RefreshPartition]) -> list[list[RefreshPartition]]:
@@ -276,13 +312,6 @@ def _runs(partitions: Sequence[RefreshPartition]) -> list[list[RefreshPartition]
         else:
             runs.append([one])
     return runs
-
-
-def _between(rows: Any, column: str, one: RefreshPartition) -> Any:
-    import pyarrow.compute as pc  # noqa: PLC0415 - only a refresh needs it
-
-    dates = rows.column(column)
-    return rows.filter(pc.and_(pc.greater_equal(dates, one.start), pc.less(dates, one.end)))
 
 
 def _text(at: datetime.datetime) -> str:

@@ -9,8 +9,7 @@ import datetime
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from powerbi.dax.parse import parse_query
 from powerbi.dax.translate import query_statement, security_of
@@ -25,6 +24,9 @@ from powerbi.standin.faults import Faults
 from powerbi.standin.marts import Marts, MartsSettings
 from powerbi.standin.refreshes import Project, Refreshes
 from powerbi.standin.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _TEXT = {".tmdl", ".json", ".pbir", ".pbism", ".platform", ""}
 
@@ -45,7 +47,7 @@ class Settings:
 class Service:
     """The state of the stand-in, opened once a process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, marts: Marts | None = None) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self.faults = Faults()
@@ -56,7 +58,12 @@ class Service:
         self.report: Report
         self.load_project(settings.project_dir)
         self.refreshes = Refreshes(
-            self.state, self.copy, Marts(settings.marts), self.project, self.faults, is_shared=settings.is_shared
+            self.state,
+            self.copy,
+            marts or Marts(settings.marts),
+            self.project,
+            self.faults,
+            is_shared=settings.is_shared,
         )
         self.refreshes.recover()
 
@@ -73,7 +80,9 @@ class Service:
             found = next(iter(sorted(folder.glob(f"*.{suffix}"))), None)
             if found is None:
                 raise FileNotFoundError(f"no *.{suffix} folder in {folder}")
-            files = {p.relative_to(found).as_posix(): p.read_text(encoding="utf-8") for p in found.rglob("*") if p.is_file()}
+            files = {
+                p.relative_to(found).as_posix(): p.read_text(encoding="utf-8") for p in found.rglob("*") if p.is_file()
+            }
             self.define(kind, files)
 
     def define(self, kind: str, files: dict[str, str]) -> None:
@@ -112,7 +121,9 @@ class Service:
             reader.close()
         return [dict(zip(columns, row, strict=False)) for row in rows]
 
-    def reader(self, connection: Any, *, selections: tuple[Any, ...] = (), roles: list[str] | None = None, user: str = "") -> Reader:
+    def reader(
+        self, connection: Any, *, selections: tuple[Any, ...] = (), roles: list[str] | None = None, user: str = ""
+    ) -> Reader:
         """What a page is drawn from."""
         scope = Scope(selections, security_of(self.model, roles or []), user, self.copy.blank_members())
         return Reader(self.model, self.report, connection, scope, self.as_of_line())
@@ -149,4 +160,8 @@ def exact(value: Any) -> str:
 
 def text_files(folder: Path) -> dict[str, str]:
     """The text files of a project item's folder by path."""
-    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file() and p.suffix in _TEXT}
+    return {
+        p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8")
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix in _TEXT
+    }

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Document = dict[str, Any]
 
@@ -43,7 +45,9 @@ class State:
     def get(self, kind: str, key: str) -> Document | None:
         """Read a document."""
         with self._lock:
-            row = self._connection.execute("SELECT body FROM document WHERE kind = ? AND id = ?", (kind, key)).fetchone()
+            row = self._connection.execute(
+                "SELECT body FROM document WHERE kind = ? AND id = ?", (kind, key)
+            ).fetchone()
         return json.loads(row[0]) if row else None
 
     def delete(self, kind: str, key: str) -> bool:
@@ -54,5 +58,7 @@ class State:
     def all(self, kind: str) -> list[Document]:
         """Every document of a kind, oldest first."""
         with self._lock:
-            rows = self._connection.execute("SELECT body FROM document WHERE kind = ? ORDER BY sequence", (kind,)).fetchall()
+            rows = self._connection.execute(
+                "SELECT body FROM document WHERE kind = ? ORDER BY sequence", (kind,)
+            ).fetchall()
         return [json.loads(row[0]) for row in rows]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-import duckdb
 import pytest
 
 from powerbi.standin.copied import Copy
 from tests.unit.powerbi import shop
+
+if TYPE_CHECKING:
+    import duckdb
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,9 @@ def report() -> Report:
 
 def invoice_lines(*, seed: int = 7, invoices_a_day: int = 3) -> list[dict[str, Any]]:
     chance = random.Random(seed)
-    products = [(f"{20000 + n}{'A' if n % 7 == 0 else ''}", Decimal(chance.randrange(29, 2999)) / 100) for n in range(30)]
+    products = [
+        (f"{20000 + n}{'A' if n % 7 == 0 else ''}", Decimal(chance.randrange(29, 2999)) / 100) for n in range(30)
+    ]
     products.append(("22999", Decimal("0.125")))
     rows: list[dict[str, Any]] = []
     number, day = 500000, FIRST
@@ -57,7 +59,9 @@ def invoice_lines(*, seed: int = 7, invoices_a_day: int = 3) -> list[dict[str, A
     return rows
 
 
-def _invoice(chance: random.Random, number: int, day: datetime.date, products: list[tuple[str, Decimal]]) -> list[dict[str, Any]]:
+def _invoice(
+    chance: random.Random, number: int, day: datetime.date, products: list[tuple[str, Decimal]]
+) -> list[dict[str, Any]]:
     kind = chance.choices(("sale", "cancellation", "adjustment"), (88, 10, 2))[0]
     country = chance.choices(COUNTRIES, (70, 10, 8, 6, 3, 3))[0]
     if country == "Spain" and day > datetime.date(2024, 6, 1):
@@ -73,7 +77,9 @@ def _invoice(chance: random.Random, number: int, day: datetime.date, products: l
         if kind == "adjustment":
             code, price, line_kind = "B", Decimal("-11062.06"), "adjustment"
         quantity = chance.randrange(1, 40) * (-1 if kind == "cancellation" else 1)
-        rows.append(_line((day, f"{prefix}{number}", line, kind), (line_kind, code, customer, country), quantity, price))
+        rows.append(
+            _line((day, f"{prefix}{number}", line, kind), (line_kind, code, customer, country), quantity, price)
+        )
     return rows
 
 
@@ -98,7 +104,12 @@ def marts(lines: list[dict[str, Any]]) -> dict[str, pa.Table]:
     return {
         "invoice_lines": _table(lines),
         "dates": _table(_dates()),
-        "products": _table([{"stock_code": c, "description": f"THING {c}", "product": f"{c} THING {c}"} for c in sorted({r["stock_code"] for r in lines})]),
+        "products": _table(
+            [
+                {"stock_code": c, "description": f"THING {c}", "product": f"{c} THING {c}"}
+                for c in sorted({r["stock_code"] for r in lines})
+            ]
+        ),
         "customers": _table(_customers(lines)),
         "countries": _table([{"country": c} for c in sorted({r["country"] for r in lines})]),
         "data_trust": _table(_trust(lines)),
@@ -160,6 +171,8 @@ def fill(copy: Copy, tables: dict[str, pa.Table], *, at: datetime.datetime = AT)
     parts = []
     for table in found.tables:
         rows = tables[MARTS[table.name]]
-        rows = rows.select([column.source_column for column in table.columns]).rename_columns([column.name for column in table.columns])
-        parts.append(Filled(table.name, table.name, rows))
+        rows = rows.select([column.source_column for column in table.columns]).rename_columns(
+            [column.name for column in table.columns]
+        )
+        parts.append(Filled(table.name, rows))
     copy.replace(found, parts, at=at)

@@ -8,18 +8,20 @@ from __future__ import annotations
 import calendar
 import datetime
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import duckdb
 import pytest
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.translate import Selection, VisualQuery, translate
-from powerbi.model import Model
 from tests.unit.powerbi import shop
+
+if TYPE_CHECKING:
+    from powerbi.model import Model
+    from collections.abc import Iterator
 
 Day = datetime.date
 
@@ -39,7 +41,9 @@ class Cell:
     def shifted(self, *, days: int = 0, months: int = 0) -> Cell:
         if days:
             move = datetime.timedelta(days=days)
-            return replace(self, first=max(self.first + move, shop.CALENDAR[0]), last=min(self.last + move, shop.CALENDAR[1]))
+            return replace(
+                self, first=max(self.first + move, shop.CALENDAR[0]), last=min(self.last + move, shop.CALENDAR[1])
+            )
         return replace(self, first=max(_months(self.first, months), shop.CALENDAR[0]), last=self._last_shifted(months))
 
     def _last_shifted(self, months: int) -> Day:
@@ -77,7 +81,9 @@ class Truth:
         return self.lines("SUM(net_sales_gbp)", cell)
 
     def trust(self, what: str, cell: Cell) -> Any:
-        return self.one(f"SELECT {what} FROM data_trust WHERE invoice_date BETWEEN DATE '{cell.first}' AND DATE '{cell.last}'")
+        return self.one(
+            f"SELECT {what} FROM data_trust WHERE invoice_date BETWEEN DATE '{cell.first}' AND DATE '{cell.last}'"
+        )
 
     def known(self, cell: Cell) -> Any:
         return self.lines("NULLIF(COUNT(DISTINCT customer_id), 0)", cell, "customer_id <> 'guest'")
@@ -113,11 +119,28 @@ def minus(left: Any, right: Any) -> Any:
     return None if left is None and right is None else (left or 0) - (right or 0)
 
 
+def _seven(truth: Truth, cell: Cell) -> Any:
+    day = truth.last_day(cell)
+    return None if day is None else ratio(truth.net(replace(cell, first=day - datetime.timedelta(days=6), last=day)), 7)
+
+
+def _on_last_day(truth: Truth, cell: Cell, shift: int) -> Any:
+    day = truth.last_day(cell)
+    if day is None:
+        return None
+    day += datetime.timedelta(days=shift)
+    return truth.net(replace(cell, first=day, last=day))
+
+
 SALE = "invoice_kind = 'sale'"
 MEASURES = {
     "Total Amount": lambda t, c: t.lines("SUM(amount_gbp)", c),
-    "Gross Sales": lambda t, c: t.lines("SUM(CASE WHEN line_kind = 'product' AND invoice_kind = 'sale' THEN amount_gbp ELSE 0 END)", c),
-    "Returns": lambda t, c: t.lines("SUM(CASE WHEN line_kind = 'product' AND invoice_kind = 'cancellation' THEN -amount_gbp ELSE 0 END)", c),
+    "Gross Sales": lambda t, c: t.lines(
+        "SUM(CASE WHEN line_kind = 'product' AND invoice_kind = 'sale' THEN amount_gbp ELSE 0 END)", c
+    ),
+    "Returns": lambda t, c: t.lines(
+        "SUM(CASE WHEN line_kind = 'product' AND invoice_kind = 'cancellation' THEN -amount_gbp ELSE 0 END)", c
+    ),
     "Net Sales": lambda t, c: t.net(c),
     "Return Rate": lambda t, c: ratio(t.lines("SUM(returns_gbp)", c), t.lines("SUM(gross_sales_gbp)", c)),
     "Other Amount": lambda t, c: t.lines("SUM(amount_gbp) - SUM(net_sales_gbp)", c),
@@ -125,14 +148,20 @@ MEASURES = {
     "Cancellations": lambda t, c: t.lines("NULLIF(COUNT(DISTINCT invoice_no), 0)", c, "invoice_no LIKE 'C%'"),
     "Items": lambda t, c: t.lines("SUM(quantity)", c, f"{SALE} AND line_kind = 'product'"),
     "Invoice Lines": lambda t, c: t.lines("NULLIF(COUNT(*), 0)", c),
-    "Average Order Value": lambda t, c: ratio(t.lines("SUM(gross_sales_gbp)", c), t.lines("COUNT(DISTINCT invoice_no)", c, SALE)),
-    "Items per Order": lambda t, c: ratio(t.lines("SUM(quantity)", c, f"{SALE} AND line_kind = 'product'"), t.lines("COUNT(DISTINCT invoice_no)", c, SALE)),
+    "Average Order Value": lambda t, c: ratio(
+        t.lines("SUM(gross_sales_gbp)", c), t.lines("COUNT(DISTINCT invoice_no)", c, SALE)
+    ),
+    "Items per Order": lambda t, c: ratio(
+        t.lines("SUM(quantity)", c, f"{SALE} AND line_kind = 'product'"), t.lines("COUNT(DISTINCT invoice_no)", c, SALE)
+    ),
     "Customers": lambda t, c: t.known(c),
     "New Customers": lambda t, c: t.new(c),
     "Returning Customers": lambda t, c: minus(t.known(c), t.new(c)),
     "Sales per Customer": lambda t, c: ratio(t.lines("SUM(net_sales_gbp)", c, "customer_id <> 'guest'"), t.known(c)),
     "Guest Share": lambda t, c: ratio(t.lines("SUM(net_sales_gbp)", c, "customer_id = 'guest'"), t.net(c)),
-    "Products Sold": lambda t, c: t.lines("NULLIF(COUNT(DISTINCT stock_code), 0)", c, f"{SALE} AND line_kind = 'product'"),
+    "Products Sold": lambda t, c: t.lines(
+        "NULLIF(COUNT(DISTINCT stock_code), 0)", c, f"{SALE} AND line_kind = 'product'"
+    ),
     "Net Sales Previous Day": lambda t, c: t.net(c.shifted(days=-1)),
     "Net Sales Previous Week": lambda t, c: t.net(c.shifted(days=-7)),
     "Net Sales Previous Month": lambda t, c: t.net(c.shifted(months=-1)),
@@ -143,7 +172,7 @@ MEASURES = {
     "vs Previous Year": lambda t, c: change(t.net(c), t.net(c.shifted(months=-12))),
     "Net Sales MTD": lambda t, c: t.since(c, "month"),
     "Net Sales YTD": lambda t, c: t.since(c, "year"),
-    "Net Sales 7-Day Average": lambda t, c: _seven(t, c),
+    "Net Sales 7-Day Average": _seven,
     "Net Sales Last Day": lambda t, c: _on_last_day(t, c, 0),
     "Last Day vs Week Before": lambda t, c: change(_on_last_day(t, c, 0), _on_last_day(t, c, -7)),
     "Last Sales Date": lambda t, c: t.last_day(c),
@@ -157,25 +186,14 @@ MEASURES = {
     "Mart Amount": lambda t, c: t.trust("SUM(mart_amount_gbp)", c),
     "Days": lambda t, c: t.trust("NULLIF(COUNT(*), 0)", c),
     "Days Not Reconciled": lambda t, c: t.trust("COUNT(*) FILTER (WHERE NOT is_reconciled)", c),
-    "Reconciled Share": lambda t, c: 1 - (ratio(t.trust("COUNT(*) FILTER (WHERE NOT is_reconciled)", c), t.trust("COUNT(*)", c)) or 0),
+    "Reconciled Share": lambda t, c: (
+        1 - (ratio(t.trust("COUNT(*) FILTER (WHERE NOT is_reconciled)", c), t.trust("COUNT(*)", c)) or 0)
+    ),
     "Unexplained Rows": lambda t, c: t.trust("SUM(landed_rows) - SUM(core_rows)", c),
     "Report Difference": lambda t, c: minus(t.lines("SUM(amount_gbp)", c), t.trust("SUM(mart_amount_gbp)", c)),
 }
 # These depend on what lies outside the cell; each has a test of its own below.
 APART = {"Share of Countries", "Share of Selection", "Share of Products", "Product Rank", "Top 10 Products Share"}
-
-
-def _seven(truth: Truth, cell: Cell) -> Any:
-    day = truth.last_day(cell)
-    return None if day is None else ratio(truth.net(replace(cell, first=day - datetime.timedelta(days=6), last=day)), 7)
-
-
-def _on_last_day(truth: Truth, cell: Cell, shift: int) -> Any:
-    day = truth.last_day(cell)
-    if day is None:
-        return None
-    day += datetime.timedelta(days=shift)
-    return truth.net(replace(cell, first=day, last=day))
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +289,10 @@ def test_measure_equals_independent_sql_in_every_cell(
     wrong = {key: (found.get(key), value) for key, value in expected.items() if not same(found.get(key), value)}
     assert not wrong, f"[{measure}] by {context}: found, expected: {dict(list(wrong.items())[:5])}"
     if measure not in ("Days Not Reconciled", "Reconciled Share"):
-        assert any(value is not None for value in expected.values()) or measure in ("vs Previous Year", "Net Sales Previous Year")
+        assert any(value is not None for value in expected.values()) or measure in (
+            "vs Previous Year",
+            "Net Sales Previous Year",
+        )
 
 
 def test_amounts_are_exact_to_the_last_digit(model: Model, connection: Any, lines: list[dict[str, Any]]) -> None:
@@ -299,15 +320,22 @@ def test_share_of_selection_compares_with_what_the_slicers_leave(model: Model, c
     assert math.isclose(sum(found.values()), 1)
 
 
-def test_share_of_products_compares_with_all_products(model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any]) -> None:
+def test_share_of_products_compares_with_all_products(
+    model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any]
+) -> None:
     found = evaluated(model, connection, "Share of Products", (PRODUCT,), ())
     for key, cell in product_cells(mart_tables):
         assert same(found.get(key), ratio(truth.net(cell), truth.net(WHOLE)))
 
 
-def test_product_rank_counts_the_better_products(model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any]) -> None:
+def test_product_rank_counts_the_better_products(
+    model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any]
+) -> None:
     found = evaluated(model, connection, "Product Rank", (PRODUCT,), SLICER)
-    nets = {key: truth.net(replace(SLICED, where=f"{SLICED.where} AND {cell.where}")) for key, cell in product_cells(mart_tables)}
+    nets = {
+        key: truth.net(replace(SLICED, where=f"{SLICED.where} AND {cell.where}"))
+        for key, cell in product_cells(mart_tables)
+    }
     for key, net in nets.items():
         expected = None if net is None else 1 + sum(other is not None and other > net for other in nets.values())
         assert found.get(key) == expected

@@ -1,0 +1,52 @@
+"""Pages as files: `powerbi render`, and what Dagster attaches to a materialization. No HTTP, no service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from powerbi.lint.check import project_files
+from powerbi.model import model_of
+from powerbi.pbir import report_of
+from powerbi.evaluate import Scope
+from powerbi.render.page import Reader, page_html, page_png, page_svg, selections_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+def render_report(
+    project: Path, data: Path, out: Path, *, formats: Sequence[str] = ("html",), filters: Sequence[str] = ()
+) -> Iterator[Path]:
+    """Write every page in every format; yields the files.
+
+    Args:
+        project: folder with `*.SemanticModel` and `*.Report`.
+        data: an imported copy; it is opened read-only, so no stand-in may hold it.
+        out: folder, made if absent.
+        formats: html, png, svg.
+        filters: `Table.column=value` as in a page's address.
+    """
+    model = model_of(project_files(project, "SemanticModel")[1])
+    report = report_of(project_files(project, "Report")[1])
+    out.mkdir(parents=True, exist_ok=True)
+    pairs = [(name, value) for name, _, value in (one.partition("=") for one in filters)]
+    with duckdb.connect(str(data), read_only=True) as connection:
+        blanks = connection.execute("SELECT table_name FROM blank_member").fetchall()
+        scope = Scope(selections_of(pairs, model), blank_members=frozenset(name for (name,) in blanks))
+        reader = Reader(model, report, connection, scope, as_of=_as_of(connection))
+        for page in report.pages:
+            for kind in formats:
+                path = out / f"{page.name}.{kind}"
+                if kind == "png":
+                    path.write_bytes(page_png(page, reader))
+                else:
+                    path.write_text((page_svg if kind == "svg" else page_html)(page, reader), encoding="utf-8")
+                yield path
+
+
+def _as_of(connection: duckdb.DuckDBPyConnection) -> str:
+    row = connection.execute("SELECT MAX(filled_at) FROM filled").fetchone()
+    return f"Refreshed {row[0]:%Y-%m-%d %H:%M:%S} UTC" if row and row[0] else "Not refreshed yet"
