@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +28,7 @@ Headers = list[tuple[str, bytes | None]]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_2000_US = EPOCH_2000_DAYS * DAY_US
+NOT_DELIVERED = "the broker did not deliver these: control records, aborted or compacted records"
 NO_TIMESTAMP = 0  # confluent_kafka.TIMESTAMP_NOT_AVAILABLE
 COPY_COLUMNS = (
     "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key", "headers", "payload",
@@ -175,14 +176,21 @@ def _check_all(decoder: Decoder, messages: Sequence[Message], now: datetime) -> 
         return None
 
 
+def extend_to_end(batch: Batch, end: int) -> Batch:
+    """The batch up to the end of the topic partition, as the broker tells it; what lies between holds no event."""
+    if end <= batch.next_offset:
+        return batch
+    gap = Gap(batch.next_offset, end - 1, "not_delivered", NOT_DELIVERED)
+    return replace(batch, next_offset=end, gaps=(*batch.gaps, gap))
+
+
 def _find_gaps(offsets: list[int], expected_offset: int) -> list[Gap]:
     if offsets[0] == expected_offset and offsets[-1] - offsets[0] + 1 == len(offsets):
         return []
     gaps = []
     for offset in offsets:
         if offset > expected_offset:
-            detail = "the broker did not deliver these: control records, aborted or compacted records"
-            gaps.append(Gap(expected_offset, offset - 1, "not_delivered", detail))
+            gaps.append(Gap(expected_offset, offset - 1, "not_delivered", NOT_DELIVERED))
         expected_offset = offset + 1
     return gaps
 

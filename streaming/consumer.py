@@ -22,7 +22,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming import database, kafka, ledger, migrate
-from streaming.batch import Message, prepare_batch
+from streaming.batch import Batch, Message, extend_to_end, prepare_batch
 from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 OFFSET_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 public constants, odd names
 TOPIC_GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
 PASSING = {
-    KafkaError._PARTITION_EOF,  # noqa: SLF001
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
     KafkaError._TRANSPORT,  # noqa: SLF001
     KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 librdkafka leaves the group and joins again by itself
@@ -201,6 +200,7 @@ class LandingConsumer:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # an offset that is gone is a gap to record, not a reason to jump
             "isolation.level": "read_committed",
+            "enable.partition.eof": True,  # tells the end of a transaction that is the last thing in a topic partition
             "allow.auto.create.topics": False,
             "fetch.queue.backoff.ms": 10,  # the default, 1000, stalls at 100,000 queued messages: a third of the rate
             "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
@@ -220,7 +220,7 @@ class LandingConsumer:
             messages = cast("list[PolledMessage]", polled)
             self._raise_failure()
             if messages:
-                busy_at = time.monotonic()
+                busy_at = busy_at if all(message.error() for message in messages) else time.monotonic()
                 self._take(consumer, messages)
             self._hint(consumer)
             if until_idle_s is not None and time.monotonic() - busy_at > until_idle_s and self._is_done(consumer):
@@ -251,14 +251,18 @@ class LandingConsumer:
         """Check messages and hand them to the writers."""
         now = datetime.now(UTC)
         shares: list[Claimed] = [[] for _ in self.writers]
-        for key, of_partition in sorted(self._group(messages).items()):
+        groups, ends = self._group(messages)
+        for key in sorted(groups.keys() | ends.keys()):
             claim = self.claims.get(key)
             if claim is None:
                 continue  # taken away while it was on its way; its new owner reads it
-            fresh = self._expected(consumer, claim, of_partition)
-            if not fresh:
+            batch = Batch(*key, first_offset=self.positions[key], next_offset=self.positions[key])
+            if fresh := self._expected(consumer, claim, groups.get(key, [])):
+                batch = prepare_batch(self.decoders[key[0]], key[1], fresh, expected_offset=batch.first_offset, now=now)
+            if fresh or key not in groups:
+                batch = extend_to_end(batch, ends.get(key, 0))
+            if batch.next_offset == batch.first_offset:
                 continue
-            batch = prepare_batch(self.decoders[key[0]], key[1], fresh, expected_offset=self.positions[key], now=now)
             self.windows[key[0]].add(batch)
             self.positions[key] = batch.next_offset
             shares[key[1] % len(self.writers)].append((batch, claim))
@@ -266,11 +270,19 @@ class LandingConsumer:
             if share:
                 self._put(consumer, writer, share)
 
-    def _group(self, messages: Sequence[PolledMessage]) -> dict[tuple[str, int], list[PolledMessage]]:
+    def _group(
+        self, messages: Sequence[PolledMessage]
+    ) -> tuple[dict[tuple[str, int], list[PolledMessage]], dict[tuple[str, int], int]]:
+        """Messages by topic partition, and the ends that were reached."""
         groups: dict[tuple[str, int], list[PolledMessage]] = {}
+        ends: dict[tuple[str, int], int] = {}
         for message in messages:
-            if message.error() is not None:
-                self._on_message_error(message)
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    ends[message.topic(), message.partition()] = message.offset()
+                else:
+                    self._on_message_error(message)
                 continue
             key = (message.topic(), message.partition())
             if key in groups:
@@ -279,7 +291,7 @@ class LandingConsumer:
                 groups[key] = [message]
         if groups:
             self.broker_down_since = None
-        return groups
+        return groups, ends
 
     def _expected(self, consumer: Consumer, claim: Claim, messages: list[PolledMessage]) -> list[PolledMessage]:
         """The messages that follow the position; what came before is left out, what comes too early is asked again.
@@ -287,6 +299,8 @@ class LandingConsumer:
         A hole right after an assignment may be a message of the assignment before, still on its way. It is believed
         only when the broker gives the same answer a second time: a hole that is believed is an event that nobody reads.
         """
+        if not messages:
+            return []
         position = self.positions[claim.topic, claim.topic_partition]
         fresh = messages
         if messages[0].offset() < position:
@@ -342,11 +356,7 @@ class LandingConsumer:
             ends = {key: kafka.read_watermarks(consumer, *key)[1] for key in self.claims}
         except KafkaException:
             return False
-        # a transaction's end is an offset without a message, so the position may stay behind the end by a few
-        return all(self.positions[key] >= end for key, end in ends.items()) or all(
-            position.offset >= ends[position.topic, position.partition]
-            for position in consumer.position([TopicPartition(*key) for key in self.claims])
-        )
+        return all(self.positions[key] >= end for key, end in ends.items())
 
     # -- the group ----------------------------------------------------------------------------------------------
 

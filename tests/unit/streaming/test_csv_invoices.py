@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming.contract import load_contract
+from streaming.decode import Decoder, Refusal
+from streaming.errors import SourceError
+from streaming.sources.csv_invoices import (
+    open_csv_source,
+    read_csv_events,
+    read_customer,
+    read_price,
+    read_quantity,
+    read_time,
+)
+
+from .events import NOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+DECODER = Decoder(load_contract("retail.invoices"))
+
+
+def write(folder: Path, rows: str, *, header: str = HEADER, name: str = "a.csv", encoding: str = "utf-8") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(f"{header}\n{rows}".encode(encoding))
+    return folder
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(event.value or b"") for event in read_csv_events(open_csv_source(path))]
+
+
+def refusals(path: Path) -> list[str | None]:
+    judged = [DECODER.judge(event.value, now=NOW) for event in read_csv_events(open_csv_source(path))]
+    return [found.reason if isinstance(found, Refusal) else None for found in judged]
+
+
+def test_a_row_becomes_an_event_of_the_contract(tmp_path: Path) -> None:
+    path = write(tmp_path, "536365,85123A,WHITE HANGING HEART T-LIGHT HOLDER,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n")
+    (event,) = events_of(path)
+    event.pop("event_id")
+    assert event == {
+        "invoice_no": "536365", "line_no": 1, "stock_code": "85123A", "quantity": 6, "unit_price": "2.55",
+        "description": "WHITE HANGING HEART T-LIGHT HOLDER", "invoiced_at": "2010-12-01T08:26:00Z",
+        "customer_id": "17850", "country": "United Kingdom",
+    }  # fmt: skip
+    assert refusals(path) == [None]
+
+
+def test_the_columns_of_the_second_edition_are_read_too(tmp_path: Path) -> None:
+    header = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country"
+    path = write(tmp_path, "489434,85048,LIGHTS,12,12/1/2009 7:45,6.95,13085,United Kingdom\n", header=header)
+    (event,) = events_of(path)
+    assert (event["invoice_no"], event["unit_price"], event["customer_id"]) == ("489434", "6.95", "13085")
+    assert event["invoiced_at"] == "2009-12-01T07:45:00Z"
+
+
+def test_equal_lines_of_an_invoice_are_different_events_also_across_files(tmp_path: Path) -> None:
+    row = "1,A,B,1,2010-12-01 08:00:00,1,,UK\n"
+    write(tmp_path, row + row, name="a.csv")
+    write(tmp_path, row, name="b.csv")
+    events = events_of(tmp_path)
+    assert [event["line_no"] for event in events] == [1, 2, 3]
+    assert len({event["event_id"] for event in events}) == 3
+
+
+def test_event_ids_are_the_same_at_every_reading(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK\n")
+    first, second = (next(read_csv_events(open_csv_source(path))) for _ in range(2))
+    assert first == second
+    assert dict(first.headers()) == {"event-id": first.event_id.encode(), "event-time": b"2010-12-01T08:00:00Z"}
+    assert first.key == b"1"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_text_is_read_in_any_of_the_three_encodings(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path, "1,A,CAFÉ £5 – DÉCO,1,2010-12-01 08:00:00,1,,Österreich\n", encoding=encoding)
+    (event,) = events_of(path)
+    assert (event["description"], event["country"]) == ("CAFÉ £5 – DÉCO", "Österreich")
+
+
+def test_bytes_that_no_code_page_has_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    (path / "a.csv").write_bytes(HEADER.encode() + b"\n1,A,\x81 \xe9,1,2010-12-01 08:00:00,1,,UK\n")
+    assert events_of(path)[0]["description"] == "\x81 é"
+
+
+def test_quotes_and_newlines_inside_a_description_survive(tmp_path: Path) -> None:
+    path = write(tmp_path, '1,A,"7"" FRAME, TWO\r\nLINES\x85AND \u2028 MORE",1,2010-12-01 08:00:00,1,,UK\r\n2,A,B,1,2010-12-01 08:00:00,1,,UK\r\n')
+    first, second = events_of(path)
+    assert first["description"] == '7" FRAME, TWO\r\nLINES\x85AND \u2028 MORE'
+    assert second["invoice_no"] == "2"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), min_size=1, max_size=20))
+def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, descriptions: list[str]) -> None:
+    path = tmp_path_factory.mktemp("csv")
+    rows = "".join(
+        f'{number},A,"{text.replace(chr(34), chr(34) * 2)}",1,2010-12-01 08:00:00,1,,UK\n' for number, text in enumerate(descriptions, 1)
+    )
+    write(path, rows)
+    events = events_of(path)
+    assert [event["description"] for event in events] == [text or None for text in descriptions]
+
+
+def test_empty_values_are_guests_and_no_descriptions(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,,,1,2010-12-01 08:00:00,0,,\n")
+    (event,) = events_of(path)
+    assert (event["stock_code"], event["description"], event["customer_id"], event["country"]) == ("", None, None, "")
+    assert refusals(path) == [None]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("1,A,B,six,2010-12-01 08:00:00,1,,UK", "wrong_type"),
+        ("1,A,B,1.5,2010-12-01 08:00:00,1,,UK", "wrong_type"),
+        ("1,A,B,,2010-12-01 08:00:00,1,,UK", "wrong_type"),
+        ("1,A,B,99999999999,2010-12-01 08:00:00,1,,UK", "out_of_range"),
+        ("1,A,B,1,2010-13-01 08:00:00,1,,UK", "wrong_type"),
+        ("1,A,B,1,31/12/2010 08:00,1,,UK", "wrong_type"),
+        ("1,A,B,1,,1,,UK", "wrong_type"),
+        ("1,A,B,1,2010-12-01 08:00:00,\"2,55\",,UK", "wrong_type"),
+        ("1,A,B,1,2010-12-01 08:00:00,,,UK", "wrong_type"),
+        ("1,A,B,1,2010-12-01 08:00:00,1.0000000001,,UK", "too_precise"),
+        (",A,B,1,2010-12-01 08:00:00,1,,UK", "out_of_range"),
+        ("1,A,B,1,2010-12-01 08:00:00,1,", "missing_field"),
+        ("1,A,B,MORE,1,2010-12-01 08:00:00,1,,UK", "wrong_type"),
+        ("1,A,nul \0 here,1,2010-12-01 08:00:00,1,,UK", "nul_character"),
+        ("1,A,B,1,1901-12-01 08:00:00,1,,UK", "event_time_too_early"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_read_is_sent_and_refused_by_the_landing(tmp_path: Path, row: str, reason: str) -> None:
+    path = write(tmp_path, f"{row}\n2,A,B,1,2010-12-01 08:00:00,1,,UK\n")
+    assert refusals(path) == [reason, None]
+
+
+def test_a_row_with_too_many_values_keeps_them_all(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,A,B,MORE,1,2010-12-01 08:00:00,1,,UK\n")
+    assert events_of(path)[0]["unreadable_row"] == ["1", "A", "B", "MORE", "1", "2010-12-01 08:00:00", "1", "", "UK"]
+
+
+def test_a_trailing_comma_does_no_harm(tmp_path: Path) -> None:
+    assert refusals(write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK,\n")) == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("6", 6), ("6.0", 6), ("-6.00", -6), (" 6 ", 6), ("+6", 6), ("6.5", "6.5"), ("", ""), ("1e3", "1e3"), ("٣", "٣")],
+)
+def test_quantities(text: str, read: object) -> None:
+    assert read_quantity(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("2.55", "2.55"), ("-11062.06", "-11062.06"), (".5", "0.5"), ("5.", "5"), ("1e-3", "0.001"), ("+2.5", "2.5"),
+     ("0.123456789", "0.123456789"), ("2.550", "2.550"), ("2,55", "2,55"), ("£2", "£2"), ("", ""), (" 1 ", "1")],
+)  # fmt: skip
+def test_prices_keep_every_digit(text: str, read: str) -> None:
+    assert read_price(text) == read
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=9))
+def test_prices_are_never_changed(price: Decimal) -> None:
+    assert Decimal(read_price(format(price, "f"))) == price
+    assert Decimal(read_price(str(price))) == price
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2011-07-01 10:00:00", "2011-07-01T09:00:00Z"),
+        ("7/1/2011 10:00", "2011-07-01T09:00:00Z"),
+        ("7/1/11 10:00", "2011-07-01T09:00:00Z"),
+        ("2011-10-30 01:30:00", "2011-10-30T00:30:00Z"),
+        ("2011-03-27 01:30:00", "2011-03-27T01:30:00Z"),
+        ("2010-12-01T08:26:00Z", "2010-12-01T08:26:00Z"),
+        ("2010-12-01T08:26:00+02:00", "2010-12-01T06:26:00Z"),
+        ("12/1/2010", "2010-12-01T00:00:00Z"),
+        ("13/1/2010 8:00", "13/1/2010 8:00"),
+        ("never", "never"),
+    ],
+)
+def test_times_of_the_till_become_utc(text: str, read: str) -> None:
+    assert read_time(text) == read
+
+
+@pytest.mark.parametrize(("text", "read"), [("17850.0", "17850"), ("17850", "17850"), ("", None), ("TEST", "TEST")])
+def test_customers(text: str, read: str | None) -> None:
+    assert read_customer(text) == read
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_are_recognised(tmp_path: Path, delimiter: str) -> None:
+    row = "1,A,B,1,2010-12-01 08:00:00,1,,UK\n".replace(",", delimiter)
+    assert refusals(write(tmp_path, row, header=HEADER.replace(",", delimiter))) == [None]
+
+
+def test_missing_columns_are_told_before_anything_is_sent(tmp_path: Path) -> None:
+    write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK\n", name="a.csv")
+    write(tmp_path, "1,A\n", header="InvoiceNo,StockCode", name="b.csv")
+    with pytest.raises(SourceError, match=r"b.csv: column\(s\) Description, Quantity, .* missing; found InvoiceNo, Stock"):
+        open_csv_source(tmp_path)
+
+
+def test_an_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(SourceError, match="found nothing: the file is empty"):
+        open_csv_source(tmp_path)
+
+
+def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no .csv files \(0 other entries\)"):
+        open_csv_source(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        open_csv_source(tmp_path / "nowhere")
+
+
+def test_the_real_month_has_its_known_sum(retail_dir: Path) -> None:
+    total, rows = Decimal(0), 0
+    for event in read_csv_events(open_csv_source(retail_dir)):
+        body = json.loads(event.value or b"")
+        total += body["quantity"] * Decimal(body["unit_price"])
+        rows += 1
+    assert (rows, total) == (42_481, Decimal("748957.02"))

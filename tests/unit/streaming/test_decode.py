@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming.contract import load_contract
+from streaming.decode import REASONS, DayClock, Decoder, DoubtError, Refusal
+
+from .events import NOW, order, order_bytes, orders_contract
+
+ORDERS = Decoder(orders_contract())
+RETAIL = Decoder(load_contract("retail.invoices"))
+
+
+def refusal_of(value: bytes | None) -> Refusal:
+    judged = ORDERS.judge(value, now=NOW)
+    assert isinstance(judged, Refusal), judged
+    return judged
+
+
+def accepts_all(decoder: Decoder, value: bytes | None) -> bool:
+    try:
+        decoder.decode_all([value], now=NOW)
+    except DoubtError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "field"),
+    [
+        (None, "empty", None),
+        (b"", "not_json", None),
+        (b"{", "not_json", None),
+        (b"not json", "not_json", None),
+        (b"null", "wrong_type", None),
+        (b"[]", "wrong_type", None),
+        (b'{"a": NaN}', "not_json", None),
+        (b"\xff\xfe", "not_utf8", None),
+        (order_bytes(note="x" * 3000), "too_large", None),
+        (order_bytes(note="a\0b"), "nul_character", "note"),
+        (order_bytes(unknown={"deep": ["\0"]}), "nul_character", "unknown"),
+        (order_bytes(**{"k\0": 1}), "nul_character", ""),
+        (order_bytes(order_id=...), "missing_field", "order_id"),
+        (order_bytes(order_id=None), "wrong_type", "order_id"),
+        (order_bytes(order_id=""), "out_of_range", "order_id"),
+        (order_bytes(amount="twelve"), "wrong_type", "amount"),
+        (order_bytes(amount="1_0"), "wrong_type", "amount"),
+        (order_bytes(amount=" 1 "), "wrong_type", "amount"),
+        (order_bytes(amount="NaN"), "wrong_type", "amount"),
+        (order_bytes(amount="１２"), "wrong_type", "amount"),
+        (order_bytes(amount=True), "wrong_type", "amount"),
+        (order_bytes(amount=None), "wrong_type", "amount"),
+        (order_bytes(amount=[1]), "wrong_type", "amount"),
+        (order_bytes(amount="0.00001"), "too_precise", "amount"),
+        (order_bytes(amount="123456789"), "too_precise", "amount"),
+        (order_bytes(amount="1e400"), "too_precise", "amount"),
+        (order_bytes(tip="free"), "wrong_type", "tip"),
+        (order_bytes(items="3"), "wrong_type", "items"),
+        (order_bytes(items=3.5), "wrong_type", "items"),
+        (order_bytes(items=-1), "out_of_range", "items"),
+        (order_bytes(items=1001), "out_of_range", "items"),
+        (order_bytes(items=10**30), "out_of_range", "items"),
+        (order_bytes(is_gift="yes"), "wrong_type", "is_gift"),
+        (order_bytes(ordered_at="2026-11-24T11:00:00"), "wrong_type", "ordered_at"),
+        (order_bytes(ordered_at="yesterday"), "wrong_type", "ordered_at"),
+        (order_bytes(ordered_at=1_700_000_000), "wrong_type", "ordered_at"),
+        (order_bytes(ordered_at="2008-12-31T23:59:59Z"), "event_time_too_early", "ordered_at"),
+        (order_bytes(ordered_at="0001-01-01T00:00:00+05:00"), "event_time_too_early", "ordered_at"),
+        (order_bytes(ordered_at="2026-11-25T12:00:01Z"), "event_time_too_late", "ordered_at"),
+        (order_bytes(ordered_at="9999-12-31T23:59:59-05:00"), "event_time_too_late", "ordered_at"),
+        (order_bytes(due_on="2026-02-30"), "wrong_type", "due_on"),
+        (order_bytes(channel="fax"), "not_allowed", "channel"),
+        (order_bytes(address=[]), "wrong_type", "address"),
+        (order_bytes(tags={}), "wrong_type", "tags"),
+        (order_bytes(note="x" * 21), "out_of_range", "note"),
+        (order_bytes(note="#1"), "out_of_range", "note"),
+    ],
+)
+def test_a_broken_event_is_refused_with_reason_and_field(value: bytes | None, reason: str, field: str | None) -> None:
+    refusal = refusal_of(value)
+    assert (refusal.reason, refusal.field or None) == (reason, field or None)
+    assert refusal.detail
+    assert reason in REASONS
+    assert not accepts_all(ORDERS, value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"amount": 12.5},
+        {"amount": 12},
+        {"amount": "-0.0001"},
+        {"amount": "1e3"},
+        {"amount": "2.50000000000000000"},
+        {"amount": "99999999.9999"},
+        {"tip": None},
+        {"tip": "0.5"},
+        {"items": 0},
+        {"is_gift": True, "due_on": "2026-12-24", "channel": "till", "address": {"a": [1]}, "tags": ["x"], "note": ""},
+        {"ordered_at": "2026-11-25T12:00:00Z"},
+        {"ordered_at": "2009-01-01T00:00:00.000000Z"},
+        {"ordered_at": "2026-11-24T16:30:00+05:30"},
+        {"unknown": "a field of tomorrow"},
+    ],
+)
+def test_a_good_event_is_accepted_both_ways(changes: dict[str, Any]) -> None:
+    value = order_bytes(**changes)
+    assert not isinstance(ORDERS.judge(value, now=NOW), Refusal)
+    assert accepts_all(ORDERS, value)
+
+
+def test_an_escaped_backslash_before_u0000_is_text_and_no_nul() -> None:
+    value = order_bytes(note="a \\u0000 b")
+    assert not isinstance(ORDERS.judge(value, now=NOW), Refusal)
+    assert not accepts_all(ORDERS, value), "a doubt that the single judgement lifts"
+
+
+def test_a_bare_number_is_read_digit_for_digit() -> None:
+    value = b'{"order_id":"o","amount":0.1,"tip":12345678.1234,"items":1,"ordered_at":"2026-01-01T00:00:00Z"}'
+    events, _ = ORDERS.decode_all([value], now=NOW)
+    assert ORDERS.number_column(events, "amount") == [Decimal("0.1000")]
+    assert ORDERS.number_column(events, "tip") == [Decimal("12345678.1234")]
+
+
+@pytest.mark.parametrize(
+    ("price", "is_accepted"),
+    [
+        ("999999999999.999999999", True),
+        ("-999999999999.999999999", True),
+        ("1000000000000", False),
+        ("-1000000000000", False),
+        ("0.000000001", True),
+        ("0.0000000001", False),
+        ("0", True),
+    ],
+)
+def test_prices_of_retail_always_leave_room_for_the_amount(price: str, *, is_accepted: bool) -> None:
+    event = {
+        "event_id": "e", "invoice_no": "1", "line_no": 1, "stock_code": "", "quantity": 10**9, "unit_price": price,
+        "invoiced_at": "2010-12-01T08:26:00Z", "country": "",
+    }  # fmt: skip
+    judged = RETAIL.judge(json.dumps(event).encode(), now=NOW)
+    assert isinstance(judged, Refusal) is not is_accepted
+    assert accepts_all(RETAIL, json.dumps(event).encode()) is is_accepted
+    if is_accepted:
+        assert abs(Decimal(price) * 10**9) < Decimal(10) ** 29
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.dates().map(str)
+    | st.datetimes().map(lambda at: at.isoformat() + "Z") | st.decimals(allow_nan=False, allow_infinity=False).map(str),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from([*order(), "tip", "note", "channel", "due_on", "other"]), json_values))
+def test_the_whole_batch_and_the_single_event_are_judged_alike(changes: dict[str, Any]) -> None:
+    value = order_bytes(**changes)
+    is_doubted_for_nothing = b"\\u0000" in value
+    assert is_doubted_for_nothing or accepts_all(ORDERS, value) is not isinstance(ORDERS.judge(value, now=NOW), Refusal)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60) | st.binary(max_size=20).map(lambda noise: order_bytes()[:30] + noise + order_bytes()[30:]))
+def test_no_bytes_make_the_decoder_raise(value: bytes) -> None:
+    judged = ORDERS.judge(value, now=NOW)
+    assert accepts_all(ORDERS, value) is not isinstance(judged, Refusal)
+
+
+def test_deep_nesting_is_refused_and_no_crash() -> None:
+    value = order_bytes()[:-1] + b',"deep":' + b"[" * 900 + b"]" * 900 + b"}"
+    judged = Decoder(orders_contract(**{"value: 2000": "value: 1000000"})).judge(value, now=NOW)
+    assert isinstance(judged, Refusal) or judged is not None
+    very_deep = order_bytes()[:-1] + b',"deep":' + b"[" * 100_000 + b"}"
+    judged = Decoder(orders_contract(**{"value: 2000": "value: 1000000"})).judge(very_deep, now=NOW)
+    assert isinstance(judged, Refusal)
+    assert judged.reason == "not_json"
+
+
+@pytest.mark.parametrize(
+    "zone",
+    ["UTC", "Europe/London", "America/St_Johns", "Asia/Kolkata", "Pacific/Apia", "Africa/Casablanca", "Australia/Lord_Howe"],
+)
+@settings(max_examples=60, deadline=None)
+@given(at=st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1)))  # noqa: DTZ001
+def test_the_event_day_is_the_zone_s_date(zone: str, at: datetime) -> None:
+    instant = at.replace(tzinfo=UTC)
+    microseconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    day = int(CLOCKS[zone].days(np.array([microseconds], dtype=np.int64))[0])
+    assert date(1970, 1, 1) + timedelta(days=day) == instant.astimezone(ZoneInfo(zone)).date()
+
+
+CLOCKS = {
+    zone: DayClock(zone)
+    for zone in (
+        "UTC", "Europe/London", "America/St_Johns", "Asia/Kolkata", "Pacific/Apia", "Africa/Casablanca",
+        "Australia/Lord_Howe",
+    )
+}  # fmt: skip
+
+
+def test_the_event_day_is_right_at_every_change_of_summer_time() -> None:
+    clock, zone = CLOCKS["Europe/London"], ZoneInfo("Europe/London")
+    for year in range(2009, 2030):
+        for month in (3, 10):
+            start = datetime(year, month, 24, 20, tzinfo=UTC)
+            instants = [start + timedelta(minutes=30 * step) for step in range(2 * 24 * 8)]
+            epoch = datetime(1970, 1, 1, tzinfo=UTC)
+            days = clock.days(np.array([(i - epoch) // timedelta(microseconds=1) for i in instants], dtype=np.int64))
+            assert [date(1970, 1, 1) + timedelta(days=int(d)) for d in days] == [i.astimezone(zone).date() for i in instants]
