@@ -6,6 +6,7 @@ nothing is approximated. Not here: syntax (parse.py), where the data comes from 
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -1025,7 +1026,13 @@ def _value(value: object, kind: str) -> str:
         return text
     if kind == "boolean":
         return "TRUE" if value in (True, "true", "True") else "FALSE"
-    return f"DATE {literal(str(value)[:10])}" if kind == "date" else literal(str(value))
+    if kind == "date":
+        try:
+            day = datetime.date.fromisoformat(str(value)[:10])
+        except ValueError:
+            raise DaxRefusedError(f"{str(value)!r} is not a date", where="slicer") from None
+        return f"DATE '{day}'"
+    return literal(str(value))
 
 
 def _unary(expression: Unary, value: Scalar) -> Scalar:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 _VEGA_LITE = "5.20"
+_HERE = "https://this.report"  # Vega makes addresses absolute; this one is taken off again
 _MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
 
 
@@ -41,7 +42,7 @@ def draw(kind: str, answer: Answer, frame: Frame, prefix: str) -> str:
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    return svg[svg.index("<svg") :]
+    return svg[svg.index("<svg") :].replace(_HERE, "")
 
 
 def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
@@ -108,7 +109,7 @@ def _record(category: object, series: str, value: Any, heading: Heading, frame: 
         "full": format_value(value, heading.format_string),
     }
     if frame.link is not None:
-        record["href"] = frame.link(category)
+        record["href"] = _HERE + frame.link(category)
     return record
 
 

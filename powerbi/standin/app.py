@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from powerbi.dax.translate import VisualQuery, translate
 from powerbi.errors import DaxError, ProjectError
 from powerbi.render.page import page_html, page_png, page_svg, selections_of
 from powerbi.standin import answers
@@ -430,6 +431,7 @@ class _Routes:
         roles = request.query_params.getlist("role")
         connection = self.service.copy.reader()
         try:
+            translate(self.service.model, VisualQuery((), (), selections))  # a value that is none is refused once
             reader = self.service.reader(connection, selections=selections, roles=roles)
             if suffix == "svg":
                 return Response(page_svg(page, reader), media_type="image/svg+xml")

@@ -1,0 +1,182 @@
+"""The refresh client against the stand-in: only what changed, followed to its end, through every trouble on the way."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from powerbi.errors import AuthorizationError, BudgetSpentError, RefreshError, ServiceError, SettingsError
+from powerbi.refresh import Refresher, Wish, budget_left, history, query_row, refresh_model
+from powerbi.rest import StandInCredential
+from powerbi.settings import PowerBiSettings
+from tests.integration.powerbi.running import Running, running
+from tests.unit.powerbi import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARCH = datetime.date(2024, 3, 5)
+
+
+def refresh(standin: Running, **arguments: Any) -> Any:
+    return refresh_model(standin.settings(), client=standin.client(), **arguments)
+
+
+def test_first_refresh_fills_the_empty_model_with_one_reading(standin: Running, lines: list[dict[str, Any]]) -> None:
+    done = refresh(standin, days=[MARCH])
+    assert done.mode == "enhanced"
+    assert requests.get(standin.url + "/status", timeout=10).json()["rows"] == len(lines)
+    assert [name for name, _ in standin.marts.queries].count("invoice_lines") == 1
+
+
+def test_later_refresh_reads_only_the_months_of_the_touched_days(standin: Running) -> None:
+    refresh(standin)
+    standin.marts.queries.clear()
+    done = refresh(standin, days=[MARCH, datetime.date(2024, 3, 9), datetime.date(2025, 1, 1)])
+    assert [one for one in done.objects if one[0] == "Sales"] == [("Sales", "2024Q103"), ("Sales", "2025Q101")]
+    cuts = [str(cut[1]) for name, cut in standin.marts.queries if name == "invoice_lines"]
+    assert cuts == ["2024-03-01", "2025-01-01"]
+
+
+def test_refresh_of_everything_reads_old_months_again(standin: Running, lines: list[dict[str, Any]]) -> None:
+    refresh(standin)
+    standin.marts.tables = shop.marts(lines[:100])
+    refresh(standin)
+    assert requests.get(standin.url + "/status", timeout=10).json()["rows"] == 100
+
+
+def test_refresh_waits_for_another_that_runs_and_then_starts_its_own(standin: Running) -> None:
+    refresh(standin)
+    standin.fault(kind="slow_refresh", seconds=0.6)
+    other = threading.Thread(target=lambda: refresh(standin, days=[MARCH]))
+    other.start()
+    while history(standin.client(), top=1)[0]["status"] != "Unknown":
+        time.sleep(0.01)
+    running_id = history(standin.client(), top=1)[0]["requestId"]
+    done = refresh(standin, days=[MARCH])
+    other.join()
+    assert done.request_id != running_id
+    entries = {one["requestId"]: one for one in history(standin.client())}
+    assert entries[running_id]["endTime"] <= entries[done.request_id]["startTime"]
+
+
+def test_data_of_the_future_is_refused_before_anything_starts(standin: Running) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
+    with pytest.raises(RefreshError, match="still to come"):
+        refresh(standin, not_before=later)
+    assert history(standin.client()) == []
+
+
+def test_failed_refresh_raises_with_the_services_reason(standin: Running) -> None:
+    standin.fault(kind="fail_refresh", code="ModelRefreshFailed_CredentialsNotSpecified", message="no credentials")
+    with pytest.raises(RefreshError, match="no credentials") as caught:
+        refresh(standin)
+    assert caught.value.code == "ModelRefreshFailed_CredentialsNotSpecified"
+    assert caught.value.request_id is not None
+
+
+def test_interrupted_caller_cancels_its_refresh(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=30)
+    client = standin.client()
+    polls = iter(range(3))
+
+    def interrupting(_: float) -> None:
+        if next(polls, None) is None:
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+
+    client.sleep = interrupting
+    refresher = Refresher(client, shop.model(), sleep=interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        refresher.run(Wish())
+    for _ in range(200):
+        if history(standin.client(), top=1)[0]["status"] == "Cancelled":
+            break
+        time.sleep(0.02)
+    assert history(standin.client(), top=1)[0]["status"] == "Cancelled"
+
+
+def test_refresh_stuck_beyond_the_time_limit_is_cancelled(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=60)
+    refresher = Refresher(standin.client(), shop.model(), timeout_s=0.3, sleep=lambda s: time.sleep(min(s, 0.05)))
+    with pytest.raises(RefreshError, match="no end after"):
+        refresher.run(Wish())
+    time.sleep(0.2)
+    assert history(standin.client(), top=1)[0]["status"] == "Cancelled"
+
+
+def test_throttling_is_waited_out_as_long_as_the_service_says(standin: Running) -> None:
+    waits: list[float] = []
+    standin.fault(kind="throttle", retry_after=7, count=3, path="refreshes")
+    client = standin.client()
+    client.sleep = waits.append
+    refresh_model(standin.settings(), client=client)
+    assert waits[:3] == [7.0, 7.0, 7.0]
+
+
+def test_expired_token_is_renewed_once(standin: Running) -> None:
+    standin.fault(kind="expire_tokens")
+    assert history(standin.client()) == []
+    standin.fault(kind="expire_tokens", count=2)
+    with pytest.raises(AuthorizationError):
+        history(standin.client())
+
+
+def test_server_errors_are_repeated_for_reading_but_not_for_starting(standin: Running) -> None:
+    standin.fault(kind="status", status=503, count=2, path="GET")
+    assert history(standin.client()) == []
+    standin.fault(kind="status", status=500, path="POST")
+    with pytest.raises(ServiceError) as caught:
+        refresh(standin)
+    assert caught.value.status == 500
+
+
+def test_budget_of_a_shared_capacity_is_counted_and_kept(tmp_path: Path, mart_tables: dict[str, Any]) -> None:
+    with running(tmp_path, mart_tables, is_shared=True) as standin:
+        client = standin.client(POWERBI_REFRESH_MODE="basic")
+        left = []
+        for _ in range(8):
+            done = refresh_model(client.settings, client=client, days=[MARCH])
+            left.append(done.budget_left)
+        assert left == [7, 6, 5, 4, 3, 2, 1, 0]
+        with pytest.raises(BudgetSpentError, match="stays pending"):
+            refresh_model(client.settings, client=client)
+        assert len(history(client)) == 8
+        tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+        assert budget_left(client, now=tomorrow) == 8
+
+
+def test_plain_refresh_that_ran_before_does_not_count(tmp_path: Path, mart_tables: dict[str, Any]) -> None:
+    with running(tmp_path, mart_tables, is_shared=True) as standin:
+        client = standin.client(POWERBI_REFRESH_MODE="basic")
+        standin.fault(kind="slow_refresh", seconds=0.4)
+        earlier = standin.service.refreshes.accept({"notifyOption": "NoNotification"})
+        done = refresh_model(client.settings, client=client)
+        assert done.request_id != earlier["requestId"]
+
+
+def test_measure_read_back_from_the_service_is_exact(filled: Running, lines: list[dict[str, Any]]) -> None:
+    row = query_row(filled.client(), 'EVALUATE ROW("amount", [Total Amount])')
+    assert row["amount"] == sum(line["amount_gbp"] for line in lines)
+
+
+def test_settings_tell_every_problem_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        PowerBiSettings.from_env({"POWERBI_API_URL": "http://example.com", "POWERBI_DATASET_ID": "x", "POWERBI_REFRESH_MODE": "fast"})
+    assert len(caught.value.problems) == 4
+
+
+def test_secret_is_not_shown_by_the_settings() -> None:
+    env = {"POWERBI_API_URL": "http://127.0.0.1:1", "POWERBI_TENANT_ID": "t", "POWERBI_CLIENT_ID": "c", "POWERBI_CLIENT_SECRET": "hush"}
+    assert "hush" not in repr(PowerBiSettings.from_env(env))
+
+
+def test_standin_token_is_renewed_for_each_request() -> None:
+    now = iter([0.0, 10_000.0])
+    credential = StandInCredential(clock=lambda: next(now))
+    assert credential.get_token("x").token != credential.get_token("x").token
