@@ -9,7 +9,7 @@ WarehouseError
 ├── FencedError       another load of the same day was faster. Nothing was written: re-read the ledger, try again.
 │   └── StaleRowsError       a rebuild read less than the day holds by now. Read the day again.
 ├── PublishError      a mart could not be published; readers see what they saw before.
-│   └── ChecksFailedError    blocking checks found rows; they are in `checks`. No retry helps.
+│   └── ChecksFailedError    blocking checks found rows; `checks` names them. No retry helps.
 └── SelectionError    a selector names no table
 """
 
@@ -45,10 +45,12 @@ class ContractError(WarehouseError):
 
 
 class JobError(WarehouseError):
-    """A BigQuery job was refused or failed."""
+    """A BigQuery job was refused or failed; `detail` is BigQuery's own text."""
 
-    def __init__(self, message: str, *, job_id: str | None = None, is_retryable: bool = False) -> None:
-        self.job_id, self.is_retryable = job_id, is_retryable
+    def __init__(
+        self, message: str, *, job_id: str | None = None, is_retryable: bool = False, detail: str = ""
+    ) -> None:
+        self.job_id, self.is_retryable, self.detail = job_id, is_retryable, detail
         super().__init__(message)
 
 

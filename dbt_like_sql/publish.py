@@ -9,6 +9,7 @@ Several tables and several days go in one script, so twenty late days cost littl
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
-from dbt_like_sql.publish_sql import check_sql, publish_script, stale_sql
+from dbt_like_sql.publish_sql import CHECKS_FAILED, check_sql, publish_script, stale_sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def publish_all(
         run_id: for the ledger and the jobs' labels.
 
     Raises:
-        ChecksFailedError: nothing was published; `checks` holds every result.
+        ChecksFailedError: nothing was published; `checks` holds those that found rows.
         PublishError: nothing was published; `is_retryable` says whether another try can help.
     """
     wanted = [table for table in catalog if table.name in set(names)]
@@ -160,12 +161,9 @@ def _publish_chunk(
     labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
     if days:
         labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
-    done = _run(warehouse, sql, labels, ", ".join(table.name for table in tables))
+    done = _run(warehouse, sql, labels, f"{', '.join(table.name for table in tables)}{_span(days)}")
     row = done.rows[0]
     checks = [_check_result(found) for found in row["checks"]]
-    blocking = [check for check in checks if check.severity == "fail" and not check.passed]
-    if blocking:
-        raise _checks_failed(blocking, checks, days)
     counts = {found["table_name"]: found for found in row["counts"]}
     return {
         table.name: Published(
@@ -189,6 +187,9 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
         try:
             return warehouse.run(sql, params=_parameters(sql), labels=labels, kind="publish")
         except JobError as error:
+            failed = _failed_checks(error.detail)
+            if failed:
+                raise _checks_failed(failed, what) from None
             lost = any(word in str(error).lower() for word in _LOST_RACE)
             if not lost or not left:
                 message = f"publishing {what}: {error}. Nothing was published; readers see what they saw before."
@@ -206,16 +207,31 @@ def _check_result(found: Mapping[str, Any]) -> CheckResult:
     return CheckResult(found["table_name"], found["name"], found["severity"], found["failed_rows"], found["example"])
 
 
-def _checks_failed(
-    blocking: Sequence[CheckResult], checks: Sequence[CheckResult], days: Sequence[date]
-) -> PublishError:
-    span = f" for {days[0]} to {days[-1]}" if days else ""
+def _failed_checks(detail: str) -> list[CheckResult]:
+    """The results that the script's own error carries; none if it failed for another reason."""
+    _, found, rest = detail.partition(CHECKS_FAILED)
+    if not found:
+        return []
+    try:
+        return [_check_result(row) for row in json.JSONDecoder().raw_decode(rest)[0]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _checks_failed(failed: Sequence[CheckResult], what: str) -> ChecksFailedError:
+    blocking = [check for check in failed if check.severity == "fail"]
     listed = "\n".join(f"  - {c.table}: {c.name}: {c.rows} row(s), such as {c.example}" for c in blocking)
     message = (
-        f"publishing{span}: {len(blocking)} blocking check(s) found rows. Nothing was published; readers see what they "
-        f"saw before.\n{listed}\nMend the source or the rule, then publish again."
+        f"publishing {what}: {len(blocking)} blocking check(s) found rows. Nothing was published; readers see what "
+        f"they saw before.\n{listed}\nMend the source or the rule, then publish again."
     )
-    return ChecksFailedError(message, checks)
+    return ChecksFailedError(message, failed)
+
+
+def _span(days: Sequence[date]) -> str:
+    if not days:
+        return ""
+    return f" for {days[0]}" if len(days) == 1 else f" for {len(days)} days from {days[0]} to {days[-1]}"
 
 
 def _count_view(warehouse: Warehouse, table: Table) -> Published:

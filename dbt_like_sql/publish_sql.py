@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dbt_like_sql.checks import Check
     from dbt_like_sql.settings import WarehouseSettings
 
+# An error rolls the transaction back; it carries the failed checks, since the emulator rolls variables back as well.
+CHECKS_FAILED = "checks failed: "
+
 
 def publish_script(
     settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table], days: Sequence[date], run_id: str
@@ -30,12 +33,18 @@ def publish_script(
         parts.append(_ledger(settings, catalog, table, days, run_id))
     parts.append(f"SET checks = {_audit(settings, tables, days)};")
     parts.append(f"SET counts = {_counts(settings, tables)};")
-    parts.append("""
+    parts.append(f"""
 IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN
-  ROLLBACK TRANSACTION;
-ELSE
-  COMMIT TRANSACTION;
+  RAISE USING MESSAGE = CONCAT(
+    {quote(CHECKS_FAILED)},
+    TO_JSON_STRING(ARRAY(
+      SELECT AS STRUCT c.table_name, c.name, c.severity, c.failed_rows, SUBSTR(c.example, 1, 300) AS example
+      FROM UNNEST(checks) AS c
+      WHERE c.failed_rows > 0
+    ))
+  );
 END IF;
+COMMIT TRANSACTION;
 SELECT checks, counts;""")
     return "\n".join(parts)
 

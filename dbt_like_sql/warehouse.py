@@ -236,7 +236,9 @@ def _job_error(error: Any, job_id: str) -> JobError:
 
     transient = (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError)
     message = " ".join(str(error).split())
-    return JobError(f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient))
+    return JobError(
+        f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient), detail=str(error)
+    )
 
 
 def _done(job: Any, rows: list[dict[str, Any]], seconds: float, *, is_attached: bool) -> Done:

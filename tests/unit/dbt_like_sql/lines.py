@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 
 def line(day: date, part: int, offset: int, *, event_id: str | None = None, **changes: Any) -> dict[str, Any]:
     """One row; everything else about it follows from where it came from."""
-    dice = random.Random(f"{day}/{part}/{offset}")  # noqa: S311
+    dice = random.Random(f"{day}/{part}/{offset}")
     quantity = dice.choice([1, 2, 6, 12, -3])
     price = Decimal(dice.randrange(0, 10**7)) / Decimal(10**4) + Decimal(dice.randrange(10)) / Decimal(10**9)
     guest = dice.random() < 0.2

@@ -15,7 +15,9 @@ from dbt_like_sql.errors import ContractError
 CATALOG = load_catalog()
 FILES = {
     "mart.invoice_lines": "- {country: Malta, invoice_date: 2010-12-02}\n",
-    "expect": "- {country: Malta, first_invoice_date: 2010-12-02}\n- {country: Spain, first_invoice_date: 2010-12-03}\n",
+    "expect": (
+        "- {country: Malta, first_invoice_date: 2010-12-02}\n- {country: Spain, first_invoice_date: 2010-12-03}\n"
+    ),
 }
 MALTA = {"country": "Malta", "first_invoice_date": date(2010, 12, 2), "last_invoice_date": date(2010, 12, 2)}
 SPAIN = {"country": "Spain", "first_invoice_date": date(2010, 12, 3), "last_invoice_date": date(2010, 12, 3)}

@@ -1,0 +1,313 @@
+"""Publishing marts: audited before anyone sees them, exactly the days that were touched, never doubled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from dbt_like_sql.__main__ import main
+from dbt_like_sql.catalog import Catalog, load_catalog
+from dbt_like_sql.errors import ChecksFailedError, MigrateError, PublishError
+from dbt_like_sql.load import load_rows, loaded_day
+from dbt_like_sql.migrate import migrate
+from dbt_like_sql.publish import check_tables, publish, publish_all, stale_days, stale_tables
+from dbt_like_sql.reconcile import Reconciliation, core_days, mart_days, record, totals
+from dbt_like_sql.settings import WarehouseSettings
+from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
+from tests.unit.dbt_like_sql.models import column, write_table
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+CATALOG = load_catalog()
+CORE, FACT = "core.invoice_lines", "mart.invoice_lines"
+DAILY = [FACT, "mart.daily_sales_by_country", "mart.daily_sales_by_product"]
+DIMENSIONS = ["mart.products", "mart.customers", "mart.countries", "mart.dates"]
+D1, D2, D3 = date(2010, 12, 1), date(2010, 12, 2), date(2010, 12, 3)
+
+
+def load(warehouse: Warehouse, day: date, rows: list[dict[str, Any]]) -> None:
+    seen = loaded_day(warehouse, CORE, day, TOPIC)
+    upto = {0: seen.batches.get(0, 0) + 1}
+    load_rows(
+        warehouse,
+        CORE,
+        lines(rows),
+        day=day,
+        topic=TOPIC,
+        seen=seen,
+        upto=upto,
+        rebuild=False,
+        run_id="r",
+        code_version="1",
+    )
+
+
+def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]]:
+    return warehouse.run(f"SELECT * FROM `{warehouse.table_id(table)}` ORDER BY {order}").rows
+
+
+@pytest.fixture(scope="module")
+def warehouse(module_warehouse_settings: WarehouseSettings) -> Warehouse:
+    """Three days with repeats, published; tests that change them put them back or use a day of their own."""
+    opened = open_warehouse(module_warehouse_settings)
+    migrate(opened, CATALOG)
+    first = day_lines(D1, 0, 0, 40)
+    load(opened, D1, [*first, line(D1, 0, 100, event_id=first[3]["event_id"], country="France")])
+    load(opened, D2, day_lines(D2, 1, 0, 30))
+    load(opened, D3, day_lines(D3, 2, 0, 20))
+    publish_all(opened, CATALOG, DAILY + DIMENSIONS, days=[D1, D2, D3], run_id="first")
+    return opened
+
+
+def test_marts_hold_the_first_deliveries_exactly(warehouse: Warehouse) -> None:
+    core, mart = core_days(warehouse, [D1, D2, D3]), mart_days(warehouse, [D1, D2, D3])
+    assert (core[D1].rows, core[D1].repeats) == (41, 1)
+    for day in (D1, D2, D3):
+        assert mart[day].rows == core[day].rows - core[day].repeats
+        assert mart[day].amount == core[day].amount
+    expected = sum((row["amount_gbp"] for row in day_lines(D1, 0, 0, 40)), Decimal(0))
+    assert mart[D1].amount == expected
+    assert core[D1].checksum == sum((0 * 1000003 + row) % 1000000007 for row in [*range(40), 100])
+    found = totals(warehouse)
+    assert found["core"]["rows"] == 91
+    assert found["mart"] == {
+        "rows": 90,
+        "amount": sum((mart[day].amount for day in (D1, D2, D3)), Decimal(0)),
+        "as_of": max(mart[day].newest_produced_at for day in (D1, D2, D3)),
+    }
+
+
+def test_days_published_together_equal_days_published_alone(warehouse: Warehouse) -> None:
+    together = {name: rows_of(warehouse, name, "invoice_date, amount_gbp, 2, 3, 4") for name in DAILY}
+    for name in DAILY:
+        for day in (D3, D1, D2):
+            publish(warehouse, CATALOG, name, days=[day], run_id="alone")
+    assert {name: rows_of(warehouse, name, "invoice_date, amount_gbp, 2, 3, 4") for name in DAILY} == together
+
+
+def test_late_event_makes_exactly_its_day_stale_and_publishing_cures_it(warehouse: Warehouse) -> None:
+    assert stale_tables(warehouse, CATALOG) == {}
+    before = rows_of(warehouse, FACT, "event_id")
+    load(warehouse, D2, [line(D2, 1, 900)])
+    assert stale_days(warehouse, CATALOG, FACT) == [D2]
+    publish(warehouse, CATALOG, FACT, days=[D2], run_id="late")
+    assert {name: days for name, days in stale_tables(warehouse, CATALOG).items() if name in DAILY} == {
+        "mart.daily_sales_by_country": [D2],
+        "mart.daily_sales_by_product": [D2],
+    }
+    publish_all(warehouse, CATALOG, DAILY[1:] + DIMENSIONS, days=[D2], run_id="late")
+    assert stale_tables(warehouse, CATALOG) == {}
+    after = rows_of(warehouse, FACT, "event_id")
+    assert [row for row in after if row["topic_offset"] != 900] == before
+    assert len(after) == len(before) + 1
+
+
+def test_published_of_many_days_is_one_job(warehouse: Warehouse) -> None:
+    done = publish_all(warehouse, CATALOG, DAILY, days=[D1, D3], run_id="range")
+    assert len({each.job_id for each in done.values()}) == 1
+    assert done[FACT].rows == 60
+    assert done[FACT].days == (D1, D3)
+    assert all(check.passed for each in done.values() for check in each.checks)
+
+
+def test_none_means_every_loaded_day(warehouse: Warehouse) -> None:
+    done = publish(warehouse, CATALOG, FACT, days=None, run_id="all")
+    assert done.days == (D1, D2, D3)
+
+
+def test_readers_never_see_a_day_half_published(warehouse: Warehouse) -> None:
+    """While days are published again and again, every reader sees all rows of the day, never none, never twice."""
+    expected = mart_days(warehouse, [D1])[D1]
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(
+            lambda: [publish_all(warehouse, CATALOG, DAILY, days=[D1], run_id="again") for _ in range(3)]
+        )
+        seen = []
+        reader = open_warehouse(warehouse.settings)
+        while not work.done():
+            seen.append(mart_days(reader, [D1])[D1])
+        work.result()
+    assert len(seen) >= 3
+    assert set(seen) == {expected}
+
+
+@pytest.mark.parametrize("racers", [2, 4])
+def test_publications_of_one_day_at_once_double_nothing(warehouse: Warehouse, racers: int) -> None:
+    expected = mart_days(warehouse, [D1])[D1]
+    with ThreadPoolExecutor(racers) as pool:
+        done = list(pool.map(lambda _: publish(warehouse, CATALOG, FACT, days=[D1], run_id="race"), range(racers)))
+    assert {each.rows for each in done} == {expected.rows}
+    assert mart_days(warehouse, [D1])[D1] == expected
+    rows = warehouse.run(
+        f"SELECT version, COUNT(*) AS n FROM `{warehouse.table_id('control.publication')}` "
+        f"WHERE table_name = '{FACT}' AND event_day = DATE '{D1}' GROUP BY version"
+    ).rows
+    assert {row["n"] for row in rows} == {1}
+
+
+def test_first_publications_of_a_day_at_once_double_nothing(warehouse: Warehouse) -> None:
+    """Nothing is there to delete, so only the fence is between two that insert."""
+    day = date(2010, 12, 9)
+    load(warehouse, day, day_lines(day, 3, 0, 12))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: publish(warehouse, CATALOG, FACT, days=[day], run_id="race"), range(3)))
+    assert mart_days(warehouse, [day])[day].rows == 12
+    _forget(warehouse, day)
+
+
+def test_failed_check_leaves_what_readers_saw(warehouse: Warehouse) -> None:
+    day = date(2010, 12, 8)
+    load(warehouse, day, [line(day, 3, 0, line_kind="bribe"), line(day, 3, 1)])
+    before = rows_of(warehouse, FACT, "event_id"), rows_of(warehouse, "mart.daily_sales_by_country", "1, 2")
+    ledger = rows_of(warehouse, "control.publication", "table_name, event_day, version")
+    with pytest.raises(ChecksFailedError, match=r"line_kind is one of its contract's values: 1 row") as caught:
+        publish_all(warehouse, CATALOG, DAILY, days=[D1, day], run_id="bad")
+    assert "bribe" in str(caught.value)
+    assert sum(not check.passed for check in caught.value.checks) == 1
+    assert (rows_of(warehouse, FACT, "event_id"), rows_of(warehouse, "mart.daily_sales_by_country", "1, 2")) == before
+    assert rows_of(warehouse, "control.publication", "table_name, event_day, version") == ledger
+    assert day in stale_days(warehouse, CATALOG, FACT)
+    _forget(warehouse, day)
+
+
+def test_warning_is_told_and_does_not_block(warehouse: Warehouse) -> None:
+    day = date(2010, 12, 7)
+    load(warehouse, day, [line(day, 3, 0, line_kind="unknown", stock_code="X-RAY")])
+    done = publish(warehouse, CATALOG, FACT, days=[day], run_id="warned")
+    (warned,) = [check for check in done.checks if not check.passed]
+    assert (warned.severity, warned.rows) == ("warn", 1)
+    assert "X-RAY" in (warned.example or "")
+    assert mart_days(warehouse, [day])[day].rows == 1
+    _forget(warehouse, day)
+
+
+def test_checks_can_be_asked_without_publishing(warehouse: Warehouse) -> None:
+    results = check_tables(warehouse, CATALOG, list(CATALOG.tables), days=[D1, D2, D3])
+    assert len(results) == sum(len(table.checks) for table in CATALOG)
+    assert [check for check in results if not check.passed] == []
+
+
+def test_loaded_table_cannot_be_published(warehouse: Warehouse) -> None:
+    with pytest.raises(PublishError, match=r"core\.invoice_lines"):
+        publish(warehouse, CATALOG, CORE, days=[D1], run_id="x")
+
+
+def test_trust_view_shows_a_day_as_reconciled_until_the_next_load(warehouse: Warehouse) -> None:
+    core, mart = core_days(warehouse, [D3])[D3], mart_days(warehouse, [D3])[D3]
+    compared = Reconciliation(TOPIC, D3, 20, core.checksum, 1, core, mart, is_reconciled=True)
+    record(warehouse, [compared], run_id="trust")
+    trust = {row["invoice_date"]: row for row in rows_of(warehouse, "mart.data_trust", "1")}
+    assert trust[D3]["is_reconciled"] is True
+    assert (trust[D3]["landed_rows"], trust[D3]["dead_letter_rows"], trust[D3]["core_amount_gbp"]) == (
+        20,
+        1,
+        core.amount,
+    )
+    assert trust[D3]["newest_produced_at"] == datetime(2010, 12, 3, 20, 19, tzinfo=UTC)
+    assert trust[D1]["is_reconciled"] is False
+    load(warehouse, D3, day_lines(D3, 2, 0, 1))  # nothing new in it, but nobody has counted since
+    trust = {row["invoice_date"]: row for row in rows_of(warehouse, "mart.data_trust", "1")}
+    assert trust[D3]["is_reconciled"] is False
+
+
+def test_command_line_prints_exact_totals(warehouse: Warehouse) -> None:
+    settings = warehouse.settings
+    env = {
+        "WAREHOUSE_PROJECT": settings.project,
+        "WAREHOUSE_DATASET_PREFIX": settings.dataset_prefix,
+        "BIGQUERY_EMULATOR_HOST": settings.emulator_host,
+    }
+    ran = CliRunner().invoke(main, ["totals", "--json"], env=env, catch_exceptions=False)
+    assert ran.exit_code == 0
+    found, expected = json.loads(ran.output), totals(warehouse)
+    assert found["core"]["amount"] == f"{expected['core']['amount']:f}"
+    assert found["mart"]["rows"] == expected["mart"]["rows"]
+    refused = CliRunner().invoke(main, ["publish", "mart.nope"], env=env)
+    assert refused.exit_code == 1
+    assert "no table matches" in refused.output
+    checked = CliRunner().invoke(main, ["check", "mart.dates"], env=env)
+    assert checked.exit_code == 0
+    assert "ok   mart.dates: no day is missing in between" in checked.output
+
+
+def test_tables_in_bigquery_are_what_the_contracts_say(warehouse: Warehouse) -> None:
+    for table in CATALOG:
+        there = warehouse.client.get_table(warehouse.table_id(table.name))
+        assert [field.name for field in there.schema] == list(table.column_names)
+        assert [field.description for field in there.schema] == [each.description for each in table.columns]
+        assert there.description == table.description
+        if table.materialization != "view":
+            assert (there.time_partitioning.field if there.time_partitioning else None) == table.partition_column
+            assert tuple(there.clustering_fields or ()) == table.clustering
+            assert bool(there.require_partition_filter) == table.requires_partition_filter
+            assert there.labels["owner"] == table.owner
+    assert migrate(warehouse, CATALOG) == []
+
+
+@pytest.fixture
+def small(warehouse: Warehouse, tmp_path: Path) -> Iterator[Path]:
+    """A folder of models beside the real ones, in the same datasets."""
+    for table in CATALOG.layer("control"):
+        folder = tmp_path / "control" / table.name.partition(".")[2]
+        folder.mkdir(parents=True)
+        for file in table.contract_path.parent.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+    yield tmp_path
+    for name in ("mart.small", "mart.reader"):
+        warehouse.drop_table(warehouse.table_id(name))
+
+
+def _catalog(models: Path) -> Catalog:
+    load_catalog.__globals__["_load"].cache_clear()
+    return load_catalog(models)
+
+
+def test_contract_changes_that_bigquery_can_follow_are_made(warehouse: Warehouse, small: Path) -> None:
+    query = "SELECT 'x' AS a"
+    write_table(small, "mart.small", query=query)
+    migrate(warehouse, _catalog(small))
+    wider = column("a", "STRING").replace("The a.", "Better said.") + column("b", "NUMERIC")
+    write_table(small, "mart.small", query="SELECT 'x' AS a, NUMERIC '1' AS b", columns=wider)
+    catalog = _catalog(small)
+    (would,) = migrate(warehouse, catalog, dry_run=True)
+    assert would.what == "altered schema"
+    (did,) = migrate(warehouse, catalog)
+    assert did == would
+    there = warehouse.client.get_table(warehouse.table_id("mart.small"))
+    assert [(field.name, field.description) for field in there.schema] == [("a", "Better said."), ("b", "The b.")]
+    assert migrate(warehouse, catalog) == []
+
+
+def test_breaking_change_is_refused_with_what_reads_the_table(warehouse: Warehouse, small: Path) -> None:
+    write_table(small, "mart.small", query="SELECT 'x' AS a", columns=column("a", "STRING"))
+    migrate(warehouse, _catalog(small))
+    write_table(
+        small, "mart.small", query="SELECT 1 AS b", columns=column("b", "INT64", more="        required: true\n")
+    )
+    write_table(small, "mart.reader", query="SELECT CAST(b AS STRING) AS a FROM mart.small")
+    with pytest.raises(MigrateError, match="Nothing was changed") as caught:
+        migrate(warehouse, _catalog(small))
+    assert "column a is not in the contract any more" in str(caught.value)
+    assert "column b is new and required" in str(caught.value)
+    assert "read by mart.reader" in str(caught.value)
+    assert not warehouse.table_exists(warehouse.table_id("mart.reader"))
+
+
+def _forget(warehouse: Warehouse, day: date) -> None:
+    """Take a day out of every table again, its ledger rows too."""
+    statements = [
+        f"DELETE FROM `{warehouse.table_id(name)}` WHERE invoice_date = DATE '{day}';" for name in [CORE, *DAILY]
+    ]
+    statements += [
+        f"DELETE FROM `{warehouse.table_id(name)}` WHERE event_day = DATE '{day}';"
+        for name in ("control.day", "control.load", "control.publication")
+    ]
+    warehouse.run("\n".join(statements))
