@@ -104,6 +104,7 @@ class LandingConsumer:
         }
         self.claims: dict[tuple[str, int], Claim] = {}
         self.positions: dict[tuple[str, int], int] = {}
+        self.ends: dict[tuple[str, int], int] = {}
         self.writers: list[Writer] = []
         self.ticked_at = time.monotonic()
         self.broker_down_since: float | None = None
@@ -203,6 +204,7 @@ class LandingConsumer:
             "enable.partition.eof": True,  # tells the end of a transaction that is the last thing in a topic partition
             "allow.auto.create.topics": False,
             "fetch.queue.backoff.ms": 10,  # the default, 1000, stalls at 100,000 queued messages: a third of the rate
+            "fetch.wait.max.ms": 100,  # other requests and a close wait behind an idle fetch; 500, the default, is felt
             "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "max.poll.interval.ms": 300_000,
@@ -223,7 +225,7 @@ class LandingConsumer:
                 busy_at = busy_at if all(message.error() for message in messages) else time.monotonic()
                 self._take(consumer, messages)
             self._hint(consumer)
-            if until_idle_s is not None and time.monotonic() - busy_at > until_idle_s and self._is_done(consumer):
+            if until_idle_s is not None and time.monotonic() - busy_at > until_idle_s and self._is_done():
                 return
 
     def _leave(self, consumer: Consumer) -> None:
@@ -239,6 +241,7 @@ class LandingConsumer:
             claim.is_live = False
         self.claims.clear()
         self.positions.clear()
+        self.ends.clear()
         closing = threading.Thread(target=consumer.close, name="close", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
@@ -281,6 +284,7 @@ class LandingConsumer:
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                     ends[message.topic(), message.partition()] = message.offset()
+                    self.ends |= ends
                 else:
                     self._on_message_error(message)
                 continue
@@ -348,15 +352,10 @@ class LandingConsumer:
         """A message was delivered in spite of the pause (just assigned): have it delivered again later."""
         consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
 
-    def _is_done(self, consumer: Consumer) -> bool:
+    def _is_done(self) -> bool:
         """Whether everything that the topics hold is landed."""
-        if not self.claims or not all(writer.is_idle for writer in self.writers):
-            return False
-        try:
-            ends = {key: kafka.read_watermarks(consumer, *key)[1] for key in self.claims}
-        except KafkaException:
-            return False
-        return all(self.positions[key] >= end for key, end in ends.items())
+        is_written = bool(self.claims) and all(writer.is_idle for writer in self.writers)
+        return is_written and all(self.ends.get(key) == self.positions[key] for key in self.claims)
 
     # -- the group ----------------------------------------------------------------------------------------------
 
@@ -394,6 +393,7 @@ class LandingConsumer:
                     claim, gap = ledger.claim(cursor, *key, topic_id=topic_id, low=low, high=high, owner=self.owner)
                 self.claims[key] = claim
                 self.positions[key] = claim.next_offset
+                self.ends.pop(key, None)
                 if gap is not None:
                     self.metrics.gap_offsets.labels(key[0], gap.kind).inc(gap.offsets)
                     log.error("offsets_lost", topic=key[0], topic_partition=key[1], first=gap.first_offset,
