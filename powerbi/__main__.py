@@ -14,6 +14,7 @@ from powerbi.errors import PowerBiError
 
 if TYPE_CHECKING:
     from powerbi.lint.finding import Finding
+    from powerbi.publish import Publisher
 
 _PROJECT = Path(__file__).parent
 _Folder = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -88,6 +89,44 @@ def refresh(days: tuple[str, ...], timeout_s: float) -> None:
     done = refresh_model(PowerBiSettings.from_env(os.environ), days=touched, timeout_s=timeout_s)
     left = "" if done.budget_left is None else f", {done.budget_left} refreshes left today"
     click.echo(f"refreshed {done.request_id} in {done.seconds:.1f} s{left}")
+
+
+@main.command()
+@click.argument("environment")
+@click.option("--project", type=_Folder, default=_PROJECT)
+def plan(environment: str, project: Path) -> None:
+    """Show what differs between the declared and the actual state of an environment."""
+    changes = _publisher(environment, project).plan()
+    for change in changes:
+        click.echo(change.what)
+    click.echo(f"{len(changes)} changes")
+
+
+@main.command()
+@click.argument("environment")
+@click.option("--project", type=_Folder, default=_PROJECT)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def apply(environment: str, project: Path, *, yes: bool) -> None:
+    """Bring an environment to its declared state."""
+    publisher = _publisher(environment, project)
+    changes = publisher.plan()
+    for change in changes:
+        click.echo(change.what)
+    if changes and not yes:
+        click.confirm(f"Apply {len(changes)} changes?", abort=True)
+    publisher.apply(changes)
+    click.echo(f"{len(changes)} changes applied")
+
+
+def _publisher(environment: str, project: Path) -> Publisher:
+    from powerbi.deployment import read_environment  # noqa: PLC0415
+    from powerbi.publish import Publisher  # noqa: PLC0415
+    from powerbi.rest import Client, credential_of  # noqa: PLC0415
+    from powerbi.settings import PowerBiSettings  # noqa: PLC0415
+
+    settings = PowerBiSettings.from_env(os.environ)
+    client = Client(settings, credential_of(settings))
+    return Publisher(client, project, read_environment(project / "deployment.yaml", environment))
 
 
 if __name__ == "__main__":

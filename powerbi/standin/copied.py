@@ -125,7 +125,9 @@ class Copy:
         entries = [[part.table, one.name, one.start, one.end, moment] for one in part.partitions]
         entries = entries or [[part.table, part.table, None, None, moment]]
         places = ", ".join(["(?, ?, ?, ?, ?)"] * len(entries))  # one statement: executemany takes a second for 240
-        cursor.execute(f"INSERT OR REPLACE INTO filled VALUES {places}", [value for entry in entries for value in entry])
+        cursor.execute(
+            f"INSERT OR REPLACE INTO filled VALUES {places}", [value for entry in entries for value in entry]
+        )
         return int(part.rows.num_rows)
 
     def _find_blank_members(self, cursor: duckdb.DuckDBPyConnection, model: Model) -> None:

@@ -83,7 +83,7 @@ def test_address_with_names_of_another_report_still_opens(filled: Running, lines
     assert f">{net(lines)}<" in card(page(filled, "overview?Region.name=North&x=1"), "card_net_sales")
 
 
-@pytest.mark.parametrize("value", ["'; DROP TABLE model.\"Sales\"; --", "<script>alert(1)</script>"])
+@pytest.mark.parametrize("value", ['\'; DROP TABLE model."Sales"; --', "<script>alert(1)</script>"])
 def test_hostile_selection_is_only_a_value(filled: Running, value: str) -> None:
     text = requests.get(f"{filled.url}/report/overview", params={"Country.country": value}, timeout=30).text
     assert "<script>alert(1)" not in text
@@ -124,7 +124,9 @@ def test_role_lets_through_only_its_rows(filled: Running, lines: list[dict[str, 
 
 
 def test_no_filter_can_clear_what_a_role_hides(filled: Running, lines: list[dict[str, Any]]) -> None:
-    rows = filled.service.query('EVALUATE ROW("all", CALCULATE([Net Sales], ALL(Country), ALL(Sales)))', roles=["United Kingdom"])
+    rows = filled.service.query(
+        'EVALUATE ROW("all", CALCULATE([Net Sales], ALL(Country), ALL(Sales)))', roles=["United Kingdom"]
+    )
     assert rows[0]["[all]"] == sum(row["net_sales_gbp"] for row in lines if row["country"] == "United Kingdom")
 
 

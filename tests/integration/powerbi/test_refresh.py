@@ -167,12 +167,19 @@ def test_measure_read_back_from_the_service_is_exact(filled: Running, lines: lis
 
 def test_settings_tell_every_problem_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
-        PowerBiSettings.from_env({"POWERBI_API_URL": "http://example.com", "POWERBI_DATASET_ID": "x", "POWERBI_REFRESH_MODE": "fast"})
+        PowerBiSettings.from_env(
+            {"POWERBI_API_URL": "http://example.com", "POWERBI_DATASET_ID": "x", "POWERBI_REFRESH_MODE": "fast"}
+        )
     assert len(caught.value.problems) == 4
 
 
 def test_secret_is_not_shown_by_the_settings() -> None:
-    env = {"POWERBI_API_URL": "http://127.0.0.1:1", "POWERBI_TENANT_ID": "t", "POWERBI_CLIENT_ID": "c", "POWERBI_CLIENT_SECRET": "hush"}
+    env = {
+        "POWERBI_API_URL": "http://127.0.0.1:1",
+        "POWERBI_TENANT_ID": "t",
+        "POWERBI_CLIENT_ID": "c",
+        "POWERBI_CLIENT_SECRET": "hush",
+    }
     assert "hush" not in repr(PowerBiSettings.from_env(env))
 
 
