@@ -49,7 +49,9 @@ class RoomGroup(click.Group):
             ctx.exit(1)
 
 
-def _configure_logs(*, is_json: bool) -> None:
+def _configure_logs(*, is_json: bool = False) -> None:
+    """Logs go to stderr; LOG_FORMAT=json for containers, without the line a second that --json prints."""
+    is_json = is_json or os.environ.get("LOG_FORMAT", "").lower() == "json"
     renderer: Any = structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -83,6 +85,7 @@ def _stopping() -> Iterator[threading.Event]:
 @click.group(cls=RoomGroup)
 def main() -> None:
     """Kafka -> PostgreSQL: produce, land, look after."""
+    _configure_logs()
 
 
 @main.command()

@@ -202,6 +202,7 @@ class LandingSettings:
             batch_events=reader.number("STREAMING_BATCH_EVENTS", int, 20_000, least=1, most=100_000),
             linger_s=reader.number("STREAMING_LINGER_S", float, 0.2, least=0.0, most=60.0),
             outage_limit_s=reader.number("STREAMING_OUTAGE_LIMIT_S", float, 900.0, least=1.0, most=86_400.0),
+            session_timeout_s=reader.number("STREAMING_SESSION_TIMEOUT_S", float, 30.0, least=6.0, most=300.0),
             dead_letter_limit=reader.number("STREAMING_DEAD_LETTER_LIMIT", float, 0.5, least=0.0, most=1.0),
             dead_letter_window=reader.number("STREAMING_DEAD_LETTER_WINDOW", int, 2_000, least=1, most=10_000_000),
         )

@@ -128,7 +128,9 @@ class Rig:
                 consumer.run(stop)
             except Exception as error:  # noqa: BLE001 raised below
                 failures.append(error)
+            consumer.has_ended = True  # type: ignore[attr-defined]
 
+        consumer.has_ended = False  # type: ignore[attr-defined]
         thread = threading.Thread(target=run)
         thread.start()
         try:

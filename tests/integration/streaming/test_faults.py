@@ -1,0 +1,263 @@
+"""Faults while landing: each ends with every event exactly once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streaming import lake, ledger
+from streaming.database import transaction
+from streaming.errors import FencedError, LakeUnavailableError
+from streaming.metrics import LandingMetrics, MetricsServer
+
+from .rig import Rig, line, make_rig, stop_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fix_kafka import NewTopic
+
+    from .conftest import LakeServer
+
+pytestmark = pytest.mark.integration
+
+EVENTS = 20_000
+
+
+def feed(rig: Rig, events: int = EVENTS, *, seconds: float = 0.0) -> None:
+    """Send events, spread over some seconds."""
+    chunk = events // 20
+    for part in range(20):
+        rig.send(line(number) for number in range(part * chunk, part * chunk + chunk))
+        time.sleep(seconds / 20)
+
+
+def test_kill_9_at_random_moments_neither_loses_nor_doubles_an_event(rig: Rig) -> None:
+    chance = random.Random(4)
+    feeding = threading.Thread(target=feed, args=(rig,), kwargs={"seconds": 5.0})
+    feeding.start()
+    for _ in range(4):
+        process = rig.start_consumer(STREAMING_BATCH_EVENTS="300")
+        time.sleep(1.0 + chance.random() * 1.5)
+        stop_process(process, signal.SIGKILL)
+    feeding.join()
+    rig.land()
+    rig.assert_exact(EVENTS)
+
+
+def test_two_consumers_share_a_topic_through_rebalances(rig: Rig) -> None:
+    feeding = threading.Thread(target=feed, args=(rig,), kwargs={"seconds": 6.0})
+    feeding.start()
+    with rig.landing(batch_events=200):
+        for _ in range(2):
+            with rig.landing(batch_events=200, session_timeout_s=6.0):
+                time.sleep(2)
+        feeding.join()
+        rig.wait(lambda: rig.accounted() == EVENTS, what="landing of everything")
+    rig.assert_exact(EVENTS)
+
+
+def test_a_paused_consumer_that_lost_its_topic_partitions_is_fenced_when_it_wakes_up(rig: Rig) -> None:
+    """SIGSTOP past the session timeout, another consumer takes over, SIGCONT: the zombie writes nothing."""
+    rig.send(line(number) for number in range(2_000))
+    zombie = rig.start_consumer(STREAMING_BATCH_EVENTS="50", STREAMING_SESSION_TIMEOUT_S="6")
+    try:
+        rig.wait(lambda: rig.accounted() > 0, what="the first batch")
+        zombie.send_signal(signal.SIGSTOP)
+        rig.send(line(number) for number in range(2_000, 6_000))
+        with rig.landing(batch_events=50, session_timeout_s=6.0):
+            rig.wait(lambda: rig.accounted() == 6_000, what="the take-over")
+            zombie.send_signal(signal.SIGCONT)
+            rig.send(line(number) for number in range(6_000, 8_000))
+            rig.wait(lambda: rig.accounted() == 8_000, what="landing by both")
+            time.sleep(1)
+            assert zombie.poll() is None, "the zombie joins again and goes on"
+        assert stop_process(zombie) == 0
+    finally:
+        stop_process(zombie, signal.SIGKILL)
+    rig.assert_exact(8_000)
+
+
+def test_a_stolen_topic_partition_makes_the_consumer_claim_again(rig: Rig) -> None:
+    with rig.landing(batch_events=100) as consumer:
+        rig.send(line(number) for number in range(1_000))
+        rig.wait(lambda: rig.accounted() == 1_000, what="landing")
+        with rig.connect() as conn, transaction(conn) as cursor:
+            for number in range(4):
+                ledger.claim(cursor, rig.topic, number, topic_id=None, low=0, high=10**9, owner="thief")
+        rig.send(line(number) for number in range(1_000, 2_000))
+        rig.wait(lambda: rig.accounted() == 2_000, what="landing after the theft")
+        assert sum(sample.value for metric in consumer.metrics.fences.collect() for sample in metric.samples
+                   if sample.name.endswith("_total")) >= 1  # fmt: skip
+    rig.assert_exact(2_000)
+
+
+def test_two_groups_on_one_topic_stop_with_the_cause_instead_of_fencing_for_ever(rig: Rig) -> None:
+    stop = threading.Event()
+
+    def steal() -> None:
+        while not stop.wait(0.2):
+            with rig.connect() as conn, transaction(conn) as cursor:
+                for number in range(4):
+                    ledger.claim(cursor, rig.topic, number, topic_id=None, low=0, high=10**9, owner="other-group/host")
+            rig.send(line(number) for number in range(40))
+
+    thief = threading.Thread(target=steal)
+    thief.start()
+    try:
+        with pytest.raises(FencedError, match="taken by other-group/host"), rig.landing() as consumer:
+            rig.wait(lambda: consumer.has_ended, what="the end of the fenced consumer")  # type: ignore[attr-defined]
+    finally:
+        stop.set()
+        thief.join(20)
+
+
+def test_cut_connections_neither_lose_nor_double_an_event(rig: Rig) -> None:
+    """The server ends the writer's session in the middle of COPY, between COPY and commit, and idle."""
+    feeding = threading.Thread(target=feed, args=(rig,), kwargs={"seconds": 4.0})
+    chance = random.Random(5)
+    with rig.landing(batch_events=500):
+        feeding.start()
+        cuts = 0
+        while feeding.is_alive():
+            cuts += len(
+                rig.query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'streaming writer%%' "
+                    "AND datname = current_database()"
+                )
+            )
+            time.sleep(chance.random() * 0.2)
+        rig.wait(lambda: rig.accounted() == EVENTS, what="landing of everything")
+    assert cuts > 5
+    rig.assert_exact(EVENTS)
+
+
+def test_a_commit_whose_answer_is_lost_is_not_repeated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streaming import landing  # noqa: PLC0415
+
+    real, lost = landing.land_batches, []
+
+    def commit_then_lose(conn, *args, **kwargs):
+        landed = real(conn, *args, **kwargs)
+        if len(lost) < 3:
+            lost.append(landed.rows)
+            conn.close()
+            raise LakeUnavailableError("the answer to COMMIT was lost")
+        return landed
+
+    monkeypatch.setattr(landing, "land_batches", commit_then_lose)
+    rig.send(line(number) for number in range(1_000))
+    assert rig.land(batch_events=200).rows == 1_000
+    assert len(lost) == 3
+    rig.assert_exact(1_000)
+
+
+def test_postgres_killed_and_started_again_costs_nothing(
+    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+) -> None:
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    with rig.landing(batch_events=200) as consumer:
+        rig.send(line(number) for number in range(2_000))
+        rig.wait(lambda: rig.accounted() == 2_000, what="landing")
+        lake_server.kill()
+        rig.send(line(number) for number in range(2_000, 6_000))
+        time.sleep(2)
+        assert consumer.state()["lake_down"]
+        assert not consumer.state()["ready"]
+        assert consumer.state()["healthy"]
+        lake_server.start()
+        rig.wait(lambda: rig.accounted() == 6_000, what="landing after the restart")
+        assert consumer.state()["ready"]
+    rig.assert_exact(6_000)
+
+
+def test_a_lake_that_stays_away_ends_the_consumer_with_a_message(
+    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+) -> None:
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    with pytest.raises(LakeUnavailableError, match="STREAMING_OUTAGE_LIMIT_S"), rig.landing(outage_limit_s=2.0):
+        rig.send(line(number) for number in range(100))
+        rig.wait(lambda: rig.accounted() == 100, what="landing")
+        lake_server.kill()
+        rig.send(line(number) for number in range(100))
+        time.sleep(6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_consumer_writes_what_it_has_and_leaves_within_five_seconds(rig: Rig, number: signal.Signals) -> None:
+    rig.send(line(n) for n in range(EVENTS))
+    process = rig.start_consumer(STREAMING_BATCH_EVENTS="500")
+    rig.wait(lambda: rig.accounted() > 0, what="the first batch")
+    started = time.monotonic()
+    assert stop_process(process, number) == 0
+    assert time.monotonic() - started < 5
+    with rig.connect() as conn:
+        assert all(counts.is_closed for counts in lake.topic_counts(conn, rig.topic))
+    rig.land()
+    rig.assert_exact(EVENTS)
+
+
+def test_a_consumer_stopped_while_the_lake_is_away_leaves_within_five_seconds(
+    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+) -> None:
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    process = rig.start_consumer()
+    rig.send(line(n) for n in range(100))
+    rig.wait(lambda: rig.accounted() == 100, what="landing")
+    lake_server.kill()
+    rig.send(line(n) for n in range(1_000))
+    time.sleep(1.5)
+    started = time.monotonic()
+    assert stop_process(process) == 0
+    assert time.monotonic() - started < 5.5
+    lake_server.start()
+    rig.land()
+    rig.assert_exact(1_100)
+
+
+def test_metrics_and_health_are_served(rig: Rig) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = rig.start_consumer(METRICS_PORT=str(port))
+    try:
+        rig.send([*(line(n) for n in range(90)), *(b"{" for _ in range(10))])
+        rig.wait(lambda: rig.accounted() == 100, what="landing")
+        time.sleep(0.3)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        assert f'landing_rows_total{{topic="{rig.topic}"}} 90.0' in text
+        assert f'landing_dead_letters_total{{reason="not_json",topic="{rig.topic}"}} 10.0' in text
+        ready = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5))
+        assert len(ready["topic_partitions"]) == 4
+        assert json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5))["healthy"]
+    finally:
+        assert stop_process(process) == 0
+
+
+def test_a_health_page_says_503_while_the_landing_is_not_ready() -> None:
+    state = {"healthy": True, "ready": False}
+    with MetricsServer(LandingMetrics(), 0, state=lambda: state) as server:
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/readyz", timeout=5)
+        assert urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5).status == 200
+
+
+def test_secrets_are_never_printed(rig: Rig) -> None:
+    dsn = "postgresql://lander:hunter2-secret@127.0.0.1:1/lake"
+    process = rig.start_consumer(LAKE_DSN=dsn)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"Check that PostgreSQL is up" in errors
+    assert b"hunter2" not in errors

@@ -1,0 +1,94 @@
+"""The lake's schema, made and changed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from streaming import migrate
+from streaming.errors import MigrationError
+
+from .rig import Rig, line
+
+pytestmark = pytest.mark.integration
+
+
+def change_contract(rig: Rig, old: str, new: str) -> None:
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+NEW_FIELD = "      - name: colour\n        logicalType: string\n        required: false\n"
+
+
+def test_migrating_twice_changes_nothing(rig: Rig) -> None:
+    with rig.connect() as conn:
+        done = migrate.migrate(conn, rig.contracts.values())
+    assert (done.files, done.created, done.changed) == ([], [], [])
+
+
+def test_two_migrations_at_once_wait_for_each_other(rig: Rig) -> None:
+    rig.execute("DROP SCHEMA control, landing, lake CASCADE")
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            rig.migrate()
+        except Exception as error:  # noqa: BLE001 shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert rig.query("SELECT count(*) FROM control.migration")[0][0] == len(migrate.read_migrations())
+
+
+def test_a_new_optional_field_keeps_what_landed_and_appears_in_the_view(rig: Rig) -> None:
+    rig.send([line(1)])
+    rig.land()
+    change_contract(rig, "      - name: country", NEW_FIELD + "      - name: country")
+    with pytest.raises(MigrationError, match="new or changed there.*streaming migrate"):
+        rig.land()
+    rig.migrate()
+    rig.send([line(2, colour="red")])
+    rig.land()
+    rig.assert_exact(2)
+    assert rig.query(f"SELECT colour FROM lake.{rig.contract.stream} ORDER BY event_id") == [(None,), ("red",)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("physicalType: numeric(38,9)", "physicalType: numeric(38,6)", "was numeric\\(38,9\\), is numeric\\(38,6\\)"),
+        ("        required: false\n        description: What", "        required: true\n        description: What",
+         "description was optional, is required"),
+        ("      - name: customer_id", NEW_FIELD.replace("false", "true") + "      - name: customer_id",
+         "colour is new and required"),
+        ("name: stock_code", "name: article", "stock_code is gone"),
+        ("Europe/London", "Europe/Paris", "timeZone was Europe/London"),
+    ],
+)  # fmt: skip
+def test_a_breaking_change_is_refused_with_what_it_breaks(rig: Rig, old: str, new: str, problem: str) -> None:
+    change_contract(rig, old, new)
+    with pytest.raises(MigrationError, match=problem):
+        rig.migrate()
+    with pytest.raises(MigrationError, match=problem):
+        rig.land()
+
+
+def test_a_migration_that_was_changed_afterwards_is_refused(rig: Rig) -> None:
+    rig.execute("UPDATE control.migration SET sha256 = 'x' WHERE number = 1")
+    with pytest.raises(MigrationError, match="0001_create_control.sql was changed"):
+        rig.migrate()
+
+
+def test_a_lake_of_a_newer_version_is_refused(rig: Rig) -> None:
+    rig.execute("INSERT INTO control.migration (number, name, sha256) VALUES (999, 'x', 'x')")
+    with pytest.raises(MigrationError, match="at migration 999"):
+        rig.migrate()
