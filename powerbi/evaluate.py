@@ -7,16 +7,17 @@ drawing (render/).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.translate import Having, Selection, TopN, VisualQuery, translate
 from powerbi.errors import DaxRefusedError
 
 if TYPE_CHECKING:
-    from powerbi.pbir import Field, FieldFilter, Visual
-    from powerbi.model import Model
     from collections.abc import Mapping, Sequence
+
+    from powerbi.model import Model
+    from powerbi.pbir import Field, FieldFilter, Visual
 
 
 class Connection(Protocol):

@@ -7,10 +7,10 @@ judgement (lint.py), evaluation (dax/).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from powerbi import tmdl
 from powerbi.errors import ProjectError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

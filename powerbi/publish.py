@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from powerbi.lint.check import project_files
 from powerbi.storage import with_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from powerbi.deployment import Access, Environment
@@ -70,7 +69,7 @@ class Publisher:
             changed = changed_parts(self.download(kind, item["id"]), files)
             if changed:
                 what = (
-                    f"update {kind} {item['displayName']}: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}"  # noqa: PLR2004 - enough to recognise it
+                    f"update {kind} {item['displayName']}: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}"
                 )
                 yield Change(what, lambda kind=kind, item=item, files=files: self.update(kind, item["id"], files))
 
@@ -135,7 +134,7 @@ class Publisher:
         Raises:
             OperationError: it failed, or has not ended after a quarter of an hour.
         """
-        if response.status_code != 202:  # noqa: PLR2004 - Accepted
+        if response.status_code != 202:
             done: dict[str, Any] = response.json() if response.content else {}
             return done
         # The operation is asked for at the address we know: Location may name another host, which gets no token of ours.

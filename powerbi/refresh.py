@@ -13,7 +13,7 @@ import datetime
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import BudgetSpentError, RefreshError, ServiceError
 from powerbi.model import Model, read_model
@@ -21,8 +21,9 @@ from powerbi.partitions import granule
 from powerbi.rest import Client, credential_of, exact_json
 
 if TYPE_CHECKING:
-    from powerbi.settings import PowerBiSettings
     from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from powerbi.settings import PowerBiSettings
 
 SHARED_BUDGET = 8  # refreshes a day on shared capacity, scheduled ones included
 _RUNNING = {"Unknown", "NotStarted", "InProgress", ""}

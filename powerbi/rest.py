@@ -19,6 +19,7 @@ from powerbi.errors import AuthorizationError, ServiceError, ThrottledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from powerbi.settings import PowerBiSettings
 
 POWERBI_SCOPE = "https://analysis.windows.net/powerbi/api/.default"

@@ -6,10 +6,13 @@ Only missing tags are written: an object that was renamed keeps the tag by which
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from powerbi import tmdl
 from powerbi.ids import id_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _TAGGED = {"table", "column", "measure", "expression", "hierarchy", "level"}
 

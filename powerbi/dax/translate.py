@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from powerbi.dax.context import Cells, ColumnKey, Context, Filter, Scalar, literal, quote
 from powerbi.dax.parse import parse_expression
 from powerbi.dax.syntax import Binary, Bracket, Call, Expr, Name, Number, Query, Rows, Text, Unary, Variables
 from powerbi.errors import DaxRefusedError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from powerbi.model import Measure, Model, Relationship

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import ProjectError
 from powerbi.lint.contracts import check_contracts
@@ -14,6 +13,9 @@ from powerbi.lint.report_checks import check_report
 from powerbi.lint.rules import check_rules
 from powerbi.model import Model, model_of
 from powerbi.pbir import report_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _READ = {".tmdl", ".json", ".pbir", ".pbism", ".pbip"}
 

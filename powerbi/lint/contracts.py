@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from powerbi.lint.finding import Finding
 from powerbi.m import parameters_of, source_of
-from powerbi.model import Column, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from powerbi.model import Column, Model
 
 # BigQuery's type -> (dataType, whether the column must be marked as a date without time)
 _TYPES = {

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from powerbi.dax.translate import VisualQuery, translate
 from powerbi.errors import DaxError
 from powerbi.lint.finding import Finding
 from powerbi.lint.keywords import KNOWN, OBJECTS, ROOTS, VALUES
 from powerbi.m import parameters_of, source_of
-from powerbi.model import Measure, Model, Table
-from powerbi.tmdl import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from powerbi.model import Measure, Model, Table
+    from powerbi.tmdl import Node
 
 _M_WORDS = {
     "let",
@@ -219,10 +223,10 @@ def _relationships(model: Model) -> Iterator[Finding]:
                 )
             else:
                 ends.append(column)
-        if len(ends) == 2 and ends[0].data_type != ends[1].data_type:  # noqa: PLR2004 - both ends
+        if len(ends) == 2 and ends[0].data_type != ends[1].data_type:
             what = f"{one.from_table}.{one.from_column} is {ends[0].data_type}, {one.to_table}.{one.to_column} is {ends[1].data_type}"
             yield Finding(one.place.file, one.place.line, "key-type", what, "Key types are equal on both sides.")
-        if len(ends) == 2 and not ends[1].is_key:  # noqa: PLR2004 - both ends
+        if len(ends) == 2 and not ends[1].is_key:
             yield Finding(
                 ends[1].place.file,
                 ends[1].place.line,

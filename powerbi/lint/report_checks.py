@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from powerbi.lint.finding import Finding
 from powerbi.lint.keywords import OTHER_VISUALS, VISUALS
-from powerbi.model import Model
-from powerbi.pbir import Field, Page, Report, Visual
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from powerbi.model import Model
+    from powerbi.pbir import Field, Page, Report, Visual
 
 
 def check_report(report: Report, model: Model, files: dict[str, str]) -> Iterator[Finding]:
@@ -160,7 +164,7 @@ def _field(field: Field, visual: Visual, model: Model, files: dict[str, str]) ->
         )
 
 
-def _finding(files: dict[str, str], file: str, rule: str, what: str, remedy: str, near: str) -> Finding:  # noqa: PLR0917 - a helper of one call shape
+def _finding(files: dict[str, str], file: str, rule: str, what: str, remedy: str, near: str) -> Finding:
     return Finding(file, _line(files, file, near), rule, what, remedy)
 
 

@@ -7,12 +7,15 @@ case. Not here: what makes a model wrong (model_checks.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from powerbi.lint.finding import Finding, Severity
-from powerbi.model import Column, Measure, Model, Relationship, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from powerbi.model import Column, Measure, Model, Relationship, Table
 
 
 @dataclass(frozen=True)

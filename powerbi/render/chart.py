@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from powerbi.formats import format_short, format_value
 
 if TYPE_CHECKING:
-    from powerbi.render.theme import Theme
-    from powerbi.evaluate import Answer, Heading
     from collections.abc import Callable
+
+    from powerbi.evaluate import Answer, Heading
+    from powerbi.render.theme import Theme
 
 Spec = dict[str, Any]
 _VEGA_LITE = "5.20"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from powerbi.evaluate import Scope
 from powerbi.lint.check import project_files
 from powerbi.model import model_of
 from powerbi.pbir import report_of
-from powerbi.evaluate import Scope
 from powerbi.render.page import Reader, page_html, page_png, page_svg, selections_of
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 from html import escape
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from powerbi.dax.context import ColumnKey
@@ -18,12 +19,12 @@ from powerbi.evaluate import Connection, Heading, Scope, answer
 from powerbi.render import picture as pictures
 from powerbi.render.picture import Drawing, Picture
 from powerbi.render.theme import Theme, theme_of
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from powerbi.pbir import Page, Report, Visual
-    from powerbi.model import Model
     from collections.abc import Callable
+
+    from powerbi.model import Model
+    from powerbi.pbir import Page, Report, Visual
 
 _BLANK = "(Blank)"
 Parameters = list[tuple[str, str]]

@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
+from typing import TYPE_CHECKING
 
 from powerbi.formats import format_short, format_value
 from powerbi.render.chart import CHARTS, Frame, draw
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from powerbi.render.theme import Theme
-    from powerbi.pbir import Visual
-    from powerbi.evaluate import Answer, Heading
     from collections.abc import Callable
+
+    from powerbi.evaluate import Answer, Heading
+    from powerbi.pbir import Visual
+    from powerbi.render.theme import Theme
 
 TABLES = {"tableEx", "pivotTable"}
 CARDS = {"card"}

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from powerbi.dax.context import quote
 
 if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from powerbi.model import Column, Model, Table
     from powerbi.partitions import RefreshPartition
-    from pathlib import Path
-    from collections.abc import Sequence
-    import datetime
 
 _TYPES = {
     "int64": "BIGINT",

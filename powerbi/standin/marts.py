@@ -6,13 +6,13 @@ Here: the thin reader. Not here: what is done with the rows (copied.py). Google'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import WarehouseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     import datetime
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import threading
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,11 +21,12 @@ from powerbi.partitions import RefreshPartition, incremental_partitions, policy_
 from powerbi.standin.copied import Copy, Filled, sources
 
 if TYPE_CHECKING:
-    from powerbi.standin.state import Document, State
-    from powerbi.standin.marts import Marts
-    from powerbi.standin.faults import Faults
-    from powerbi.model import Model, Table
     from collections.abc import Callable, Sequence
+
+    from powerbi.model import Model, Table
+    from powerbi.standin.faults import Faults
+    from powerbi.standin.marts import Marts
+    from powerbi.standin.state import Document, State
 
 log = structlog.get_logger()
 _TYPES = {"full", "clearvalues", "calculate", "dataonly", "automatic", "defragment"}

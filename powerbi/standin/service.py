@@ -9,7 +9,7 @@ import datetime
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from powerbi.dax.parse import parse_query
 from powerbi.dax.translate import query_statement, security_of

@@ -186,7 +186,7 @@ def recorded(repository: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             same = request["method"] == self.command and urlsplit(request["url"]).path == self.path
             return same and (body is None or body.get("type") == request["body"].get("type"))
 
-        do_GET = do_POST = answer  # noqa: N815 - the names are http.server's
+        do_GET = do_POST = answer
 
         def log_message(self, *_: object) -> None:
             return

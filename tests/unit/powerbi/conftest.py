@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -8,8 +8,9 @@ from powerbi.standin.copied import Copy
 from tests.unit.powerbi import shop
 
 if TYPE_CHECKING:
-    import duckdb
     from collections.abc import Iterator
+
+    import duckdb
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import datetime
 import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -20,8 +20,9 @@ from powerbi.dax.translate import Selection, VisualQuery, translate
 from tests.unit.powerbi import shop
 
 if TYPE_CHECKING:
-    from powerbi.model import Model
     from collections.abc import Iterator
+
+    from powerbi.model import Model
 
 Day = datetime.date
 
