@@ -27,7 +27,7 @@ LOGICAL_TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column and its promise. `type` is GoogleSQL's name, e.g. NUMERIC or ARRAY<STRUCT<a INT64>>."""
+    """One column and its promise. `type` is GoogleSQL's name; an additive one may be summed."""
 
     name: str
     type: str
@@ -37,6 +37,7 @@ class Column:
     is_partition: bool = False
     allowed: tuple[str, ...] = ()
     unit: str | None = None
+    is_additive: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"
     )
     custom = {item.property: item.value for item in found.customProperties or []}
+    unknown = sorted(set(custom) - {"unit", "additive"})
+    need(not unknown, f"column {found.name}: unknown property {', '.join(unknown)}; known: unit, additive")
     return Column(
         name=found.name,
         type=found.physicalType,
@@ -189,6 +192,7 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         is_partition=bool(found.partitioned),
         allowed=tuple(str(item.value) for item in found.enum or ()),
         unit=custom.get("unit"),
+        is_additive=bool(custom.get("additive", False)),
     )
 
 

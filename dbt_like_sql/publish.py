@@ -13,9 +13,7 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
 from dbt_like_sql.publish_sql import CHECKS_FAILED, check_sql, publish_script, stale_sql
@@ -157,7 +155,8 @@ def _publish_chunk(
     warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
 ) -> dict[str, Published]:
     tables = [table for table in tables if days or not table.partition_column]
-    sql = publish_script(warehouse.settings, catalog, tables, days, run_id)
+    today = warehouse.settings.today()
+    sql = publish_script(warehouse.settings, catalog, tables, days=days, today=today, run_id=run_id)
     labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
     if days:
         labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
@@ -185,7 +184,7 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
     # Publications are idempotent and must read what is there now: each try is a job of its own.
     for left in reversed(range(TRIES)):
         try:
-            return warehouse.run(sql, params=_parameters(sql), labels=labels, kind="publish")
+            return warehouse.run(sql, params=_parameters(warehouse, sql), labels=labels, kind="publish")
         except JobError as error:
             failed = _failed_checks(error.detail)
             if failed:
@@ -198,9 +197,9 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
     raise AssertionError
 
 
-def _parameters(sql: str) -> dict[str, Any]:
+def _parameters(warehouse: Warehouse, sql: str) -> dict[str, Any]:
     """Values of the parameters that models may use beside @days."""
-    return {"today": datetime.now(ZoneInfo("Europe/London")).date()} if "@today" in sql else {}
+    return {"today": warehouse.settings.today()} if "@today" in sql else {}
 
 
 def _check_result(found: Mapping[str, Any]) -> CheckResult:
@@ -256,7 +255,7 @@ def check_tables(
     if not selects:
         return []
     sql = "\nUNION ALL".join(selects)
-    return [_check_result(row) for row in warehouse.run(sql, params=_parameters(sql), kind="check").rows]
+    return [_check_result(row) for row in warehouse.run(sql, params=_parameters(warehouse, sql), kind="check").rows]
 
 
 def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:

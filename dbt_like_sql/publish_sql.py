@@ -9,6 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from dbt_like_sql.render import day_sql, quote, render
+from dbt_like_sql.restate_sql import Restated, is_compared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,14 +24,31 @@ CHECKS_FAILED = "checks failed: "
 
 
 def publish_script(
-    settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table], days: Sequence[date], run_id: str
+    settings: WarehouseSettings,
+    catalog: Catalog,
+    tables: Sequence[Table],
+    *,
+    days: Sequence[date],
+    today: date,
+    run_id: str,
 ) -> str:
-    """The transaction: fence, rows and ledger of each table in order, all checks, then commit or roll back."""
-    parts = [_declarations(tables), "BEGIN TRANSACTION;", _fence(settings, tables, run_id)]
+    """The transaction: fence, rows and ledger of each table in order, all checks, then commit.
+
+    Days before `today` are compared with what was published before; today grows with every publication.
+    """
+    past = [day for day in days if day < today]
+    restated = {table.name: Restated(at, table, past) for at, table in enumerate(tables) if past and is_compared(table)}
+    parts = [_declarations(tables), *(each.declaration() for each in restated.values())]
+    parts += ["BEGIN TRANSACTION;", _fence(settings, tables, run_id)]
     for at, table in enumerate(tables):
+        compared = restated.get(table.name)
+        if compared:
+            parts.append(compared.before_sql(settings))
         parts.append(_write(settings, table, days))
         parts.append(f"SET rows_{at} = @@row_count;")
         parts.append(_ledger(settings, catalog, table, days, run_id))
+        if compared:
+            parts.append(compared.record_sql(settings, catalog, model_version(table), run_id))
     parts.append(f"SET checks = {_audit(settings, tables, days)};")
     parts.append(f"SET counts = {_counts(settings, tables)};")
     parts.append(f"""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dbt_like_sql.errors import SettingsError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # A publish of one day of the largest table should stay far below it; a forgotten partition filter should not.
 DEFAULT_MAXIMUM_BYTES_BILLED = 100 * 1024**3
+DEFAULT_TIME_ZONE = "Europe/London"
 _PROJECT = re.compile(r"^[a-z][a-z0-9-]{2,28}[a-z0-9]$")
 _PREFIX = re.compile(r"^[A-Za-z0-9_]{0,200}$")
 
@@ -32,6 +35,7 @@ class WarehouseSettings:
             with one prefix would write each other's tables.
         emulator_host: URL of a BigQuery emulator; None means Google BigQuery with Application Default Credentials.
         maximum_bytes_billed: a query that would scan more is refused before it costs anything (Google only).
+        time_zone: whose midnight ends a day; days before today are the past, and changing them is a restatement.
     """
 
     project: str
@@ -39,6 +43,7 @@ class WarehouseSettings:
     dataset_prefix: str = ""
     emulator_host: str | None = None
     maximum_bytes_billed: int = DEFAULT_MAXIMUM_BYTES_BILLED
+    time_zone: str = DEFAULT_TIME_ZONE
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> WarehouseSettings:
@@ -54,10 +59,15 @@ class WarehouseSettings:
             dataset_prefix=_prefix(env, problems),
             emulator_host=_emulator_host(env, problems),
             maximum_bytes_billed=_maximum_bytes(env, problems),
+            time_zone=_time_zone(env, problems),
         )
         if problems:
             raise SettingsError(problems)
         return settings
+
+    def today(self) -> date:
+        """The day that is going on where the business is."""
+        return datetime.now(ZoneInfo(self.time_zone)).date()
 
     def dataset_id(self, layer: str) -> str:
         """Name of the dataset that holds a layer: `core`, or `dev_core` with the prefix `dev`."""
@@ -103,3 +113,12 @@ def _maximum_bytes(env: Mapping[str, str], problems: list[str]) -> int:
         problems.append(f"WAREHOUSE_MAXIMUM_BYTES_BILLED is {text!r}; expected a whole number of bytes above 0")
         return DEFAULT_MAXIMUM_BYTES_BILLED
     return int(text)
+
+
+def _time_zone(env: Mapping[str, str], problems: list[str]) -> str:
+    name = env.get("WAREHOUSE_TIME_ZONE", "").strip() or DEFAULT_TIME_ZONE
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        problems.append(f"WAREHOUSE_TIME_ZONE is {name!r}; expected an IANA name such as Europe/London")
+    return name

@@ -110,6 +110,35 @@ def test_late_event_makes_exactly_its_day_stale_and_publishing_cures_it(warehous
     assert len(after) == len(before) + 1
 
 
+def test_restated_day_is_recorded_with_what_changed_and_the_events_that_changed_it(warehouse: Warehouse) -> None:
+    day = date(2010, 12, 6)
+    load(warehouse, day, day_lines(day, 3, 0, 4))
+    publish_all(warehouse, CATALOG, DAILY, days=[day, D1], run_id="first")
+    before = mart_days(warehouse, [day])[day]
+    load(warehouse, day, [line(day, 3, 70), line(day, 1, 9)])
+    load(warehouse, day, [line(day, 3, 71)])
+    publish_all(warehouse, CATALOG, DAILY, days=[day, D1], run_id="late events")
+    publish_all(warehouse, CATALOG, DAILY, days=[day, D1], run_id="nothing new")
+    restated = rows_of(warehouse, "control.restatement", "table_name")
+    restated = [row for row in restated if row["event_day"] in {day, D1} and row["run_id"] != "late"]
+    assert [(row["table_name"], row["event_day"], row["run_id"]) for row in restated] == [
+        (name, day, "late events") for name in sorted(DAILY)
+    ]
+    fact = restated[-1]
+    after = mart_days(warehouse, [day])[day]
+    assert (fact["rows_before"], fact["rows_after"]) == (4, 7)
+    amounts = {each["name"]: (each["before"], each["after"]) for each in fact["measures"]}
+    assert amounts["amount_gbp"] == (before.amount, after.amount)
+    assert set(amounts) == {"quantity", "gross_sales_gbp", "returns_gbp", "net_sales_gbp", "amount_gbp"}
+    for row in restated:
+        caused_by = {
+            (each["topic"], each["topic_partition"], each["first_offset"], each["last_offset"])
+            for each in row["caused_by"]
+        }
+        assert caused_by == {(TOPIC, 1, 9, 9), (TOPIC, 3, 70, 70), (TOPIC, 3, 71, 71)}
+    _forget(warehouse, day)
+
+
 def test_published_of_many_days_is_one_job(warehouse: Warehouse) -> None:
     done = publish_all(warehouse, CATALOG, DAILY, days=[D1, D3], run_id="range")
     assert len({each.job_id for each in done.values()}) == 1
