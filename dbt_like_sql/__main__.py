@@ -18,6 +18,7 @@ from dbt_like_sql.errors import WarehouseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dbt_like_sql.plan import Planned
     from dbt_like_sql.publish import CheckResult
     from dbt_like_sql.warehouse import Warehouse
 
@@ -69,6 +70,34 @@ def migrate(*, dry_run: bool) -> None:
     for change in changes:
         click.echo(f"{change.table}: {change.what}")
     click.echo(f"{len(changes)} change(s){' would be made' if dry_run else ''}")
+
+
+@main.command()
+@click.argument("selector", nargs=-1)
+@_DAYS
+@click.option("--compare", is_flag=True, help="Compute what would differ from what is published, day by day.")
+def plan(selector: Sequence[str], days: Sequence[datetime], *, compare: bool) -> None:
+    """Show what publishing would do: tables, days, reasons, bytes scanned, and with --compare what would differ."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.plan import plan as make_plan  # noqa: PLC0415
+    from dbt_like_sql.selection import select  # noqa: PLC0415
+
+    catalog = load_catalog()
+    chosen = select(catalog, selector or ["mart.*"])
+    for planned in make_plan(_open(), catalog, chosen, days=_dates(days), compare=compare):
+        _print_planned(planned)
+
+
+def _print_planned(planned: Planned) -> None:
+    click.echo(f"{planned.table}: {'; '.join(planned.reasons) or 'up to date'}")
+    if planned.reasons and planned.scanned_bytes is not None:
+        click.echo(f"  scans {planned.scanned_bytes} bytes, {planned.cost_usd:.4f} USD on demand")
+    for found in planned.differences or ():
+        changed = ", ".join(f"{name} {_plain(old)} -> {_plain(new)}" for name, (old, new) in found.measures.items())
+        when = found.day or "whole table"
+        click.echo(f"  {when}: rows {found.rows_published} -> {found.rows_planned}{', ' if changed else ''}{changed}")
+    if planned.differences == ():
+        click.echo("  nothing would differ in rows or sums")
 
 
 @main.command()

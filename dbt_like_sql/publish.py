@@ -184,7 +184,7 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
     # Publications are idempotent and must read what is there now: each try is a job of its own.
     for left in reversed(range(TRIES)):
         try:
-            return warehouse.run(sql, params=_parameters(warehouse, sql), labels=labels, kind="publish")
+            return warehouse.run(sql, params=parameters(warehouse, sql), labels=labels, kind="publish")
         except JobError as error:
             failed = _failed_checks(error.detail)
             if failed:
@@ -197,7 +197,7 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
     raise AssertionError
 
 
-def _parameters(warehouse: Warehouse, sql: str) -> dict[str, Any]:
+def parameters(warehouse: Warehouse, sql: str) -> dict[str, Any]:
     """Values of the parameters that models may use beside @days."""
     return {"today": warehouse.settings.today()} if "@today" in sql else {}
 
@@ -255,7 +255,7 @@ def check_tables(
     if not selects:
         return []
     sql = "\nUNION ALL".join(selects)
-    return [_check_result(row) for row in warehouse.run(sql, params=_parameters(warehouse, sql), kind="check").rows]
+    return [_check_result(row) for row in warehouse.run(sql, params=parameters(warehouse, sql), kind="check").rows]
 
 
 def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:

@@ -102,6 +102,28 @@ class Warehouse:
 
         return self._finish(submit, job_key=job_key, kind=kind)
 
+    def dry_run(self, sql: str, *, params: Mapping[str, object] | None = None) -> int | None:
+        """Bytes that a query would scan; None on an emulator, which does not count.
+
+        Raises:
+            JobError: the query is not valid, or a table is missing.
+        """
+        from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415
+        from google.cloud import bigquery  # noqa: PLC0415
+
+        if self.settings.emulator_host:
+            return None
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(name, value) for name, value in (params or {}).items()],
+            dry_run=True,
+            use_query_cache=False,
+        )
+        try:
+            job = self.client.query(sql, job_config=config, location=self.settings.location, job_retry=None)
+        except GoogleAPIError as error:
+            raise _job_error(error, "dry run") from error
+        return int(job.total_bytes_processed or 0)
+
     def load_parquet(
         self,
         payload: bytes,

@@ -1,0 +1,87 @@
+"""A plan says what publishing would do and why, and what a changed rule would change, before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
+from dbt_like_sql.load import load_rows, loaded_day
+from dbt_like_sql.migrate import migrate
+from dbt_like_sql.plan import plan
+from dbt_like_sql.publish import publish_all
+from dbt_like_sql.settings import WarehouseSettings
+from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, lines
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+CATALOG = load_catalog()
+CORE, FACT, BY_COUNTRY = "core.invoice_lines", "mart.invoice_lines", "mart.daily_sales_by_country"
+DAILY = [FACT, BY_COUNTRY, "mart.daily_sales_by_product"]
+D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
+
+
+@pytest.fixture(scope="module")
+def warehouse(module_warehouse_settings: WarehouseSettings) -> Warehouse:
+    opened = open_warehouse(module_warehouse_settings)
+    migrate(opened, CATALOG)
+    for day in (D1, D2):
+        _load(opened, day, 0)
+    return opened
+
+
+def _load(warehouse: Warehouse, day: date, first: int) -> None:
+    seen = loaded_day(warehouse, CORE, day, TOPIC)
+    rows = lines(day_lines(day, 0, first, 10))
+    upto = {0: seen.version + 1}
+    load_rows(
+        warehouse, CORE, rows, day=day, topic=TOPIC, seen=seen, upto=upto, rebuild=False, run_id="r", code_version="1"
+    )
+
+
+def _changed(models: Path, name: str, old: str, new: str) -> Catalog:
+    """The project's models with one rule changed."""
+    shutil.copytree(MODELS_DIR, models)
+    path = models / name.replace(".", "/") / "query.sql"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return load_catalog(models)
+
+
+def test_plan_follows_a_table_from_never_published_through_late_data_to_up_to_date(warehouse: Warehouse) -> None:
+    first, *_ = plan(warehouse, CATALOG, [FACT])
+    assert (first.reasons, first.days) == (("2 day(s) never published",), (D1, D2))
+    publish_all(warehouse, CATALOG, [*DAILY, "mart.countries"], days=[D1, D2], run_id="r")
+    assert {planned.reasons for planned in plan(warehouse, CATALOG, [*DAILY, "mart.countries"], compare=True)} == {()}
+    _load(warehouse, D2, 100)
+    late, by_country, countries = plan(warehouse, CATALOG, [FACT, BY_COUNTRY, "mart.countries"], compare=True)[:3]
+    assert (late.reasons, late.days) == (("1 day(s) its sources are newer",), (D2,))
+    assert [(found.day, found.rows_published, found.rows_planned) for found in late.differences or ()] == [(D2, 10, 20)]
+    # what reads the fact table is compared as if the fact table were published before it
+    told = {planned.table: planned for planned in (by_country, countries)}
+    assert [found.day for found in told[BY_COUNTRY].differences or ()] == [D2]
+    publish_all(warehouse, CATALOG, [*DAILY, "mart.countries"], days=[D2], run_id="r")
+    assert {planned.reasons for planned in plan(warehouse, CATALOG, [*DAILY, "mart.countries"])} == {()}
+
+
+def test_changed_rule_shows_the_days_and_sums_it_would_change(warehouse: Warehouse, tmp_path: Path) -> None:
+    publish_all(warehouse, CATALOG, DAILY, days=[D1, D2], run_id="r")
+    catalog = _changed(tmp_path / "models", FACT, "IF(l.line_kind = 'product' AND l.invoice_kind = 'sale'", "IF(TRUE")
+    fact, by_country = plan(warehouse, catalog, [FACT, BY_COUNTRY], compare=True)
+    assert fact.reasons == ("2 day(s) built by another rule",)
+    assert by_country.reasons == ()
+    for planned in (fact, by_country):
+        assert [found.day for found in planned.differences or ()] == [D1, D2]
+        assert {name for found in planned.differences or () for name in found.measures} == {"gross_sales_gbp"}
+        assert all(found.rows_published == found.rows_planned for found in planned.differences or ())
+    published, would_be = (fact.differences or ())[0].measures["gross_sales_gbp"]
+    amount = sum(row["amount_gbp"] for row in day_lines(D1, 0, 0, 10))
+    assert would_be == amount
+    assert published != would_be
+    # alone, the downstream table reads what is published
+    (alone,) = plan(warehouse, catalog, [BY_COUNTRY], compare=True)
+    assert alone.differences == ()
