@@ -40,8 +40,8 @@ def main() -> None:
 @click.option("--no-contracts", is_flag=True, help="Do not compare with the marts' contracts.")
 def check(project: Path, *, no_contracts: bool) -> None:
     """Check model and report: files, names, types, DAX, M, contracts, best practice. Exit code 1 on an error."""
-    from dbt_like_sql.catalog import load_catalog
-    from powerbi.lint.check import check_project
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.lint.check import check_project  # noqa: PLC0415 - imported only by who needs it
 
     findings: list[Finding] = check_project(project, catalog=None if no_contracts else load_catalog())
     for one in findings:
@@ -55,7 +55,7 @@ def check(project: Path, *, no_contracts: bool) -> None:
 @click.option("--project", type=_Folder, default=_PROJECT)
 def tidy(project: Path) -> None:
     """Give every object its lineageTag. Running it again changes nothing."""
-    from powerbi.tidy import tidy_folder
+    from powerbi.tidy import tidy_folder  # noqa: PLC0415 - imported only by who needs it
 
     for path in tidy_folder(project):
         click.echo(f"tidied {path}")
@@ -71,7 +71,7 @@ def tidy(project: Path) -> None:
 @click.option("--filter", "filters", multiple=True, help="Table.column=value, Table.column.from=, Table.column.to=")
 def render(data: Path, out: Path, project: Path, formats: tuple[str, ...], filters: tuple[str, ...]) -> None:
     """Draw every page of the report over an imported copy, without Power BI and without a browser."""
-    from powerbi.render.files import render_report
+    from powerbi.render.files import render_report  # noqa: PLC0415 - imported only by who needs it
 
     for path in render_report(project, data, out, formats=formats, filters=filters):
         click.echo(str(path))
@@ -82,8 +82,8 @@ def render(data: Path, out: Path, project: Path, formats: tuple[str, ...], filte
 @click.option("--timeout", "timeout_s", type=float, default=7200.0, show_default=True)
 def refresh(days: tuple[str, ...], timeout_s: float) -> None:
     """Refresh the semantic model and wait for its end."""
-    from powerbi.refresh import refresh_model
-    from powerbi.settings import PowerBiSettings
+    from powerbi.refresh import refresh_model  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.settings import PowerBiSettings  # noqa: PLC0415 - imported only by who needs it
 
     touched = [dt.date.fromisoformat(day) for day in days] if days else None
     done = refresh_model(PowerBiSettings.from_env(os.environ), days=touched, timeout_s=timeout_s)
@@ -119,10 +119,10 @@ def apply(environment: str, project: Path, *, yes: bool) -> None:
 
 
 def _publisher(environment: str, project: Path) -> Publisher:
-    from powerbi.deployment import read_environment
-    from powerbi.publish import Publisher
-    from powerbi.rest import Client, credential_of
-    from powerbi.settings import PowerBiSettings
+    from powerbi.deployment import read_environment  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.publish import Publisher  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.rest import Client, credential_of  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.settings import PowerBiSettings  # noqa: PLC0415 - imported only by who needs it
 
     settings = PowerBiSettings.from_env(os.environ)
     client = Client(settings, credential_of(settings))

@@ -1,4 +1,4 @@
-"""deployment.yaml: what each environment should be like, as frozen dataclasses. Not here: bringing it about (publish.py)."""
+"""deployment.yaml: what each environment should be like, as data. Not here: bringing it about (publish.py)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def _users(path: Path, listed: list[dict[str, str]], rights: set[str]) -> tuple[
             raise ProjectError(
                 str(path),
                 1,
-                f"a user needs identifier, type ({', '.join(sorted(_TYPES))}) and right ({', '.join(sorted(rights))}); found {one}",
+                f"a user needs identifier, type ({', '.join(sorted(_TYPES))})"
+                f" and right ({', '.join(sorted(rights))}); found {one}",
             )
         found.append(access)
     return tuple(found)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from powerbi.dax.context import ColumnKey
-from powerbi.dax.translate import Having, Selection, TopN, VisualQuery, translate
+from powerbi.dax.query import Having, Selection, TopN, VisualQuery
+from powerbi.dax.translate import translate
 from powerbi.errors import DaxRefusedError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ the text goes. Culture en-GB only; a format letter that is not known stays as it
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -25,7 +25,7 @@ def format_value(value: object, format_string: str) -> str:
         return ""
     if isinstance(value, bool):
         return "True" if value else "False"
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return _date(value, format_string)
     if isinstance(value, int | float | Decimal):
         return _number(_decimal(value), format_string)
@@ -52,9 +52,9 @@ def _decimal(value: float | Decimal) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(repr(value))
 
 
-def _date(value: datetime.date, format_string: str) -> str:
+def _date(value: dt.date, format_string: str) -> str:
     if not format_string:
-        is_moment = isinstance(value, datetime.datetime)
+        is_moment = isinstance(value, dt.datetime)
         return value.strftime("%Y-%m-%d %H:%M:%S" if is_moment else "%Y-%m-%d")
 
     def part(match: re.Match[str]) -> str:
@@ -75,7 +75,7 @@ def _number(number: Decimal, format_string: str) -> str:
     section = sections[0]
     if number < 0 and len(sections) > 1:
         section, number = sections[1], -number
-    if number == 0 and len(sections) > 2:
+    if number == 0 and len(sections) > 2:  # noqa: PLR2004 - the number says itself
         section = sections[2]
     if "%" in section:
         number *= 100

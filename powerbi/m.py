@@ -1,5 +1,4 @@
-"""Power Query M, as far as the project uses it: which table of which dataset a query reads, and by which column it is
-cut into partitions.
+"""Power Query M, as far as the project uses it: what a query reads, and by which column it is cut into partitions.
 
 Here: reading those facts from the text, and checking its brackets and names. Not here: evaluating M.
 """
@@ -38,7 +37,7 @@ def source_of(text: str, parameters: dict[str, str]) -> Source | None:
         parameters: values of the model's parameters, which stand for project and dataset.
     """
     names = [match["name"] for match in _NAVIGATION.finditer(text)]
-    if len(names) != 3:
+    if len(names) != 3:  # noqa: PLR2004 - the number says itself
         return None
     values = [name[1:-1] if name.startswith('"') else parameters.get(name, "") for name in names]
     cut = _RANGE.search(text)

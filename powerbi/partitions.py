@@ -5,7 +5,7 @@ Pure. Names are those the service gives: 2010, 2010Q4, 2010Q412, 2010Q41201. Not
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,15 +21,15 @@ class RefreshPartition:
     """A partition: the days from `start` to before `end`."""
 
     name: str
-    start: datetime.date
-    end: datetime.date
+    start: dt.date
+    end: dt.date
 
-    def holds(self, day: datetime.date) -> bool:
+    def holds(self, day: dt.date) -> bool:
         """Whether rows of this day belong to the partition."""
         return self.start <= day < self.end
 
 
-def granule(day: datetime.date, grain: str) -> RefreshPartition:
+def granule(day: dt.date, grain: str) -> RefreshPartition:
     """The day, month, quarter or year that holds a day."""
     start = _floor(day, grain)
     quarter = (start.month - 1) // 3 + 1
@@ -42,7 +42,7 @@ def granule(day: datetime.date, grain: str) -> RefreshPartition:
     return RefreshPartition(names[grain], start, _add(start, grain, 1))
 
 
-def policy_partitions(policy: RefreshPolicy, today: datetime.date) -> list[RefreshPartition]:
+def policy_partitions(policy: RefreshPolicy, today: dt.date) -> list[RefreshPartition]:
     """Every partition that applying the policy on a day leaves, oldest first.
 
     Before the incremental window days are kept in the rolling window's grain, and in finer ones only where a coarse
@@ -66,13 +66,13 @@ def policy_partitions(policy: RefreshPolicy, today: datetime.date) -> list[Refre
     return found
 
 
-def incremental_partitions(policy: RefreshPolicy, today: datetime.date) -> list[RefreshPartition]:
+def incremental_partitions(policy: RefreshPolicy, today: dt.date) -> list[RefreshPartition]:
     """Those that applying the policy reads again although they are filled."""
     count = policy.incremental_periods
     return policy_partitions(policy, today)[-count:]
 
 
-def _coarsest(day: datetime.date, window: datetime.date, policy: RefreshPolicy) -> str:
+def _coarsest(day: dt.date, window: dt.date, policy: RefreshPolicy) -> str:
     allowed = _GRAINS[
         _GRAINS.index(policy.incremental_granularity) : _GRAINS.index(policy.rolling_window_granularity) + 1
     ]
@@ -83,7 +83,7 @@ def _coarsest(day: datetime.date, window: datetime.date, policy: RefreshPolicy) 
     return allowed[0]
 
 
-def _floor(day: datetime.date, grain: str) -> datetime.date:
+def _floor(day: dt.date, grain: str) -> dt.date:
     if grain == "day":
         return day
     if grain == "year":
@@ -92,8 +92,8 @@ def _floor(day: datetime.date, grain: str) -> datetime.date:
     return day.replace(month=month, day=1)
 
 
-def _add(start: datetime.date, grain: str, count: int) -> datetime.date:
+def _add(start: dt.date, grain: str, count: int) -> dt.date:
     if grain == "day":
-        return start + datetime.timedelta(days=count)
+        return start + dt.timedelta(days=count)
     months = start.year * 12 + start.month - 1 + count * _MONTHS[grain]
     return start.replace(year=months // 12, month=months % 12 + 1)

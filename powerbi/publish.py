@@ -10,6 +10,7 @@ import base64
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import OperationError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Files = dict[str, str]
 _OPERATION_TIMEOUT_S = 900.0
+_SHOWN = 5  # changed files named in a plan; enough to recognise a change
 _KINDS = {"SemanticModel": "semanticModels", "Report": "reports"}
 
 
@@ -62,16 +64,13 @@ class Publisher:
             name, files = self.definition(kind)
             item = items.get(kind)
             if item is None:
-                yield Change(
-                    f"create {kind} {name}", lambda kind=kind, name=name, files=files: self.create(kind, name, files)
-                )
+                yield Change(f"create {kind} {name}", partial(self.create, kind, name, files))
                 continue
             changed = changed_parts(self.download(kind, item["id"]), files)
             if changed:
-                what = (
-                    f"update {kind} {item['displayName']}: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}"
-                )
-                yield Change(what, lambda kind=kind, item=item, files=files: self.update(kind, item["id"], files))
+                shown = ", ".join(changed[:_SHOWN]) + (" ..." if len(changed) > _SHOWN else "")
+                what = f"update {kind} {item['displayName']}: {shown}"
+                yield Change(what, partial(self.update, kind, item["id"], files))
 
     def definition(self, kind: str) -> tuple[str, Files]:
         """The project's files as this environment's service takes them."""
@@ -134,10 +133,10 @@ class Publisher:
         Raises:
             OperationError: it failed, or has not ended after a quarter of an hour.
         """
-        if response.status_code != 202:
+        if response.status_code != 202:  # noqa: PLR2004 - the number says itself
             done: dict[str, Any] = response.json() if response.content else {}
             return done
-        # The operation is asked for at the address we know: Location may name another host, which gets no token of ours.
+        # Asked for at the address we know: Location may name another host, which gets no token of ours.
         operation = response.headers["x-ms-operation-id"]
         url = f"{self.client.settings.fabric_url}/v1/operations/{operation}"
         began = self.clock()
@@ -155,7 +154,8 @@ class Publisher:
                 )
             if self.clock() - began > _OPERATION_TIMEOUT_S:
                 raise OperationError(
-                    f"operation {operation} has not ended after {_OPERATION_TIMEOUT_S:.0f} s; it may still. Plan again later."
+                    f"operation {operation} has not ended after {_OPERATION_TIMEOUT_S:.0f} s; it still may."
+                    " Plan again later."
                 )
             self.client.sleep(float(state.headers.get("Retry-After", "2")))
 
@@ -181,9 +181,7 @@ class Publisher:
         declared = {one.identifier for one in self.environment.workspace_users}
         for identifier in sorted(set(now) - declared):
             address = self.client.group(f"/users/{identifier}")
-            yield Change(
-                f"remove {identifier} from the workspace", lambda address=address: self.client.send("DELETE", address)
-            )
+            yield Change(f"remove {identifier} from the workspace", partial(self.client.send, "DELETE", address))
 
     def _dataset_users(self) -> Iterator[Change]:
         url = self.client.dataset("/users")
@@ -203,10 +201,8 @@ class Publisher:
             method = "PUT" if one.identifier in now else "POST"
             body = {"identifier": one.identifier, "principalType": one.type, right: one.right}
             what = f"{one.identifier} on the {where}: {now.get(one.identifier, 'none')} -> {one.right}"
-            yield Change(
-                what,
-                lambda method=method, body=body: self.client.send(method, url, body, is_repeatable=method == "PUT"),
-            )
+            send = partial(self.client.send, method, url, body, is_repeatable=method == "PUT")
+            yield Change(what, send)
 
 
 def parts_of(files: Files) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ the history when this module looks before asking, whoever started it, so no two 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +36,8 @@ class Refresh:
     """A refresh that ended as Completed; instants are the service's."""
 
     request_id: str
-    started_at: datetime.datetime
-    ended_at: datetime.datetime
+    started_at: dt.datetime
+    ended_at: dt.datetime
     objects: tuple[tuple[str, str | None], ...]
     mode: str
     budget_left: int | None = None
@@ -48,7 +48,7 @@ class Refresh:
 class Wish:
     """What should be refreshed: days of the fact tables, and other tables; None means all."""
 
-    days: frozenset[datetime.date] | None = None
+    days: frozenset[dt.date] | None = None
     tables: frozenset[str] | None = None
 
 
@@ -135,7 +135,8 @@ class Refresher:
             messages = "; ".join(str(one.get("message") or one.get("code")) for one in detail.get("messages", []))
             code = next((one.get("code") for one in detail.get("messages", []) if one.get("code")), None)
             raise RefreshError(
-                f"refresh {request_id} ended as {status}: {messages or 'no reason given'}. The report shows the state before it.",
+                f"refresh {request_id} ended as {status}: {messages or 'no reason given'}."
+                " The report shows the state before it.",
                 request_id=request_id, code=code,
             )  # fmt: skip
         return Refresh(
@@ -154,7 +155,7 @@ class Refresher:
                         return found
                     self._wait(1.0, "starting a refresh")
                     continue
-                if error.status == 400 and self._wait_for_running():
+                if error.status == 400 and self._wait_for_running():  # noqa: PLR2004 - the number says itself
                     continue
                 raise
             identifier = (
@@ -162,7 +163,8 @@ class Refresher:
             )
             if not identifier:
                 raise RefreshError(
-                    "the service accepted a refresh but gave no request id; is this a shared capacity? Set POWERBI_REFRESH_MODE=basic."
+                    "the service accepted a refresh but gave no request id; is this a shared capacity?"
+                    " Set POWERBI_REFRESH_MODE=basic."
                 )
             return identifier
 
@@ -176,7 +178,7 @@ class Refresher:
         return str(new[0]["requestId"]) if new else None
 
     def _wait_for_running(self) -> bool:
-        """Wait while another refresh runs; whether there was one. It began before ours was asked for and does not count."""
+        """Wait while another refresh runs; whether there was one. It began before ours and does not count."""
         running = [one["requestId"] for one in history(self.client) if one.get("status") in _RUNNING]
         for request_id in running:
             for pause in _pauses():
@@ -204,7 +206,8 @@ class Refresher:
     def _wait(self, seconds: float, what: str) -> None:
         if self.clock() - self._began > self.timeout_s:
             raise RefreshError(
-                f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours; see the refresh history."
+                f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours;"
+                " see the refresh history."
             )
         self.sleep(seconds)
 
@@ -216,7 +219,8 @@ class Refresher:
         before = {one["requestId"] for one in history(self.client)}
         if budget_left(self.client) <= 0:
             raise BudgetSpentError(
-                f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started; the change stays pending until the next day (UTC)."
+                f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started;"
+                " the change stays pending until the next day (UTC)."
             )
         self.client.send(
             "POST", self.client.dataset("/refreshes"), {"notifyOption": "NoNotification"}, is_repeatable=False
@@ -244,9 +248,9 @@ _REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 2, 
 def refresh_model(
     settings: PowerBiSettings,
     *,
-    days: Collection[datetime.date] | None = None,
+    days: Collection[dt.date] | None = None,
     tables: Iterable[str] | None = None,
-    not_before: datetime.datetime | None = None,
+    not_before: dt.datetime | None = None,
     timeout_s: float = 7200.0,
     client: Client | None = None,
 ) -> Refresh:
@@ -263,7 +267,7 @@ def refresh_model(
     Raises:
         PowerBiError: see Refresher.run.
     """
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     if not_before is not None and not_before > now:
         raise RefreshError(
             f"the data is to be published at {not_before.isoformat()}, which is still to come; nothing was started"
@@ -279,9 +283,9 @@ def history(client: Client, *, top: int = 60) -> list[dict[str, Any]]:
     return found
 
 
-def budget_left(client: Client, *, now: datetime.datetime | None = None) -> int:
+def budget_left(client: Client, *, now: dt.datetime | None = None) -> int:
     """Refreshes that a shared capacity allows for the rest of the day (UTC)."""
-    today = (now or datetime.datetime.now(datetime.UTC)).date()
+    today = (now or dt.datetime.now(dt.UTC)).date()
     used = sum(_instant(one["startTime"]).date() == today for one in history(client))
     return max(0, SHARED_BUDGET - used)
 
@@ -315,6 +319,6 @@ def _pauses() -> Iterator[float]:
         yield _POLL_S[-1]
 
 
-def _instant(text: str) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+def _instant(text: str) -> dt.datetime:
+    found = dt.datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

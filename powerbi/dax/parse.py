@@ -183,7 +183,7 @@ class _Parser:
             return Binary(token.position, "^", base, self.signed())
         return base
 
-    def primary(self) -> Expr:
+    def primary(self) -> Expr:  # noqa: PLR0911 - one return a case
         token = self.take()
         if token.kind == "number":
             return Number(token.position, token.text)

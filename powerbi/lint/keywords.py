@@ -3,6 +3,8 @@
 An unknown word is most often a slip that the service refuses, or worse, takes for something else.
 """
 
+# ruff: noqa: E501 - lists of words
+
 from __future__ import annotations
 
 _COMMON = {"annotation", "extendedProperty", "lineageTag", "sourceLineageTag", "changedProperty"}

@@ -1,4 +1,7 @@
-"""Checks of the semantic model's files: words, references, types, DAX, M. Not here: marts (contracts.py), taste (rules.py)."""
+"""Checks of the semantic model's files: words, references, types, DAX, M.
+
+Not here: the marts' promises (contracts.py), best practice (rules.py).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from powerbi.dax.translate import VisualQuery, translate
+from powerbi.dax.query import VisualQuery
+from powerbi.dax.translate import translate
 from powerbi.errors import DaxError
 from powerbi.lint.finding import Finding
 from powerbi.lint.keywords import KNOWN, OBJECTS, ROOTS, VALUES
@@ -15,7 +19,7 @@ from powerbi.m import parameters_of, source_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from powerbi.model import Measure, Model, Table
+    from powerbi.model import Column, Measure, Model, Place, Table
     from powerbi.tmdl import Node
 
 _M_WORDS = {
@@ -144,7 +148,8 @@ def _references(model: Model) -> Iterator[Finding]:
 
 def _duplicates(model: Model) -> Iterator[Finding]:
     for table in model.tables:
-        names = [(m.name.lower(), m.place) for m in (*table.columns, *table.measures)]
+        names = [(column.name.lower(), column.place) for column in table.columns]
+        names += [(measure.name.lower(), measure.place) for measure in table.measures]
         yield from _twice(names, f"in table {table.name!r}")
     yield from _twice(
         [(m.name.lower(), m.place) for table in model.tables for m in table.measures], "among the measures"
@@ -152,19 +157,20 @@ def _duplicates(model: Model) -> Iterator[Finding]:
     yield from _twice([(table.name.lower(), table.place) for table in model.tables], "among the tables")
 
 
-def _twice(names: list[tuple[str, object]], where: str) -> Iterator[Finding]:
+def _twice(names: list[tuple[str, Place]], where: str) -> Iterator[Finding]:
     counted = Counter(name for name, _ in names)
     last = {name: place for name, place in names if counted[name] > 1}
     for name, place in last.items():
         yield Finding(
             place.file, place.line, "duplicate-name", f"the name {name!r} is used twice {where}", "Rename one of them."
-        )  # type: ignore[attr-defined]
+        )
 
 
 def _lineage_tags(model: Model) -> Iterator[Finding]:
-    tagged = [
-        (one.lineage_tag, one.place) for table in model.tables for one in (table, *table.columns, *table.measures)
-    ]
+    objects: list[Table | Column | Measure] = []
+    for table in model.tables:
+        objects += [table, *table.columns, *table.measures]
+    tagged = [(one.lineage_tag, one.place) for one in objects]
     first: dict[str, object] = {}
     for tag, place in tagged:
         if tag is None:
@@ -223,10 +229,13 @@ def _relationships(model: Model) -> Iterator[Finding]:
                 )
             else:
                 ends.append(column)
-        if len(ends) == 2 and ends[0].data_type != ends[1].data_type:
-            what = f"{one.from_table}.{one.from_column} is {ends[0].data_type}, {one.to_table}.{one.to_column} is {ends[1].data_type}"
+        if len(ends) == 2 and ends[0].data_type != ends[1].data_type:  # noqa: PLR2004 - the number says itself
+            what = (
+                f"{one.from_table}.{one.from_column} is {ends[0].data_type},"
+                f" {one.to_table}.{one.to_column} is {ends[1].data_type}"
+            )
             yield Finding(one.place.file, one.place.line, "key-type", what, "Key types are equal on both sides.")
-        if len(ends) == 2 and not ends[1].is_key:
+        if len(ends) == 2 and not ends[1].is_key:  # noqa: PLR2004 - the number says itself
             yield Finding(
                 ends[1].place.file,
                 ends[1].place.line,
@@ -275,8 +284,8 @@ def _queries(table: Table, model: Model) -> Iterator[Finding]:
             )
 
 
-def _query(text: str, place: object, model: Model, table: Table) -> Iterator[Finding]:
-    file, line = place.file, place.line  # type: ignore[attr-defined]
+def _query(text: str, place: Place, model: Model, table: Table) -> Iterator[Finding]:
+    file, line = place.file, place.line
     fault = _unbalanced(text)
     if fault:
         yield Finding(file, line, "m-syntax", f"M of table {table.name!r}: {fault}", "Correct the brackets.")

@@ -1,11 +1,11 @@
-"""Checks of the report's files against the model: fields, visual types, places, names. Not here: the model's own checks."""
+"""Checks of the report's files against the model: fields, visual types, places, names. Not here: the model's own."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from powerbi.lint.finding import Finding
+from powerbi.lint.finding import Finding, Severity
 from powerbi.lint.keywords import OTHER_VISUALS, VISUALS
 
 if TYPE_CHECKING:
@@ -62,11 +62,8 @@ def _visual(visual: Visual, page: Page, model: Model, files: dict[str, str]) -> 
             visual.name,
         )
     if visual.type not in VISUALS:
-        severity, what = (
-            ("warning", "is not drawn by the stand-in")
-            if visual.type in OTHER_VISUALS
-            else ("error", "is no visual type of Power BI")
-        )
+        severity: Severity = "warning" if visual.type in OTHER_VISUALS else "error"
+        what = "is not drawn by the stand-in" if visual.type in OTHER_VISUALS else "is no visual type of Power BI"
         yield Finding(
             visual.file,
             _line(files, visual.file, visual.type),
@@ -74,7 +71,7 @@ def _visual(visual: Visual, page: Page, model: Model, files: dict[str, str]) -> 
             f"{visual.type!r} {what}",
             f"Known: {', '.join(sorted(VISUALS))}.",
             severity,
-        )  # type: ignore[arg-type]
+        )
     for role in visual.roles:
         if visual.type in VISUALS and role not in VISUALS[visual.type]:
             yield _finding(
@@ -164,7 +161,7 @@ def _field(field: Field, visual: Visual, model: Model, files: dict[str, str]) ->
         )
 
 
-def _finding(files: dict[str, str], file: str, rule: str, what: str, remedy: str, near: str) -> Finding:
+def _finding(files: dict[str, str], file: str, rule: str, what: str, remedy: str, near: str) -> Finding:  # noqa: PLR0917 - one call shape
     return Finding(file, _line(files, file, near), rule, what, remedy)
 
 

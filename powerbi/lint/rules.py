@@ -4,6 +4,8 @@ Ported by meaning from the published best-practice rules for semantic models; ea
 case. Not here: what makes a model wrong (model_checks.py).
 """
 
+# ruff: noqa: E501 - one rule, or one breakage, a line
+
 from __future__ import annotations
 
 import re
@@ -81,7 +83,7 @@ def _snowflake(table: Table, model: Model) -> bool:
 
 RULES: tuple[Rule, ...] = (
     Rule("avoid_floating_point_data_types", "warning", "column", lambda c, _: c.data_type == "double", "the column is a double", "Use decimal for money, int64 for counts."),
-    Rule("isavailableinmdx_false_nonattribute_columns", "warning", "hidden column", lambda c, m: _is_in_mdx(c, m), "the hidden column is available in MDX", "Add isAvailableInMdx: false."),
+    Rule("isavailableinmdx_false_nonattribute_columns", "warning", "hidden column", lambda c, m: _is_in_mdx(c, m), "the hidden column is available in MDX", "Add isAvailableInMdx: false."),  # noqa: PLW0108 - defined further down
     Rule("snowflake_schema_architecture", "warning", "table", _snowflake, "the table is on both sides of relationships", "Flatten it into a star."),
     Rule("model_should_have_a_date_table", "error", "model", _no_date_table, "no table is marked as the date table", "Set dataCategory: Time and isKey on its date."),
     Rule("bi_directional_relationships", "error", "relationship", lambda r, _: r.cross_filter == "bothDirections", "the relationship filters in both directions", "Filter in one direction."),

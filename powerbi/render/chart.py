@@ -37,7 +37,7 @@ class Frame:
 
 def draw(kind: str, answer: Answer, frame: Frame, prefix: str) -> str:
     """Draw a chart as an <svg> element; `prefix` keeps its ids apart from other charts' on the page."""
-    import vl_convert
+    import vl_convert  # noqa: PLC0415 - imported only by who needs it
 
     spec = specification(kind, answer, frame)
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
@@ -143,7 +143,7 @@ def _quantity(heading: Heading) -> Spec:
 
 def _colour(records: list[Spec], theme: Theme) -> Spec:
     series = list(dict.fromkeys(record["series"] for record in records))
-    if len(series) < 2:
+    if len(series) < 2:  # noqa: PLR2004 - the number says itself
         return {"value": theme.colours[0]}
     return {
         "field": "series",

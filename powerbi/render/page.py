@@ -6,18 +6,19 @@ drawn (picture.py), HTTP (standin/). The HTML needs no network: no script, font 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from powerbi.dax.context import ColumnKey
-from powerbi.dax.translate import Selection
+from powerbi.dax.query import Selection
 from powerbi.errors import DaxError
 from powerbi.evaluate import Connection, Heading, Scope, answer
 from powerbi.render import picture as pictures
 from powerbi.render.picture import Drawing, Picture
+from powerbi.render.style import SCRIPT, style_sheet
 from powerbi.render.theme import Theme, theme_of
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def page_svg(page: Page, reader: Reader) -> str:
 
 def page_png(page: Page, reader: Reader, *, scale: float = 1.0) -> bytes:
     """The whole page as a PNG."""
-    import vl_convert
+    import vl_convert  # noqa: PLC0415 - imported only by who needs it
 
     png: bytes = vl_convert.svg_to_png(page_svg(page, reader), scale=scale)
     return png
@@ -177,7 +178,8 @@ def _slicer(visual: Visual, page: Page, reader: Reader, *, is_html: bool) -> Pic
     action = escape(f"{reader.base}/{page.name}")
     return Picture(
         "",
-        f'<form class=slicer action="{action}" method=get>{hidden}<label>{head}</label>{body}<noscript><button>Apply</button></noscript></form>',
+        f'<form class=slicer action="{action}" method=get>{hidden}<label>{head}</label>{body}'
+        "<noscript><button>Apply</button></noscript></form>",
     )
 
 
@@ -185,7 +187,7 @@ def _shown(chosen: Selection | None, *, is_range: bool) -> str:
     if chosen is None:
         return "All"
     if is_range:
-        return f"{chosen.low or '…'} – {chosen.high or '…'}"
+        return f"{chosen.low or '…'} – {chosen.high or '…'}"  # noqa: RUF001 - typography
     return ", ".join(_BLANK if value is None else str(value) for value in chosen.values or ())
 
 
@@ -208,7 +210,7 @@ def data_bounds(reader: Reader, key: ColumnKey) -> tuple[str, str]:
     row = reader.connection.execute(
         f'SELECT MIN({source.sql}), MAX({source.sql}) FROM model."{source.table}"'
     ).fetchall()[0]
-    return tuple(value.isoformat() if isinstance(value, datetime.date) else "" for value in row)  # type: ignore[return-value]
+    return tuple(value.isoformat() if isinstance(value, dt.date) else "" for value in row)  # type: ignore[return-value]
 
 
 def _list_form(key: ColumnKey, chosen: Selection | None, reader: Reader) -> str:
@@ -216,7 +218,8 @@ def _list_form(key: ColumnKey, chosen: Selection | None, reader: Reader) -> str:
     rows = reader.connection.execute(f'SELECT DISTINCT {key.sql} FROM model."{key.table}" ORDER BY 1').fetchall()
     marked = {str(value) for value in (chosen.values if chosen and chosen.values else ())}
     boxes = "".join(
-        f'<label><input type=checkbox name="{escape(name)}" value="{escape(str(value))}"{" checked" if str(value) in marked else ""}>'
+        f'<label><input type=checkbox name="{escape(name)}" value="{escape(str(value))}"'
+        f"{' checked' if str(value) in marked else ''}>"
         f"{escape(str(value))}</label>"
         for (value,) in rows
         if value is not None
@@ -232,7 +235,8 @@ def _list_form(key: ColumnKey, chosen: Selection | None, reader: Reader) -> str:
 def _document(page: Page, reader: Reader, theme: Theme, visuals: str) -> str:
     parameters = parameters_of(reader.scope.selections)
     tabs = "".join(
-        f'<a href="{escape(_address(reader.base, one.name, parameters))}"{" class=here" if one.name == page.name else ""}>{escape(one.title)}</a>'
+        f'<a href="{escape(_address(reader.base, one.name, _synced(parameters, one)))}"'
+        f"{' class=here' if one.name == page.name else ''}>{escape(one.title)}</a>"
         for one in reader.report.pages
     )
     chips = "".join(_chip(pair, parameters, page, reader) for pair in parameters)
@@ -241,51 +245,20 @@ def _document(page: Page, reader: Reader, theme: Theme, visuals: str) -> str:
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(page.title)}</title><style>{_style(theme)}</style></head>
+<title>{escape(page.title)}</title><style>{style_sheet(theme)}</style></head>
 <body><header><nav>{tabs}</nav><div class=state>{chips}{reset}<span>{escape(reader.as_of)}</span></div></header>
 <main style="width:{page.width:g}px;height:{page.height:g}px">{visuals}</main>
-<script>{_SCRIPT}</script></body></html>"""
+<script>{SCRIPT}</script></body></html>"""
+
+
+def _synced(parameters: Parameters, page: Page) -> Parameters:
+    """What another page takes over: selections for which it has a slicer, as synced slicers do."""
+    names = {f"{one.table}.{one.name}" for visual in page.visuals if visual.type == "slicer" for one in visual.fields}
+    return [pair for pair in parameters if ".".join(pair[0].split(".")[:2]) in names]
 
 
 def _chip(pair: tuple[str, str], parameters: Parameters, page: Page, reader: Reader) -> str:
     name, value = pair
     label = name.split(".", 1)[1].replace(".from", " from").replace(".to", " to").replace("_", " ")
     address = _address(reader.base, page.name, [one for one in parameters if one != pair])
-    return f'<a class=chip href="{escape(address)}" title="Remove this filter">{escape(label)}: {escape(value)} ×</a>'
-
-
-_SCRIPT = """
-const fit=()=>{const m=document.querySelector('main'),s=Math.min(document.documentElement.clientWidth/m.offsetWidth,
-(innerHeight-document.querySelector('header').offsetHeight)/m.offsetHeight);m.style.zoom=Math.max(.5,Math.min(s,2));};
-addEventListener('resize',fit);fit();
-for(const f of document.querySelectorAll('form.slicer')){f.addEventListener('change',e=>{if(e.target.type==='date')f.submit();});
-const d=f.querySelector('details');if(d)d.addEventListener('toggle',()=>{if(!d.open&&d.dirty)f.submit();});
-f.addEventListener('input',()=>{if(d)d.dirty=true;});}
-addEventListener('click',e=>{for(const d of document.querySelectorAll('details[open]'))if(!d.contains(e.target))d.open=false;});
-let seen=null;setInterval(async()=>{try{const r=await fetch('/status');const s=await r.json();
-if(seen&&s.refreshed_at!==seen&&!document.querySelector('details[open]'))location.reload();seen=s.refreshed_at;}catch(e){}},4000);
-"""
-
-
-def _style(theme: Theme) -> str:
-    return f"""
-*{{box-sizing:border-box}}body{{margin:0;background:{theme.page};color:{theme.foreground};font-family:{theme.fonts};font-size:12px}}
-header{{display:flex;justify-content:space-between;align-items:center;gap:16px;background:#fff;border-bottom:1px solid {theme.grid};padding:0 16px;min-height:40px;flex-wrap:wrap}}
-nav a{{display:inline-block;padding:11px 14px;color:{theme.muted};text-decoration:none;font-size:13px;border-bottom:2px solid transparent}}
-nav a.here{{color:{theme.foreground};font-weight:600;border-color:{theme.accent}}}nav a:hover{{background:{theme.page}}}
-.state{{display:flex;gap:8px;align-items:center;color:{theme.muted};flex-wrap:wrap}}
-.chip{{background:{theme.page};border:1px solid {theme.grid};border-radius:12px;padding:3px 10px;color:{theme.foreground};text-decoration:none}}
-.reset{{color:{theme.accent};text-decoration:none}}
-main{{position:relative;margin:0 auto}}.visual{{position:absolute}}.visual svg{{display:block;overflow:visible;font-family:{theme.fonts}}}
-.visual a{{cursor:pointer}}.html{{background:{theme.card};border:1px solid {theme.grid};border-radius:8px;display:flex;flex-direction:column;padding:6px 12px}}
-.html:has(details[open]){{z-index:9999!important}}
-h3{{margin:4px 2px 6px;font-size:13px;font-weight:600}}.scroll{{overflow:auto;flex:1}}
-table{{border-collapse:collapse;width:100%}}th{{position:sticky;top:0;background:{theme.card};text-align:left;color:{theme.muted};font-weight:600;padding:4px 6px;border-bottom:1px solid {theme.accent}}}
-td{{padding:4px 6px;white-space:nowrap}}tbody tr:nth-child(even){{background:#FAFAFB}}tbody tr:hover{{background:{theme.page}}}.n{{text-align:right;font-variant-numeric:tabular-nums}}
-td a{{color:inherit;text-decoration:none}}tfoot td{{position:sticky;bottom:0;background:{theme.card};font-weight:600;border-top:1px solid {theme.grid}}}
-.slicer{{display:flex;flex-direction:column;gap:3px}}.slicer>label{{font-size:11px;color:{theme.muted}}}
-.range{{display:flex;gap:6px}}.range input{{flex:1;min-width:0;font:inherit;border:1px solid {theme.grid};border-radius:4px;padding:3px 4px}}
-details{{position:relative}}summary{{border:1px solid {theme.grid};border-radius:4px;padding:4px 8px;cursor:pointer;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}}
-.list{{position:absolute;left:0;right:0;top:100%;max-height:300px;overflow:auto;background:#fff;border:1px solid {theme.grid};border-radius:4px;box-shadow:0 6px 18px #0002;padding:4px;z-index:50}}
-.list label{{display:flex;gap:6px;padding:3px 4px}}.list label:hover{{background:{theme.page}}}
-"""
+    return f'<a class=chip href="{escape(address)}" title="Remove this filter">{escape(label)}: {escape(value)} ×</a>'  # noqa: RUF001 - typography

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Mapping
 from decimal import Decimal
@@ -35,9 +35,9 @@ def to_json(value: object) -> str:
         return "[" + ",".join(to_json(one) for one in value) + "]"
     if isinstance(value, Decimal):
         return exact(value)
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return json.dumps(value.isoformat())
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return json.dumps(f"{value.isoformat()}T00:00:00")
     return json.dumps(value)
 

@@ -3,10 +3,12 @@
 Here: routes, tokens, faults, status codes. Not here: what the answers contain (service.py, refreshes.py).
 """
 
+# ruff: noqa: E501 - answers side by side
+
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -19,7 +21,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from powerbi.dax.translate import VisualQuery, translate
+from powerbi.dax.query import VisualQuery
+from powerbi.dax.translate import translate
 from powerbi.errors import DaxError, ProjectError
 from powerbi.render.page import page_html, page_png, page_svg, selections_of
 from powerbi.standin import answers
@@ -339,12 +342,12 @@ class _Routes:
         except (KeyError, TypeError, ValueError):
             return error(400, "InvalidDefinitionParts", "definition.parts needs path, payload (base64) and payloadType")
         operation = str(uuid.uuid4())
-        document = {"id": operation, "createdTimeUtc": _now(), "status": "Succeeded", "error": None}
+        document: dict[str, Any] = {"id": operation, "createdTimeUtc": _now(), "status": "Succeeded", "error": None}
         try:
             if kind == "report" and "byPath" in json.loads(files.get("definition.pbir", "{}")).get(
                 "datasetReference", {}
             ):
-                raise ProjectError("definition.pbir", 1, "the service takes byConnection only")
+                raise ProjectError("definition.pbir", 1, "the service takes byConnection only")  # noqa: TRY301 - one way out for every fault
             self.service.define(kind, files)
         except (ProjectError, ValueError) as failure:
             document |= {"status": "Failed", "error": {"errorCode": "InvalidDefinition", "message": str(failure)}}
@@ -378,7 +381,7 @@ class _Routes:
         found = self.service.state.get("operation", request.path_params["operation"])
         if found is None:
             return error(404, "OperationNotFound", "no such operation")
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(found["createdTimeUtc"])
+        age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(found["createdTimeUtc"])
         is_done = age.total_seconds() >= _OPERATION_SECONDS
         body = {
             "status": found["status"] if is_done else "Running",
@@ -458,14 +461,14 @@ def _token_error(request: Request) -> Response | None:
     """401 without a bearer token, 403 with one that has expired; a token's signature is not looked at."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     parts = token.split(".")
-    if scheme.lower() != "bearer" or len(parts) != 3:
+    if scheme.lower() != "bearer" or len(parts) != 3:  # noqa: PLR2004 - the number says itself
         return error(401, "PowerBINotAuthorizedException", "a bearer token is needed")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         expires_at = float(claims["exp"])
     except (ValueError, KeyError, TypeError):
         return error(401, "PowerBINotAuthorizedException", "the token cannot be read")
-    if expires_at < datetime.datetime.now(datetime.UTC).timestamp():
+    if expires_at < dt.datetime.now(dt.UTC).timestamp():
         return error(403, "TokenExpired", "Access token has expired, resubmit with a new access token")
     return None
 
@@ -476,7 +479,7 @@ def _operation_headers(request: Request, operation: str) -> dict[str, str]:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
 def project_folder() -> Path:

@@ -16,7 +16,7 @@ import duckdb
 from powerbi.dax.context import quote
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -51,8 +51,8 @@ class Copy:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("CREATE SCHEMA IF NOT EXISTS model")
         self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS filled (table_name VARCHAR, partition_name VARCHAR, start_date DATE, end_date DATE,"
-            " filled_at TIMESTAMP, PRIMARY KEY (table_name, partition_name))"
+            "CREATE TABLE IF NOT EXISTS filled (table_name VARCHAR, partition_name VARCHAR, start_date DATE,"
+            " end_date DATE, filled_at TIMESTAMP, PRIMARY KEY (table_name, partition_name))"
         )
         self._connection.execute("CREATE TABLE IF NOT EXISTS blank_member (table_name VARCHAR PRIMARY KEY)")
         self._write = threading.Lock()
@@ -91,7 +91,7 @@ class Copy:
             ).fetchall()
         return {name for (name,) in rows}
 
-    def replace(self, model: Model, parts: Sequence[Filled], *, at: datetime.datetime) -> int:
+    def replace(self, model: Model, parts: Sequence[Filled], *, at: dt.datetime) -> int:
         """Replace these partitions in one transaction; returns the rows written."""
         with self._write:
             cursor = self._connection.cursor()
@@ -107,7 +107,7 @@ class Copy:
                 cursor.close()
         return written
 
-    def _replace_one(self, cursor: duckdb.DuckDBPyConnection, model: Model, part: Filled, at: datetime.datetime) -> int:
+    def _replace_one(self, cursor: duckdb.DuckDBPyConnection, model: Model, part: Filled, at: dt.datetime) -> int:
         table = model.table(part.table)
         if table is None:
             raise KeyError(part.table)
@@ -138,7 +138,8 @@ class Copy:
                 continue
             many, few = f"model.{quote(one.from_table)}", f"model.{quote(one.to_table)}"
             found = cursor.execute(
-                f"SELECT 1 FROM {many} AS m ANTI JOIN {few} AS o ON m.{quote(one.from_column)} = o.{quote(one.to_column)} LIMIT 1"
+                f"SELECT 1 FROM {many} AS m ANTI JOIN {few} AS o"
+                f" ON m.{quote(one.from_column)} = o.{quote(one.to_column)} LIMIT 1"
             ).fetchone()
             if found is not None:
                 cursor.execute("INSERT OR IGNORE INTO blank_member VALUES (?)", [one.to_table])

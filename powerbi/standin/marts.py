@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from powerbi.errors import WarehouseError
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Mapping
 
 
@@ -48,7 +48,7 @@ class Marts:
         self._client: Any = None
 
     def read(
-        self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, datetime.date, datetime.date] | None = None
+        self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, dt.date, dt.date] | None = None
     ) -> Any:
         """Read a table into a pyarrow table.
 
@@ -60,8 +60,8 @@ class Marts:
         Raises:
             WarehouseError: with BigQuery's message.
         """
-        from google.api_core.exceptions import GoogleAPIError
-        from google.cloud import bigquery
+        from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - imported only by who needs it
+        from google.cloud import bigquery  # noqa: PLC0415 - imported only by who needs it
 
         listed = ", ".join(f"`{source}` AS `{name}`" for name, source in columns.items())
         sql, parameters = f"SELECT {listed} FROM `{table_id}`", []
@@ -83,15 +83,15 @@ class Marts:
 
     def _open(self) -> Any:
         if self._client is None:
-            from google.auth.credentials import AnonymousCredentials
-            from google.cloud import bigquery
+            from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415 - imported only by who needs it
+            from google.cloud import bigquery  # noqa: PLC0415 - imported only by who needs it
 
             project, location = self.settings.project, self.settings.location
             if self.settings.emulator_host:
                 self._client = bigquery.Client(
                     project=project,
                     location=location,
-                    credentials=AnonymousCredentials(),
+                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
                     client_options={"api_endpoint": self.settings.emulator_host},
                 )
             else:

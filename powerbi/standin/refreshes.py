@@ -6,7 +6,7 @@ States follow the documented enhanced refresh: NotStarted, InProgress, then Comp
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import threading
 import uuid
@@ -66,7 +66,7 @@ class Refreshes:
     project: Callable[[], Project]
     faults: Faults
     is_shared: bool = False
-    now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _cancelled: set[str] = field(default_factory=set)
     _wake: threading.Event = field(default_factory=threading.Event)
@@ -219,8 +219,8 @@ class Refreshes:
         self._stop_if_cancelled(document["requestId"])
         self.copy.replace(project.model, parts, at=self.now())
 
-    def _wait(self, request_id: str, seconds: float, deadline: datetime.datetime) -> None:
-        end = self.now() + datetime.timedelta(seconds=seconds)
+    def _wait(self, request_id: str, seconds: float, deadline: dt.datetime) -> None:
+        end = self.now() + dt.timedelta(seconds=seconds)
         while self.now() < end:
             self._stop_if_cancelled(request_id)
             if self.now() > deadline:
@@ -259,13 +259,13 @@ class Refreshes:
         if policy is None:
             return None
         effective = str(body.get("effectiveDate") or self.now().date().isoformat())[:10]
-        every = policy_partitions(policy, datetime.date.fromisoformat(effective))
+        every = policy_partitions(policy, dt.date.fromisoformat(effective))
         if named:
             return [one for one in every if one.name in named]
         filled = self.copy.partitions(table.name)
         if not body.get("applyRefreshPolicy", True):
             return [one for one in every if one.name in filled]
-        again = {one.name for one in incremental_partitions(policy, datetime.date.fromisoformat(effective))}
+        again = {one.name for one in incremental_partitions(policy, dt.date.fromisoformat(effective))}
         if "applyRefreshPolicy" not in body and "objects" not in body and "type" not in body:
             return every  # a plain refresh of everything
         return [one for one in every if one.name in again or one.name not in filled]
@@ -315,10 +315,10 @@ def _runs(partitions: Sequence[RefreshPartition]) -> list[list[RefreshPartition]
     return runs
 
 
-def _text(at: datetime.datetime) -> str:
+def _text(at: dt.datetime) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _duration(text: str) -> datetime.timedelta:
+def _duration(text: str) -> dt.timedelta:
     hours, minutes, seconds = (int(part) for part in text.split(":"))
-    return datetime.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)

@@ -5,14 +5,14 @@ Here: what the service knows, in terms of this room's own modules. Not here: HTT
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from powerbi.dax.parse import parse_query
-from powerbi.dax.translate import query_statement, security_of
+from powerbi.dax.queries import query_statement, security_of
 from powerbi.evaluate import Scope
 from powerbi.ids import STANDIN_DATASET, STANDIN_REPORT, STANDIN_WORKSPACE
 from powerbi.m import parameters_of
@@ -142,7 +142,7 @@ class Service:
         row = self.query('EVALUATE ROW("amount", [Total Amount], "rows", [Invoice Lines], "as_of", [Data As Of])')[0]
         as_of = row["[as_of]"]
         return {
-            "as_of": as_of.replace(tzinfo=datetime.UTC).isoformat() if as_of is not None else None,
+            "as_of": as_of.replace(tzinfo=dt.UTC).isoformat() if as_of is not None else None,
             "refreshed_at": done["endTime"] if done else None,
             "refresh_started_at": done["startTime"] if done else None,
             "amount": exact(row["[amount]"]) if row["[amount]"] is not None else None,

@@ -26,7 +26,8 @@ class State:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS document (kind TEXT, id TEXT, sequence INTEGER, body TEXT, PRIMARY KEY (kind, id))"
+            "CREATE TABLE IF NOT EXISTS document"
+            " (kind TEXT, id TEXT, sequence INTEGER, body TEXT, PRIMARY KEY (kind, id))"
         )
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from powerbi.standin.service import Service, Settings
 from tests.unit.powerbi import shop
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -34,7 +34,7 @@ class MemoryMarts(Marts):
         self.is_down = False
 
     def read(
-        self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, datetime.date, datetime.date] | None = None
+        self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, dt.date, dt.date] | None = None
     ) -> Any:
         if self.is_down:
             raise WarehouseError("the warehouse is down")

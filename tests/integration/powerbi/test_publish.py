@@ -1,4 +1,4 @@
-"""Publishing: a plan tells what differs, applying removes it, applying again does nothing. And what was recorded replays."""
+"""Publishing: a plan tells what differs, applying removes it, again does nothing. And what was recorded replays."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def recorded(repository: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             same = request["method"] == self.command and urlsplit(request["url"]).path == self.path
             return same and (body is None or body.get("type") == request["body"].get("type"))
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = answer  # noqa: N815 - http.server's names
 
         def log_message(self, *_: object) -> None:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from tests.unit.powerbi import shop
 if TYPE_CHECKING:
     from pathlib import Path
 
-MARCH = datetime.date(2024, 3, 5)
+MARCH = dt.date(2024, 3, 5)
 
 
 def refresh(standin: Running, **arguments: Any) -> Any:
@@ -37,7 +37,7 @@ def test_first_refresh_fills_the_empty_model_with_one_reading(standin: Running, 
 def test_later_refresh_reads_only_the_months_of_the_touched_days(standin: Running) -> None:
     refresh(standin)
     standin.marts.queries.clear()
-    done = refresh(standin, days=[MARCH, datetime.date(2024, 3, 9), datetime.date(2025, 1, 1)])
+    done = refresh(standin, days=[MARCH, dt.date(2024, 3, 9), dt.date(2025, 1, 1)])
     assert [one for one in done.objects if one[0] == "Sales"] == [("Sales", "2024Q103"), ("Sales", "2025Q101")]
     cuts = [str(cut[1]) for name, cut in standin.marts.queries if name == "invoice_lines"]
     assert cuts == ["2024-03-01", "2025-01-01"]
@@ -66,7 +66,7 @@ def test_refresh_waits_for_another_that_runs_and_then_starts_its_own(standin: Ru
 
 
 def test_data_of_the_future_is_refused_before_anything_starts(standin: Running) -> None:
-    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     with pytest.raises(RefreshError, match="still to come"):
         refresh(standin, not_before=later)
     assert history(standin.client()) == []
@@ -147,7 +147,7 @@ def test_budget_of_a_shared_capacity_is_counted_and_kept(tmp_path: Path, mart_ta
         with pytest.raises(BudgetSpentError, match="stays pending"):
             refresh_model(client.settings, client=client)
         assert len(history(client)) == 8
-        tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+        tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
         assert budget_left(client, now=tomorrow) == 8
 
 

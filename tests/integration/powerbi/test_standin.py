@@ -1,4 +1,4 @@
-"""The stand-in answers as the service does: states, quotas, refusals, tokens; and it keeps what it said through kill -9."""
+"""The stand-in answers as the service does: states, quotas, refusals, tokens; a restart keeps what it said."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_shared_capacity_takes_eight_plain_refreshes_a_day(tmp_path: Path, mart_
 
 def test_call_without_a_token_is_not_answered(filled: Running) -> None:
     assert requests.get(filled.url + DATASET, timeout=10).status_code == 401
-    assert call(filled, "GET", DATASET, token="not-a-token").status_code == 401
+    assert call(filled, "GET", DATASET, token="not-a-token").status_code == 401  # noqa: S106 - no password
 
 
 def test_call_with_an_expired_token_is_told_so(filled: Running) -> None:

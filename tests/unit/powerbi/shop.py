@@ -4,9 +4,11 @@ Generated from a seed: returns, guests, fees, closed Sundays, a leap day, a coun
 returns after a year, prices with three decimals.
 """
 
+# ruff: noqa: E501 - rows side by side
+
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import random
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +21,10 @@ from powerbi.pbir import Report, read_report
 from powerbi.standin.copied import Copy, Filled
 
 ROOM = Path(__file__).parents[3] / "powerbi"
-FIRST, LAST = datetime.date(2023, 11, 3), datetime.date(2025, 2, 20)
-CALENDAR = (datetime.date(2023, 1, 1), datetime.date(2025, 12, 31))
+FIRST, LAST = dt.date(2023, 11, 3), dt.date(2025, 2, 20)
+CALENDAR = (dt.date(2023, 1, 1), dt.date(2025, 12, 31))
 COUNTRIES = ("United Kingdom", "France", "Germany", "EIRE", "Spain", "Côte d'Ivoire")
-AT = datetime.datetime(2025, 2, 21, 6, 30, 1)
+AT = dt.datetime(2025, 2, 21, 6, 30, 1)  # noqa: DTZ001 - as DuckDB gives it, UTC
 MARTS = {
     "Sales": "invoice_lines",
     "Date": "dates",
@@ -55,16 +57,16 @@ def invoice_lines(*, seed: int = 7, invoices_a_day: int = 3) -> list[dict[str, A
             for _ in range(chance.randrange(1, 2 * invoices_a_day)):
                 number += 1
                 rows += _invoice(chance, number, day, products)
-        day += datetime.timedelta(days=1)
+        day += dt.timedelta(days=1)
     return rows
 
 
 def _invoice(
-    chance: random.Random, number: int, day: datetime.date, products: list[tuple[str, Decimal]]
+    chance: random.Random, number: int, day: dt.date, products: list[tuple[str, Decimal]]
 ) -> list[dict[str, Any]]:
     kind = chance.choices(("sale", "cancellation", "adjustment"), (88, 10, 2))[0]
     country = chance.choices(COUNTRIES, (70, 10, 8, 6, 3, 3))[0]
-    if country == "Spain" and day > datetime.date(2024, 6, 1):
+    if country == "Spain" and day > dt.date(2024, 6, 1):
         country = "France"
     customer = "guest" if chance.random() < 0.2 else str(10000 + int(chance.random() ** 2 * 60))
     prefix = {"sale": "", "cancellation": "C", "adjustment": "A"}[kind]
@@ -133,7 +135,7 @@ def _dates() -> list[dict[str, Any]]:
             "month_name": day.strftime("%B"), "year_month": day.strftime("%Y-%m"), "year_month_number": day.year * 100 + day.month,
             "iso_year_week": f"{year}-W{week:02}", "weekday_number": weekday, "weekday_name": day.strftime("%A"),
         })  # fmt: skip
-        day += datetime.timedelta(days=1)
+        day += dt.timedelta(days=1)
     return rows
 
 
@@ -150,7 +152,7 @@ def _customers(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _trust(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    by_day: dict[datetime.date, list[dict[str, Any]]] = {}
+    by_day: dict[dt.date, list[dict[str, Any]]] = {}
     for row in lines:
         by_day.setdefault(row["invoice_date"], []).append(row)
     rows = []
@@ -159,12 +161,12 @@ def _trust(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({
             "invoice_date": day, "landed_rows": len(found) + repeats, "dead_letter_rows": int(day.day == 5),
             "core_rows": len(found) + repeats, "core_amount_gbp": amount, "repeat_rows": repeats, "mart_rows": len(found),
-            "mart_amount_gbp": amount, "is_reconciled": day != LAST, "published_at": AT, "newest_produced_at": AT - datetime.timedelta(seconds=2),
+            "mart_amount_gbp": amount, "is_reconciled": day != LAST, "published_at": AT, "newest_produced_at": AT - dt.timedelta(seconds=2),
         })  # fmt: skip
     return rows
 
 
-def fill(copy: Copy, tables: dict[str, pa.Table], *, at: datetime.datetime = AT) -> None:
+def fill(copy: Copy, tables: dict[str, pa.Table], *, at: dt.datetime = AT) -> None:
     """Import every mart as a refresh of everything would."""
     found = model()
     copy.prepare(found)

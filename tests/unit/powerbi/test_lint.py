@@ -1,5 +1,7 @@
 """`powerbi check`: the project is clean, and each way of breaking it is found, at its file and line."""
 
+# ruff: noqa: E501 - one rule, or one breakage, a line
+
 from __future__ import annotations
 
 import shutil
@@ -115,10 +117,7 @@ def test_the_project_has_no_finding_at_all(catalog: Any) -> None:
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_breakage_is_found_at_its_file(project: Path, catalog: Any, name: str) -> None:
     file, old, new, rule = BREAKAGES[name]
-    if rule == "duplicate-tag":
-        line = _copy_first_tag(project / file)
-    else:
-        line = _edit(project / file, old, new)
+    line = _copy_first_tag(project / file) if rule == "duplicate-tag" else _edit(project / file, old, new)
     found = [one for one in _errors(project, catalog) if one.rule == rule]
     assert found, f"not found: {name}; found instead: {[str(one) for one in check_project(project, catalog=catalog)]}"
     if rule not in (

@@ -6,7 +6,7 @@ The SQL knows nothing of filter contexts: each cell is one query over a range of
 from __future__ import annotations
 
 import calendar
-import datetime
+import datetime as dt
 import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -16,7 +16,8 @@ import duckdb
 import pytest
 
 from powerbi.dax.context import ColumnKey
-from powerbi.dax.translate import Selection, VisualQuery, translate
+from powerbi.dax.query import Selection, VisualQuery
+from powerbi.dax.translate import translate
 from tests.unit.powerbi import shop
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from powerbi.model import Model
 
-Day = datetime.date
+Day = dt.date
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Cell:
 
     def shifted(self, *, days: int = 0, months: int = 0) -> Cell:
         if days:
-            move = datetime.timedelta(days=days)
+            move = dt.timedelta(days=days)
             return replace(
                 self, first=max(self.first + move, shop.CALENDAR[0]), last=min(self.last + move, shop.CALENDAR[1])
             )
@@ -90,7 +91,8 @@ class Truth:
         return self.lines("NULLIF(COUNT(DISTINCT customer_id), 0)", cell, "customer_id <> 'guest'")
 
     def new(self, cell: Cell) -> Any:
-        first = f"(SELECT first_invoice_date FROM customers c WHERE c.customer_id = invoice_lines.customer_id) BETWEEN DATE '{cell.first}' AND DATE '{cell.last}'"
+        mine = "(SELECT first_invoice_date FROM customers c WHERE c.customer_id = invoice_lines.customer_id)"
+        first = f"{mine} BETWEEN DATE '{cell.first}' AND DATE '{cell.last}'"
         return self.lines("NULLIF(COUNT(DISTINCT customer_id), 0)", cell, f"customer_id <> 'guest' AND {first}")
 
     def last_day(self, cell: Cell) -> Any:
@@ -104,7 +106,9 @@ class Truth:
         return self.net(replace(cell, first=first, last=day))
 
     def best_products(self, cell: Cell, count: int) -> Any:
-        ranked = f"SELECT stock_code, SUM(net_sales_gbp) AS s, RANK() OVER (ORDER BY SUM(net_sales_gbp) DESC) AS r FROM invoice_lines WHERE {cell.lines} GROUP BY stock_code"
+        rank = "RANK() OVER (ORDER BY SUM(net_sales_gbp) DESC) AS r"
+        source = f"FROM invoice_lines WHERE {cell.lines} GROUP BY stock_code"
+        ranked = f"SELECT stock_code, SUM(net_sales_gbp) AS s, {rank} {source}"
         return self.one(f"SELECT SUM(s) FROM ({ranked}) WHERE r <= {count}")
 
 
@@ -122,14 +126,14 @@ def minus(left: Any, right: Any) -> Any:
 
 def _seven(truth: Truth, cell: Cell) -> Any:
     day = truth.last_day(cell)
-    return None if day is None else ratio(truth.net(replace(cell, first=day - datetime.timedelta(days=6), last=day)), 7)
+    return None if day is None else ratio(truth.net(replace(cell, first=day - dt.timedelta(days=6), last=day)), 7)
 
 
 def _on_last_day(truth: Truth, cell: Cell, shift: int) -> Any:
     day = truth.last_day(cell)
     if day is None:
         return None
-    day += datetime.timedelta(days=shift)
+    day += dt.timedelta(days=shift)
     return truth.net(replace(cell, first=day, last=day))
 
 
@@ -221,12 +225,12 @@ def month_cells() -> Iterator[tuple[tuple[str, ...], Cell]]:
     while day < shop.CALENDAR[1]:
         last = day.replace(day=calendar.monthrange(day.year, day.month)[1])
         yield (day.strftime("%Y-%m"),), Cell(day, last)
-        day = last + datetime.timedelta(days=1)
+        day = last + dt.timedelta(days=1)
 
 
 def day_cells() -> Iterator[tuple[tuple[object, ...], Cell]]:
     for number in range(95):
-        day = Day(2024, 1, 20) + datetime.timedelta(days=number)
+        day = Day(2024, 1, 20) + dt.timedelta(days=number)
         yield (day,), Cell(day, day)
 
 
@@ -281,7 +285,7 @@ def test_every_measure_of_the_model_has_a_truth(model: Model) -> None:
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("context", ["total", "months", "days", "countries", "products", "sliced", "sliced months"])
-def test_measure_equals_independent_sql_in_every_cell(
+def test_measure_equals_independent_sql_in_every_cell(  # noqa: PLR0917 - one call shape
     model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any], measure: str, context: str
 ) -> None:
     groups, selections, cells = contexts(mart_tables)[context]
