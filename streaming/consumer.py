@@ -22,7 +22,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming import database, kafka, ledger, migrate
-from streaming.batch import Batch, Message, extend_to_end, prepare_batch
+from streaming.batch import Batch, Gap, Message, extend_to_end, prepare_batch
 from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
@@ -50,8 +50,9 @@ PASSING = {
     KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 librdkafka leaves the group and joins again by itself
 }
 HINT_EVERY_S = 5.0  # how often the broker is told the offsets, for lag monitors
-STOP_S = 4.0  # to write what is queued; the process ends within 5 s of SIGTERM
+STOP_S = 3.5  # to write what is queued; the process ends within 5 s of SIGTERM
 CLOSE_S = 0.8
+CLAIM_LIMIT_S = 120.0  # within max.poll.interval
 PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on polling, within max.poll.interval
 FENCE_LIMIT = 5  # so often in FENCE_WINDOW_S; a second consumer group on the same topic would fence for ever
 FENCE_WINDOW_S = 600.0
@@ -389,8 +390,7 @@ class LandingConsumer:
         try:
             for key, (low, high) in marks.items():
                 topic_id = described[key[0]].topic_id if key[0] in described else None
-                with transaction(conn) as cursor:
-                    claim, gap = ledger.claim(cursor, *key, topic_id=topic_id, low=low, high=high, owner=self.owner)
+                claim, gap = self._claim_one(conn, key, topic_id, (low, high))
                 self.claims[key] = claim
                 self.positions[key] = claim.next_offset
                 self.ends.pop(key, None)
@@ -405,6 +405,22 @@ class LandingConsumer:
         finally:
             conn.close()
         return {key: self.positions[key] for key in keys}
+
+    def _claim_one(
+        self, conn: Any, key: tuple[str, int], topic_id: str | None, marks: tuple[int, int]
+    ) -> tuple[Claim, Gap | None]:
+        """Claim; end the previous owner's session if it holds the offset and is frozen."""
+        deadline = time.monotonic() + CLAIM_LIMIT_S
+        while True:
+            try:
+                with transaction(conn) as cursor:
+                    return ledger.claim(cursor, *key, topic_id=topic_id, low=marks[0], high=marks[1], owner=self.owner)
+            except psycopg2.errors.LockNotAvailable:
+                if self._stop.is_set() or time.monotonic() > deadline:
+                    raise
+                with transaction(conn) as cursor:
+                    ended = ledger.end_stuck_writers(cursor)
+                log.warning("claim_waits", topic=key[0], topic_partition=key[1], ended_sessions=ended)
 
     def _connect_or_rejoin(self) -> Any:
         try:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHANNEL = "landed"
+WRITER_NAME = "streaming writer"  # application_name of the writers' sessions
+CLAIM_LOCK_S = 3.0  # a landing transaction takes under 1 s; below 1 s a slow disk loses its batch for nothing
+STUCK_S = 3.0
 
 
 @dataclass(slots=True)
@@ -61,7 +64,9 @@ def claim(
 
     Raises:
         TopicRecreatedError: the ledger's offsets belong to another topic of the same name.
+        psycopg2.errors.LockNotAvailable: the previous owner is in the middle of a transaction; see `end_stuck_writers`.
     """
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{CLAIM_LOCK_S * 1000:.0f}ms",))
     cursor.execute(
         "INSERT INTO control.offset (topic, topic_partition, topic_id, first_offset, next_offset) "
         "VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
@@ -85,6 +90,21 @@ def claim(
         )
         next_offset = low
     return Claim(topic, topic_partition, next_offset, epoch), gap
+
+
+def end_stuck_writers(cursor: Any) -> int:
+    """End the sessions of writers that hold a transaction open and send nothing; returns how many.
+
+    A writer that is frozen (SIGSTOP, a suspended machine, a cut network) in the middle of COPY keeps its offsets locked
+    for as long as it is frozen. To end it costs nothing: it wakes up fenced, or tries again.
+    """
+    cursor.execute(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE %s "
+        "AND datname = current_database() AND wait_event = 'ClientRead' "
+        "AND xact_start < clock_timestamp() - make_interval(secs => %s)",
+        (f"{WRITER_NAME} %", STUCK_S),
+    )
+    return int(cursor.fetchone()[0])
 
 
 def _check_same_topic(

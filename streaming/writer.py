@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 import structlog
 
-from streaming import database, landing
+from streaming import database, landing, ledger
 from streaming.database import transaction
 from streaming.errors import LakeUnavailableError, LandingError
 
@@ -36,6 +36,7 @@ QUEUED_TRANSACTIONS = 2  # one hides the other's commit; more only cost memory (
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 5.0
 TELL_EVERY_S = 30.0
+LAST_TRY_S = 0.5  # what a stop waits for a lake that is away already
 
 log = structlog.get_logger()
 
@@ -93,7 +94,7 @@ class Writer(threading.Thread):
     def finish(self, timeout_s: float) -> bool:
         """Write what is queued and end; False if that took too long, in which case nothing is half written."""
         deadline = time.monotonic() + timeout_s
-        is_written = self.wait_idle(timeout_s)
+        is_written = self.wait_idle(timeout_s if self.down_since is None else min(timeout_s, LAST_TRY_S))
         self.hurry.set()
         try:
             self.queue.put(None, timeout=0.5)
@@ -140,7 +141,7 @@ class Writer(threading.Thread):
 
     def _connect(self) -> Connection:
         if self._conn is None or self._conn.closed:
-            self._conn = database.connect(self.settings.lake.dsn, application_name=f"streaming {self.name}")
+            self._conn = database.connect(self.settings.lake.dsn, application_name=f"{ledger.WRITER_NAME} {self.name}")
         return self._conn
 
     def _disconnect(self) -> None:
