@@ -35,7 +35,7 @@ FROM ${PYTHON_IMAGE} AS app
 RUN groupadd --gid 10001 app \
     && useradd --uid 10001 --gid app --home-dir /home/app --create-home --shell /usr/sbin/nologin app \
     && install -d -o app -g app -m 0750 /secrets/admin /secrets/owner /secrets/lander /secrets/reader /secrets/dagster \
-        /secrets/mage /var/lib/dagster /var/lib/mage /var/lib/report \
+        /secrets/mage /secrets/grafana /var/lib/dagster /var/lib/mage /var/lib/report \
     && install -d /opt/dagster
 COPY --from=environment /opt/venv /opt/venv
 COPY --from=code /opt/streaming /opt/dbt-like-sql /usr/local/bin/

@@ -1,8 +1,8 @@
 """Make the passwords of a deployment that has none: random, one file each, readable by whoever needs it alone.
 
-Runs once before everything else (service `secrets`) and leaves what exists as it is, so a password of your own is a file
-put in its place. A password is changed by removing its folder's content and `docker compose up -d` again; PostgreSQL's
-superuser is the exception (docs/runbooks/change-a-password.md). Standard library only.
+Runs once before everything else (service `secrets`) and leaves what exists as it is, so a password of your own is a
+file put in its place. A password is changed by removing its folder's content and `docker compose up -d` again; that of
+PostgreSQL's superuser otherwise (docs/runbooks/change-a-password.md). Standard library only.
 
 Not here: what the roles may do (grants.sql), who is given which folder (docker-compose.yml).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 ROLES = ("owner", "lander", "reader", "dagster")
 """Folders of PostgreSQL's roles; `owner` is the role lake_owner."""
 LIBPQ_MODE = 0o400  # libpq ignores a password file that others may read
-SHARED_MODE = 0o440  # PostgreSQL's own user reads it by group (group_add in docker-compose.yml)
+SHARED_MODE = 0o440  # PostgreSQL's and Grafana's own users read theirs by group (group_add in docker-compose.yml)
 
 
 def role_name(folder: str) -> str:
@@ -33,6 +33,7 @@ def wanted(root: Path) -> dict[Path, tuple[str, int]]:
         root / "admin" / "pgpass": (_pgpass("postgres", superuser), LIBPQ_MODE),
         root / "mage" / "owner_password": (_password(), LIBPQ_MODE),
         root / "mage" / "jwt_secret": (_password(), LIBPQ_MODE),
+        root / "grafana" / "admin_password": (_password(), SHARED_MODE),
     }
     for folder in ROLES:
         files[root / folder / "pgpass"] = (_pgpass(role_name(folder), _password()), LIBPQ_MODE)

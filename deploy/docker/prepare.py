@@ -1,11 +1,11 @@
-"""Bring PostgreSQL, Kafka and the warehouse to what this version of the code expects; every `docker compose up` runs it.
+"""Bring PostgreSQL, Kafka and the warehouse to what this version of the code expects; every `up` runs it.
 
     python -m deploy.docker.prepare lake        roles, databases, migrations, grants
     python -m deploy.docker.prepare topics      a topic for every contract
     python -m deploy.docker.prepare warehouse   datasets and tables
 
-Each step may be run again at any time and does only what is missing. Not here: what the migrations, contracts and models
-say (their rooms), passwords (make_secrets.py).
+Each step may be run again at any time and does only what is missing. Not here: what the migrations, contracts and
+models say (their rooms), passwords (make_secrets.py).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _connect(psycopg2: Any, dsn: str) -> Any:
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error) or time.monotonic() > deadline:
                 raise SystemExit(
-                    f"preparing the lake: PostgreSQL does not let us in: {str(error).strip()}\nNothing was changed. If the "
-                    f"password is refused, the secrets volume is newer than the data: docs/runbooks/change-a-password.md"
+                    f"preparing the lake: PostgreSQL does not let us in: {str(error).strip()}\nNothing was changed. If "
+                    f"the password is refused, the secrets are newer than the data: docs/runbooks/change-a-password.md"
                 ) from error
             time.sleep(1.0)
 

@@ -5,8 +5,8 @@
     python deploy/docker/probe.py grpc PORT            says SERVING (Dagster's code server)
     python deploy/docker/probe.py daemon               Dagster's daemon has given a sign of life (DAGSTER_POSTGRES_URL)
 
-Run as a file, not as a module: nothing but what the question needs is imported. Not here: whether the line as a whole is
-well (deploy/status.py).
+Run as a file, not as a module: nothing but what the question needs is imported. Not here: whether the line as a whole
+is well (deploy/status/).
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def is_daemon_alive(dsn: str) -> bool:
         return False
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT max(timestamp) > now() AT TIME ZONE 'UTC' - make_interval(secs => %s) FROM daemon_heartbeats", (DAEMON_SILENT_S,))
+            cursor.execute(
+                "SELECT max(timestamp) > now() AT TIME ZONE 'UTC' - make_interval(secs => %s) FROM daemon_heartbeats",
+                (DAEMON_SILENT_S,),
+            )
             return bool((cursor.fetchone() or [False])[0])
     except psycopg2.Error:  # the daemon has not made its tables yet
         return False

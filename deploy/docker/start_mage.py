@@ -1,4 +1,4 @@
-"""Start Mage's server with a log-in of this deployment's own: out of the box it is admin/admin, signed with a known word.
+"""Start Mage's server with a log-in of this deployment's own: as it comes it is admin/admin, signed with a known word.
 
 Mage reads both from the environment only, so they go from their files into this process's environment and no further.
 Who logs in: the user `owner`; the password is in the volume secrets-mage (docker compose exec mage cat
@@ -17,9 +17,13 @@ def environment(env: dict[str, str], secrets: Path) -> dict[str, str]:
     try:
         password, signing = ((secrets / name).read_text().strip() for name in ("owner_password", "jwt_secret"))
     except OSError as error:
-        raise SystemExit(f"starting Mage: {error.filename} cannot be read. Not started: without it anybody may log in.") from error
+        raise SystemExit(
+            f"starting Mage: {error.filename} cannot be read. Not started: without it anybody may log in."
+        ) from error
     if not password or not signing:
-        raise SystemExit(f"starting Mage: a secret under {secrets} is empty. Not started: without it anybody may log in.")
+        raise SystemExit(
+            f"starting Mage: a secret under {secrets} is empty. Not started: without it anybody may log in."
+        )
     return env | {
         "DEFAULT_OWNER_USERNAME": "owner",
         "DEFAULT_OWNER_EMAIL": env.get("MAGE_OWNER_EMAIL", "owner@example.com"),

@@ -1,0 +1,234 @@
+"""Ask each part of the line how it is. One that does not answer costs its own facts and no other's.
+
+Belongs here: questions to Kafka, PostgreSQL, Dagster, BigQuery and Power BI. Not here: what answers mean (facts.py).
+Drivers are imported by the question that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from deploy.status.facts import PARTS, Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+READER = "marts"  # who marks a day as read when its marts are published (orchestration)
+TIMEOUT_S = 25.0
+DAY_S = 86_400.0
+LAKE_SQL = """
+SELECT (SELECT count(DISTINCT event_day) FROM behind), (SELECT min(landed_at) FROM behind)
+"""
+BEHIND = """
+WITH behind AS (
+    SELECT l.event_day, l.landed_at
+    FROM control.landed_day AS l
+    LEFT JOIN control.reader_day AS r
+      ON r.topic = l.topic AND r.event_day = l.event_day AND r.topic_partition = l.topic_partition AND r.reader = %s
+    WHERE r.batch IS DISTINCT FROM l.last_batch
+)
+"""
+TRUST_SQL = """
+SELECT COUNT(*) AS days, SUM(mart_rows) AS mart_rows, MAX(newest_produced_at) AS mart_as_of,
+  STRING_AGG(IF(is_different, CAST(invoice_date AS STRING), NULL), ' ' ORDER BY invoice_date) AS differing
+FROM (
+  SELECT *,
+    NOT is_reconciled
+      AND (landed_rows <> core_rows OR core_rows - repeat_rows <> COALESCE(mart_rows, -1)) AS is_different
+  FROM `{table}`
+) AS compared
+"""
+DAGSTER_QUERY = """
+query Status($since: Float!) {
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+  workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } }
+  failed: runsOrError(filter: {statuses: [FAILURE], createdAfter: $since}, limit: 500) {
+    ... on Runs { results { id } } }
+  work: runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}, limit: 500) {
+    ... on Runs { results { id } } }
+}
+"""
+
+
+def ask(env: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Facts:
+    """Ask all parts at once; those that have not answered in time are said to be silent."""
+    answers: dict[str, dict[str, Any]] = {}
+    troubles: dict[str, str] = {}
+
+    def answer(part: str, question: Callable[[Mapping[str, str]], dict[str, Any]]) -> None:
+        try:
+            answers[part] = question(env)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this part's trouble and is told
+            troubles[part] = _short(error)
+
+    threads = {
+        part: threading.Thread(target=answer, args=(part, question), name=f"ask-{part}", daemon=True)
+        for part, question in QUESTIONS.items()
+    }
+    for thread in threads.values():
+        thread.start()
+    deadline = datetime.now(UTC).timestamp() + timeout_s
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - datetime.now(UTC).timestamp()))
+    for part, thread in threads.items():
+        if thread.is_alive():
+            troubles[part] = f"silent for {timeout_s:.0f} s"
+    known = {
+        name: value for part, found in list(answers.items()) if part not in troubles for name, value in found.items()
+    }
+    return Facts(
+        asked_at=datetime.now(UTC), troubles={part: troubles[part] for part in PARTS if part in troubles}, **known
+    )
+
+
+def _short(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join([f"{type(error).__name__}:", *lines[:3]])[:300]
+
+
+def ask_kafka(env: Mapping[str, str]) -> dict[str, Any]:
+    """End offsets of every topic against what the lake has committed."""
+    from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415
+
+    from streaming import lake  # noqa: PLC0415
+    from streaming.settings import KafkaSettings  # noqa: PLC0415
+
+    config: dict[str, Any] = {"group.id": "status", "enable.auto.commit": False, "log_level": 2}
+    consumer = Consumer(config | KafkaSettings.from_env(env).client_config())
+    try:
+        ends = {}
+        for topic in _topics(env):
+            found = consumer.list_topics(topic, timeout=10).topics[topic]
+            for number in found.partitions:
+                ends[topic, number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+    finally:
+        consumer.close()
+    try:
+        with closing(_lake(env)) as conn:
+            landed = {
+                (topic, counts.topic_partition): counts.next_offset
+                for topic in _topics(env)
+                for counts in lake.topic_counts(conn, topic)
+            }
+    except Exception:  # noqa: BLE001 - the lake's trouble is told by the lake's own question
+        return {}
+    return {"unlanded": sum(max(0, end - landed.get(place, 0)) for place, end in ends.items())}
+
+
+def ask_lake(env: Mapping[str, str]) -> dict[str, Any]:
+    """What landed and what waits."""
+    from streaming import lake  # noqa: PLC0415
+
+    with closing(_lake(env)) as conn:
+        topics = _topics(env)
+        counts = [each for topic in topics for each in lake.topic_counts(conn, topic)]
+        newest = [at for at in (lake.watermark(conn, topic) for topic in topics) if at]
+        with conn.cursor() as cursor:
+            cursor.execute(BEHIND + LAKE_SQL, (READER,))
+            pending, oldest = cursor.fetchone()
+    accounted = sum(each.landed + each.dead_letters + each.gap_offsets for each in counts)
+    return {
+        "landed_rows": sum(each.landed for each in counts),
+        "dead_letters": sum(each.dead_letters for each in counts),
+        "lost_offsets": sum(each.lost_offsets for each in counts),
+        "unaccounted": sum(each.next_offset - each.first_offset for each in counts) - accounted,
+        "newest_landed_at": max(newest, default=None),
+        "pending_days": pending,
+        "oldest_pending_at": oldest,
+    }
+
+
+def _lake(env: Mapping[str, str]) -> Any:
+    from streaming import lake  # noqa: PLC0415
+    from streaming.settings import LakeSettings  # noqa: PLC0415
+
+    return lake.connect(LakeSettings.from_env(env).dsn, application_name="status")
+
+
+def _topics(env: Mapping[str, str]) -> list[str]:
+    from streaming.settings import LakeSettings  # noqa: PLC0415
+
+    return sorted(path.stem for path in LakeSettings.from_env(env).contracts_dir.glob("*.yaml"))
+
+
+def ask_dagster(env: Mapping[str, str]) -> dict[str, Any]:
+    """Daemons, code and runs, as Dagster's webserver tells them."""
+    url = env.get("DAGSTER_URL", "").rstrip("/")
+    if not url:
+        raise LookupError("DAGSTER_URL is not set, for example http://127.0.0.1:3000")
+    body = json.dumps({"query": DAGSTER_QUERY, "variables": {"since": datetime.now(UTC).timestamp() - DAY_S}}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310 - a setting
+    with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310
+        answer = json.load(response)
+    if answer.get("errors"):
+        raise LookupError(answer["errors"][0]["message"])
+    data = answer["data"]
+    daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+    entries = data["workspaceOrError"].get("locationEntries", [])
+    return {
+        "is_daemon_alive": all(each["healthy"] for each in daemons if each["required"]),
+        "is_code_loaded": bool(entries)
+        and all((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries),
+        "failed_runs": len(data["failed"].get("results", [])),
+        "runs_at_work": len(data["work"].get("results", [])),
+    }
+
+
+def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
+    """The view that compares every day across the layers: it reads ledgers only, so asking costs next to nothing."""
+    from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
+    from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+
+    settings = WarehouseSettings.from_env(env)
+    if settings.emulator_host:  # Google's client would try for ten minutes
+        datasets = f"{settings.emulator_host}/bigquery/v2/projects/{settings.project}/datasets"
+        urllib.request.urlopen(datasets, timeout=10).close()  # noqa: S310 - a setting
+    warehouse = open_warehouse(settings, labels={"by": "status"})
+    row = warehouse.run(TRUST_SQL.format(table=warehouse.table_id("mart.data_trust")), kind="status").rows[0]
+    return {
+        "days": row["days"],
+        "mart_rows": int(row["mart_rows"] or 0),
+        "mart_as_of": row["mart_as_of"],
+        "differing_days": tuple((row["differing"] or "").split()),
+    }
+
+
+def ask_report(env: Mapping[str, str]) -> dict[str, Any]:
+    """The newest refresh, and as of when the report is."""
+    from powerbi.refresh import history, query_row  # noqa: PLC0415
+    from powerbi.rest import Client, credential_of  # noqa: PLC0415
+    from powerbi.settings import PowerBiSettings  # noqa: PLC0415
+
+    settings = PowerBiSettings.from_env(env)
+    client = Client(settings, credential_of(settings))
+    if settings.is_standin:
+        urllib.request.urlopen(f"{settings.api_url}/healthz", timeout=10).close()  # noqa: S310 - a setting
+    ended = [each for each in history(client, top=5) if each.get("endTime")]
+    good = [each for each in ended if each["status"] == "Completed"]
+    as_of = query_row(client, 'EVALUATE ROW("as_of", [Data As Of])').get("as_of") if good else None
+    return {
+        "is_refresh_failed": bool(ended) and ended[0]["status"] == "Failed",
+        "refreshed_at": _instant(good[0]["endTime"]) if good else None,
+        "report_as_of": _instant(as_of),
+    }
+
+
+def _instant(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    at = datetime.fromisoformat(str(value))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+QUESTIONS: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
+    "kafka": ask_kafka,
+    "lake": ask_lake,
+    "dagster": ask_dagster,
+    "warehouse": ask_warehouse,
+    "report": ask_report,
+}

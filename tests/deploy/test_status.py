@@ -1,0 +1,142 @@
+"""The line's state in words and numbers: what is told, how bad it is said to be, and that the alerts say the same."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.status import ask as asking
+from deploy.status.exposition import NAMES, expose
+from deploy.status.facts import PARTS, Facts, Level, Limits, describe, judge, span
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+WELL = Facts(
+    asked_at=NOW, unlanded=0, landed_rows=1_000, dead_letters=0, lost_offsets=0, unaccounted=0, newest_landed_at=NOW,
+    pending_days=0, is_daemon_alive=True, is_code_loaded=True, failed_runs=0, runs_at_work=1, days=3, mart_rows=1_000,
+    mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW, is_refresh_failed=False,
+)  # fmt: skip
+AN_HOUR_AGO = NOW - timedelta(hours=1)
+
+
+def test_a_line_without_findings_is_well() -> None:
+    assert judge(WELL) == []
+    assert describe(WELL, []).startswith("The line is WELL ")
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "part", "word"),
+    [
+        ({"unlanded": 10_001}, Level.LATE, "kafka", "10,001 events wait"),
+        ({"lost_offsets": 1}, Level.BROKEN, "lake", "deleted from Kafka"),
+        ({"unaccounted": -1}, Level.BROKEN, "lake", "neither landed"),
+        ({"dead_letters": 2}, Level.LOOK, "lake", "2 dead letters"),
+        ({"is_daemon_alive": False}, Level.BROKEN, "dagster", "silent"),
+        ({"is_code_loaded": False}, Level.BROKEN, "dagster", "does not load"),
+        ({"pending_days": 2, "oldest_pending_at": AN_HOUR_AGO}, Level.LATE, "dagster", "1 h 0 min"),
+        ({"failed_runs": 5}, Level.LOOK, "dagster", "5 runs failed"),
+        ({"differing_days": ("2010-12-01",)}, Level.BROKEN, "warehouse", "2010-12-01"),
+        ({"mart_as_of": AN_HOUR_AGO}, Level.LATE, "warehouse", "1 h 0 min behind"),
+        ({"is_refresh_failed": True}, Level.LATE, "report", "refresh failed"),
+        ({"report_as_of": NOW - timedelta(hours=2)}, Level.LATE, "report", "2 h 0 min behind"),
+        ({"troubles": {"kafka": "refused"}}, Level.BROKEN, "kafka", "refused"),
+    ],
+)
+def test_each_trouble_is_told_once_with_its_part_and_weight(
+    change: dict[str, object], level: Level, part: str, word: str
+) -> None:
+    (finding,) = judge(replace(WELL, **change))  # type: ignore[arg-type]
+    assert (finding.level, finding.part) == (level, part)
+    assert word in str(finding)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unlanded": 10_000},
+        {"pending_days": 1, "oldest_pending_at": NOW - timedelta(seconds=900)},
+        {"mart_as_of": NOW - timedelta(seconds=900)},
+        {"report_as_of": NOW - timedelta(seconds=3_600)},
+        {"failed_runs": 4},
+        {"mart_as_of": None, "report_as_of": None, "refreshed_at": None, "newest_landed_at": None},
+    ],
+)
+def test_nothing_is_told_at_a_limit_or_before_the_first_event(change: dict[str, object]) -> None:
+    assert judge(replace(WELL, **change)) == []  # type: ignore[arg-type]
+
+
+def test_the_worst_comes_first_and_names_the_line() -> None:
+    facts = replace(WELL, dead_letters=1, differing_days=("2010-12-01",), is_refresh_failed=True)
+    findings = judge(facts)
+    assert [finding.level for finding in findings] == [Level.BROKEN, Level.LATE, Level.LOOK]
+    assert describe(facts, findings).startswith("The line is BROKEN")
+
+
+def test_the_status_stays_about_ten_lines_however_bad_it_is() -> None:
+    facts = replace(
+        WELL, troubles=dict.fromkeys(PARTS, "no"), dead_letters=1, lost_offsets=1, failed_runs=9, is_refresh_failed=True
+    )
+    assert len(describe(facts, judge(facts)).splitlines()) <= 12
+
+
+def test_what_is_not_known_is_neither_zero_nor_well() -> None:
+    facts = Facts(asked_at=NOW, troubles={"lake": "refused"})
+    assert "? events landed" not in describe(facts, judge(facts))  # the trouble stands in its place
+    page = {family.name: family for family in text_string_to_metric_families(expose(facts).decode())}
+    assert "line_dead_letters_open" not in page
+    assert "line_oldest_pending_seconds" not in page
+    assert {sample.labels["part"]: sample.value for sample in page["line_part_up"].samples}["lake"] == 0.0
+
+
+def test_every_name_is_exposed_when_everything_is_known() -> None:
+    page = {family.name: family for family in text_string_to_metric_families(expose(WELL).decode())}
+    assert set(page) == {f"line_{name}" for name in NAMES} | {"line_part_up"}
+    assert page["line_report_behind_seconds"].samples[0].value == 0.0
+
+
+def test_every_limit_is_looked_at() -> None:
+    """A limit of zero in any field must tell of a line that is a little off; else the field is dead."""
+    a_little = replace(
+        WELL, unlanded=1, pending_days=1, oldest_pending_at=NOW - timedelta(seconds=1), failed_runs=1,
+        mart_as_of=NOW - timedelta(seconds=1), report_as_of=NOW - timedelta(seconds=1),
+    )  # fmt: skip
+    assert judge(a_little) == []
+    for field in fields(Limits):
+        strict = Limits(**{field.name: 1 if field.name == "failed_runs" else 0})  # type: ignore[arg-type]
+        assert len(judge(a_little, strict)) == 1, field.name
+
+
+def test_a_part_that_does_not_answer_costs_its_own_facts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> dict[str, object]:
+        raise ConnectionError("refused\n  by the host")
+
+    questions = {part: refuse for part in PARTS} | {"lake": lambda _: {"landed_rows": 7, "dead_letters": 0}}
+    monkeypatch.setattr(asking, "QUESTIONS", questions)
+    facts = asking.ask({})
+    assert facts.landed_rows == 7
+    assert set(facts.troubles) == set(PARTS) - {"lake"}
+    assert facts.troubles["kafka"] == "ConnectionError: refused by the host"
+
+
+def test_a_part_that_hangs_is_called_silent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never says a word
+
+        def hang(_: object) -> dict[str, object]:
+            with socket.create_connection(server.getsockname()) as peer:
+                peer.recv(1)
+            return {}
+
+        monkeypatch.setattr(asking, "QUESTIONS", {"kafka": hang})
+        facts = asking.ask({}, timeout_s=0.2)
+    assert facts.troubles == {"kafka": "silent for 0 s"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3_599, "59 min"), (3_600, "1 h 0 min"), (180_000, "2 day(s) 2 h")],
+)
+def test_spans_read_as_people_say_them(seconds: float, words: str) -> None:
+    assert span(seconds) == words
