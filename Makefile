@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target sets up what it needs by itself (deploy/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean status test test-fast check format golden mage dagster services clean \
+.PHONY: help setup demo demo-clean status test test-fast check format golden mage services up down clean \
 	$(addprefix bench-,$(basename $(notdir $(wildcard bench/*.py))))
 
 BIN := .venv/bin
@@ -21,7 +21,7 @@ demo-clean: setup ## remove the demo's state (.demo/)
 	@$(BIN)/python -m deploy.demo clean
 
 status: setup ## is the running demo well, where does it lag, what to do
-	@$(BIN)/python -m deploy.demo status
+	@$(BIN)/python -m deploy.status $(ARGS)
 
 test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -49,6 +49,12 @@ services: setup ## Kafka, PostgreSQL and the BigQuery emulator alone, to try a t
 
 bench-%: setup
 	@$(BIN)/python bench/$*.py $(ARGS)
+
+up: ## the whole line in containers (docker compose; without .env: on this machine alone)
+	@deploy/docker/up.sh $(ARGS)
+
+down: ## stop the containers; their volumes stay
+	@docker compose --profile "*" down
 
 clean: ## remove environments and caches of this checkout (the demo's state: make demo-clean)
 	rm -rf .venv .tools deploy/embedded/.venv deploy/embedded/.parts .mypy_cache .ruff_cache .pytest_cache

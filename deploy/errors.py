@@ -11,7 +11,10 @@ Each message says what was tried, what was found, and what to do. Errors of the 
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class DeployError(Exception):

@@ -102,7 +102,10 @@ def start(
     if not line.strip():
         complaint = guard.communicate()[1].strip().splitlines()[-1:]
         raise NotReadyError(
-            name, found=f"{command[0]} could not be executed ({' '.join(complaint)})", log=log, remedy="Run `make setup`."
+            name,
+            found=f"{command[0]} could not be executed ({' '.join(complaint)})",
+            log=log,
+            remedy="Run `make setup`.",
         )
     if guard.stderr is not None:
         guard.stderr.close()

@@ -40,7 +40,7 @@ def bigquery_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def fresh_warehouse(bigquery_host: str) -> Callable[[], AbstractContextManager[dict[str, str]]]:
-    """`with fresh_warehouse() as env:` for fixtures of any scope; the environment of a warehouse of its own."""
+    """For fixtures of any scope: the environment of an empty warehouse, as a context manager."""
 
     @contextmanager
     def warehouse() -> Iterator[dict[str, str]]:

@@ -35,7 +35,7 @@ def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def fresh_database(postgres_dsn: str) -> Callable[[], AbstractContextManager[str]]:
-    """`with fresh_database() as dsn:` for fixtures of any scope."""
+    """For fixtures of any scope: the connection URL of an empty database, as a context manager."""
 
     @contextmanager
     def database() -> Iterator[str]:

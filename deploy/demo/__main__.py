@@ -41,7 +41,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=STATE, help="folder of the demo's state (default .demo)")
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", prog="make demo ARGS='...'", help="start the line, feed it, show it")
-    run.add_argument("--data", type=Path, metavar="DIR", help="CSV invoices in UCI Online Retail's columns; else a shop")
+    run.add_argument(
+        "--data", type=Path, metavar="DIR", help="CSV invoices in UCI Online Retail's columns; else a shop"
+    )
     run.add_argument("--exit", action="store_true", help="stop after the summary; exit code 0 only if all agree")
     run.add_argument("--rate", type=float, default=2.0, help="live events a second after the summary (default 2)")
     run.add_argument("--patience-s", type=float, default=180.0, help="give up after so long without any change")

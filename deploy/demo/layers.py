@@ -132,7 +132,9 @@ class KafkaReader:
         from confluent_kafka import TopicPartition  # noqa: PLC0415
 
         topic = self._consumer.list_topics(TOPIC, timeout=10).topics[TOPIC]
-        ends = (self._consumer.get_watermark_offsets(TopicPartition(TOPIC, each), timeout=10) for each in topic.partitions)
+        ends = (
+            self._consumer.get_watermark_offsets(TopicPartition(TOPIC, each), timeout=10) for each in topic.partitions
+        )
         return Layer(rows=sum(high for _, high in ends))
 
 
@@ -189,7 +191,9 @@ class WarehouseReader:
                 f"ORDER BY topic_partition, topic_offset) AS nth FROM {self._table('core.invoice_lines')} "
                 "WHERE invoice_date >= DATE '0001-01-01') WHERE nth > 1"
             )["amount"]
-        return Layer(rows=row["row_count"], repeats=repeats, amount=row.get("amount"), repeats_amount=again or Decimal(0))
+        return Layer(
+            rows=row["row_count"], repeats=repeats, amount=row.get("amount"), repeats_amount=again or Decimal(0)
+        )
 
     def mart(self, *, whole: bool) -> Layer:
         """Ask BigQuery about mart.invoice_lines."""

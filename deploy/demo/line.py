@@ -14,7 +14,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from deploy import processes
 from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from deploy.demo.state import State
     from deploy.embedded.services import BigQuery, Kafka, Postgres, Running
 
+T = TypeVar("T")
+R = TypeVar("R", bound="Running")
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / ".venv" / "bin"
 PROJECT = "demo-project"
@@ -208,12 +210,25 @@ class Line:
             self._processes.pop(name, None)
         if code:
             raise NotReadyError(
-                f"The step '{name}'", found=f"it ended with exit code {code}", log=process.log, remedy="The log says why."
+                f"The step '{name}'",
+                found=f"it ended with exit code {code}",
+                log=process.log,
+                remedy="The log says why.",
             )
 
     def process_environment(self) -> dict[str, str]:
         """Ours, with the demo's settings over it; settings of a real deployment never leak into the demo."""
-        foreign = ("KAFKA_", "STREAMING_", "LAKE_", "WAREHOUSE_", "BIGQUERY_", "POWERBI_", "DAGSTER_", "MAGE_", "METRICS_")
+        foreign = (
+            "KAFKA_",
+            "STREAMING_",
+            "LAKE_",
+            "WAREHOUSE_",
+            "BIGQUERY_",
+            "POWERBI_",
+            "DAGSTER_",
+            "MAGE_",
+            "METRICS_",
+        )
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         own.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
         return own | self.env | {"PYTHONUNBUFFERED": "1", "DAGSTER_DISABLE_TELEMETRY": "yes", "TZ": "UTC"}

@@ -5,6 +5,7 @@ What is started (line.py), what is read (layers.py) and how it looks (show.py) s
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import time
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 
 from deploy.demo import show
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deploy.demo.layers import Layer, Layers
+    from rich.console import Console
+
+    from deploy.demo.layers import Difference, Layer, Layers
     from deploy.processes import Process
 
 TICK_S = 0.25
@@ -114,7 +116,7 @@ def _feed(line: Line, watch: Watch, wishes: Wishes, console: Console) -> None:
             update("Producing" if "produced" not in ended else "Produced; waiting until every layer has it")
             time.sleep(TICK_S)
     line.seconds["produce"] = ended["produced"] - began
-    for before, name in zip(CHAIN, CHAIN[1:], strict=False):
+    for before, name in itertools.pairwise(CHAIN):
         line.seconds[f"{before}_to_{name}"] = max(0.0, ended[name] - ended[before])
     line.seconds["produced_to_report"] = ended["report"] - ended["produced"]
 
@@ -143,7 +145,7 @@ def _require_success(producer: Process) -> None:
 def _note_arrivals(watch: Watch, ended: dict[str, float]) -> None:
     """A layer has arrived once it holds everything that Kafka does, and every layer before it has arrived."""
     produced = watch.rows("produced")
-    for before, name in zip(CHAIN, CHAIN[1:], strict=False):
+    for before, name in itertools.pairwise(CHAIN):
         if before not in ended:
             return
         if name not in ended and name in watch.layers and watch.rows(name) >= produced:
@@ -181,7 +183,7 @@ def _sum_up(line: Line, watch: Watch, state: State, console: Console, began: flo
     return 1 if differences else 0
 
 
-def _read_until_agreed(line: Line) -> tuple[Layers, list[object]]:
+def _read_until_agreed(line: Line) -> tuple[Layers, list[Difference]]:
     """A refresh of the report may be at work while we read: differences are taken seriously when they stay."""
     for _ in range(5):
         layers = read_whole(_readers(line))

@@ -101,10 +101,16 @@ def _import_extensions(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=STATE, suffix=".new") as work:
         code = f"import duckdb_extensions as d; [d.import_extension(e) for e in {EXTENSIONS!r}]"
         done = subprocess.run(
-            [VENV / "bin" / "python", "-c", code], env=os.environ | {"HOME": work}, capture_output=True, text=True, check=False
+            [VENV / "bin" / "python", "-c", code],
+            env=os.environ | {"HOME": work},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise PartsError(f"unpacking DuckDB's extensions failed; nothing was changed.\n{done.stderr.strip()[-2000:]}")
+            raise PartsError(
+                f"unpacking DuckDB's extensions failed; nothing was changed.\n{done.stderr.strip()[-2000:]}"
+            )
         _put(Path(work), target)
 
 

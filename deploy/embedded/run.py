@@ -1,6 +1,6 @@
 """Start the three services for a while and print what a test run needs to use them.
 
-    make services          # in one terminal; then, in another, export the lines it prints and run pytest
+make services          # in one terminal; then, in another, export the lines it prints and run pytest
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="services-") as folder:
         Path(folder).chmod(0o755)
         base = Path(folder)
-        with start_kafka(base / "kafka") as kafka, start_bigquery(base / "bigquery") as bigquery:
-            with start_postgres(base / "postgres", durable=False) as postgres:
-                print(f"export TEST_KAFKA_BOOTSTRAP={kafka.bootstrap}")
-                print(f"export TEST_POSTGRES_DSN={postgres.dsn()}")
-                print(f"export TEST_BIGQUERY_HOST={bigquery.url}")
-                print("# Ctrl-C stops them", flush=True)
-                done.wait()
+        with (
+            start_kafka(base / "kafka") as kafka,
+            start_bigquery(base / "bigquery") as bigquery,
+            start_postgres(base / "postgres", durable=False) as postgres,
+        ):
+            print(f"export TEST_KAFKA_BOOTSTRAP={kafka.bootstrap}")
+            print(f"export TEST_POSTGRES_DSN={postgres.dsn()}")
+            print(f"export TEST_BIGQUERY_HOST={bigquery.url}")
+            print("# Ctrl-C stops them", flush=True)
+            done.wait()
 
 
 if __name__ == "__main__":

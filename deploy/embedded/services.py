@@ -31,6 +31,7 @@ from deploy.processes import Owner, Process, free_port, is_listening, start, tak
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from deploy.embedded.parts import Parts
 
@@ -64,7 +65,7 @@ class Running:
         """End it; calling it twice does no harm."""
         self.process.stop()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         """Use it for a while."""
         return self
 
@@ -148,14 +149,16 @@ def start_kafka(
     log = data_dir / "kafka.log"
     config.write_text(_kafka_config(data_dir, port, controller_port) + _lines(settings or {}))
     java = [
-        installed.java, f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1" if heap == "256m" else "-Xshare:auto",
+        installed.java, f"-Xmx{heap}", "-XX:+UseSerialGC",
         f"-Dlog4j2.configurationFile={Path(__file__).parent / 'kafka' / 'log4j2.properties'}",
         "-Djava.awt.headless=true", "-cp", f"{installed.kafka_libs}/*",
     ]  # fmt: skip
     if not (data_dir / "log" / "meta.properties").exists():
         _format_kafka(java, config, log)
     log.write_bytes(b"")  # "started" must be this start's
-    process = start("Kafka", [*java, "kafka.Kafka", config], log=log, env=_bare_environment(), cwd=data_dir, grace_s=20.0)
+    process = start(
+        "Kafka", [*java, "kafka.Kafka", config], log=log, env=_bare_environment(), cwd=data_dir, grace_s=20.0
+    )
     wait_ready(
         process, lambda: b"Kafka Server started" in log.read_bytes() and is_listening(port), timeout_s=KAFKA_READY_S
     )
@@ -197,7 +200,9 @@ def _format_kafka(java: list[str | Path], config: Path, log: Path) -> None:
     with log.open("ab") as out:
         code = subprocess.run(command, stdout=out, stderr=out, env=_bare_environment(), check=False).returncode
     if code:
-        raise NotReadyError("Kafka", found=f"formatting its folder ended with code {code}", log=log, remedy="See below.")
+        raise NotReadyError(
+            "Kafka", found=f"formatting its folder ended with code {code}", log=log, remedy="See below."
+        )
 
 
 def _cluster_id() -> str:
@@ -318,8 +323,8 @@ def start_bigquery(
     port = take_port("The BigQuery emulator", port)
     grpc_port = take_port("The BigQuery emulator's gRPC", grpc_port)
     command = [
-        installed.python, installed.python.parent / "local-bigquery", "serve", "--host", "127.0.0.1", "--port", str(port),
-        "--grpc-port", str(grpc_port), "--data-dir", data_dir / "data", "--project", project,
+        installed.python, installed.python.parent / "local-bigquery", "serve", "--host", "127.0.0.1",
+        "--port", str(port), "--grpc-port", str(grpc_port), "--data-dir", data_dir / "data", "--project", project,
     ]  # fmt: skip
     env = _bare_environment() | {"HOME": str(installed.duckdb_home)}  # where DuckDB looks for its extensions
     log = data_dir / "bigquery.log"
@@ -343,7 +348,9 @@ def _installed() -> Parts:
     found = parts()
     missing = found.missing()
     if missing:
-        raise NotInstalledError("The embedded parts are not all installed. Run `make setup`. Missing:\n  " + "\n  ".join(missing))
+        raise NotInstalledError(
+            "The embedded parts are not all installed. Run `make setup`. Missing:\n  " + "\n  ".join(missing)
+        )
     return found
 
 

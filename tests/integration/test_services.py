@@ -57,9 +57,7 @@ def test_kafka_keeps_its_events_over_a_kill_and_new_ports(tmp_path: Path) -> Non
     assert wait_gone([first.pid], 5) == []
     first.stop()
     with start_kafka(tmp_path) as second:
-        consumer = Consumer(
-            {"bootstrap.servers": second.bootstrap, "group.id": "g", "auto.offset.reset": "earliest"}
-        )
+        consumer = Consumer({"bootstrap.servers": second.bootstrap, "group.id": "g", "auto.offset.reset": "earliest"})
         consumer.subscribe(["kept"])
         message = consumer.poll(20)
         consumer.close()
@@ -79,7 +77,9 @@ def test_postgres_keeps_its_rows_over_a_kill_and_asks_for_its_password(tmp_path:
     with start_postgres(tmp_path) as second:
         connection = psycopg2.connect(second.create_database("kept"))
         with connection.cursor() as cursor:
-            cursor.execute("SELECT v, current_setting('server_version_num')::int / 10000, current_setting('timezone') FROM t")
+            cursor.execute(
+                "SELECT v, current_setting('server_version_num')::int / 10000, current_setting('timezone') FROM t"
+            )
             row = cursor.fetchone()
         connection.close()
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
@@ -140,7 +140,9 @@ time.sleep(600)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_death_of_the_starter_ends_every_service(number: signal.Signals, tmp_path: Path, repository: Path) -> None:
-    starter = subprocess.Popen([sys.executable, "-c", STARTS_ALL, tmp_path], cwd=repository, stdout=subprocess.PIPE, text=True)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_ALL, tmp_path], cwd=repository, stdout=subprocess.PIPE, text=True
+    )
     assert starter.stdout is not None
     pids = [int(pid) for pid in starter.stdout.readline().split()]
     assert len(pids) == 3
