@@ -1,0 +1,173 @@
+"""Producers against a real broker: nothing twice, nothing lost, clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streaming import lake
+from streaming.produce import read_event_ids
+from streaming.settings import KafkaSettings
+
+from .rig import ROOT, Rig, line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+
+
+def start(rig: Rig, *arguments: object, stdin: int | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "streaming", "produce", "--topic", rig.topic, *map(str, arguments)],
+        env={**os.environ, **rig.env}, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(rig: Rig, *arguments: object, stdin: bytes | None = None) -> tuple[int, str, str]:
+    process = start(rig, *arguments, stdin=subprocess.PIPE if stdin is not None else None)
+    out, errors = process.communicate(stdin, timeout=100)
+    return process.returncode, out.decode(), errors.decode()
+
+
+def ids(rig: Rig) -> Counter[bytes]:
+    return read_event_ids(KafkaSettings.from_env(rig.env), rig.topic)
+
+
+def write_csv(folder: Path, rows: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = (f"{n // 7},A{n},B,1,2010-12-01 08:00:00,2.5,,UK\n" for n in range(rows))
+    (folder / "a.csv").write_text(HEADER + "".join(lines))
+    return folder
+
+
+def test_a_killed_producer_started_again_with_resume_sends_each_event_once(rig: Rig, tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "csv", 3_000)
+    for _ in range(3):
+        sent = ids(rig).total()
+        process = start(rig, "--csv", folder, "--resume", "--rate", "700")
+        rig.wait(lambda sent=sent: ids(rig).total() > sent + 100, what="sending")  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    before = ids(rig)
+    assert 0 < before.total() < 3_000
+    code, out, _ = run(rig, "--csv", folder, "--resume", "--json")
+    assert code == 0
+    done = json.loads(out.splitlines()[-1])
+    assert done["skipped"] == before.total()
+    after = ids(rig)
+    assert (len(after), after.total()) == (3_000, 3_000)
+
+
+def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "csv", 100)
+    run(rig, "--csv", folder)
+    run(rig, "--csv", folder)
+    assert set(ids(rig).values()) == {2}
+
+
+def test_a_terminated_producer_has_what_it_sent_acknowledged(rig: Rig) -> None:
+    process = start(rig, "--shop", "--rate", "200", "--json")
+    rig.wait(lambda: ids(rig).total() > 100, what="sending")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    sent = json.loads(out.splitlines()[-1])["sent"]
+    assert sent > 100
+    assert ids(rig).total() == sent
+
+
+def test_the_pace_is_kept(rig: Rig, tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "csv", 400)
+    started = time.monotonic()
+    assert run(rig, "--csv", folder, "--rate", "100")[0] == 0
+    assert 3.9 < time.monotonic() - started < 12
+
+
+def test_a_shop_with_broken_events_ends_in_rows_and_dead_letters_and_nothing_else(rig: Rig) -> None:
+    code, out, _ = run(rig, "--shop", "--history-days", "3", "--events", "3000", "--broken", "0.05", "--late", "0.05",
+                       "--duplicate", "0.05", "--json")  # fmt: skip
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["sent"] == 3_000
+    summary = rig.land()
+    assert summary.rows + summary.dead_letters == 3_000
+    assert 90 < summary.dead_letters < 220
+    rig.assert_exact(summary.rows, dead=summary.dead_letters)
+
+
+def test_json_lines_travel_byte_for_byte_also_from_stdin(rig: Rig, tmp_path: Path) -> None:
+    values = [json.dumps(line(n), indent=None).encode() for n in range(50)]
+    values.insert(7, b"  not json \xff")
+    assert run(rig, "--ndjson", "-", stdin=b"\r\n".join(values) + b"\n\n")[0] == 0
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(values))
+    assert run(rig, "--ndjson", file, "--resume")[0] == 0
+    assert set(ids(rig).values()) == {1}
+    rig.land()
+    rig.assert_exact(50, dead=1)
+    assert rig.query("SELECT value FROM control.dead_letter")[0][0].tobytes() == b"  not json \xff"
+    keys = rig.query(f"SELECT DISTINCT key FROM landing.{rig.contract.stream}")
+    assert {row[0].tobytes() for row in keys} == {b"0", b"1", b"2", b"3", b"4"}, "the contract's message key"
+
+
+def test_the_real_month_lands_to_the_penny(rig: Rig, retail_dir: Path) -> None:
+    assert run(rig, "--csv", retail_dir)[0] == 0
+    assert rig.land().rows == 42_481
+    total, first = Decimal(0), None
+    with rig.connect() as conn:
+        for day in lake.landed_days(conn, rig.topic):
+            events = lake.read_events(conn, rig.topic, day=day.event_day, upto=day.batches)
+            assert events.num_rows == day.rows
+            decoded = lake.decode_events(rig.contract, events)
+            pairs = zip(decoded["quantity"].to_pylist(), decoded["unit_price"].to_pylist(), strict=True)
+            total += sum(quantity * price for quantity, price in pairs)
+            first = first or day.event_day
+    assert total == Decimal("748957.02")
+    assert str(first) == "2010-12-01"
+    assert rig.query(f"SELECT sum(quantity * unit_price) FROM lake.{rig.contract.stream}") == [(Decimal("748957.02"),)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--csv", "/nowhere"), "does not exist"),
+        (("--ndjson", "/nowhere"), "No such file"),
+        (("--csv", "/tmp", "--shop"), "choose one of"),
+        (("--rate", "0"), "above 0, or max"),
+    ],
+)
+def test_wrong_arguments_are_told(rig: Rig, arguments: tuple[str, ...], message: str) -> None:
+    code, _, errors = run(rig, *arguments)
+    assert code != 0
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_a_topic_that_does_not_exist_is_told(rig: Rig, tmp_path: Path) -> None:
+    rig.topic += "x"
+    code, _, errors = run(rig, "--csv", write_csv(tmp_path / "csv", 1))
+    assert code == 1
+    assert "no such topic" in errors
+    assert "streaming topic create" in errors
+
+
+def test_missing_settings_are_all_told_at_once(rig: Rig) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "streaming", "consume"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"], "STREAMING_WRITERS": "many", "KAFKA_SECURITY_PROTOCOL": "SASL_SSL"},
+    )  # fmt: skip
+    assert process.returncode == 1
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "LAKE_DSN", "STREAMING_WRITERS=many", "KAFKA_SASL_MECHANISM"):
+        assert name in process.stderr
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,148 @@
+"""Settings, pace, the dead-letter limit, JSON lines: the small pure parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streaming import stream_tables
+from streaming.batch import Batch, prepare_batch
+from streaming.database import hide_password
+from streaming.decode import Decoder
+from streaming.errors import DeadLetterLimitError, SettingsError
+from streaming.produce import Outgoing, Pace
+from streaming.refusal_window import RefusalWindow
+from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
+from streaming.sources.ndjson import read_ndjson_events
+
+from .events import NOW, FakeMessage, order_bytes, orders_contract
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = {"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "LAKE_DSN": "postgresql://u:p@h/lake"}
+
+
+def test_settings_are_read_with_their_defaults() -> None:
+    settings = LandingSettings.from_env(GOOD)
+    assert (settings.group_id, settings.writers, settings.metrics_port) == ("landing", 1, None)
+    assert settings.kafka.client_config() == {"bootstrap.servers": "k:9092", "security.protocol": "PLAINTEXT"}
+    assert LandingSettings.from_env(GOOD | {"METRICS_PORT": "0"}).metrics_port == 0
+
+
+def test_every_wrong_setting_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        LandingSettings.from_env(
+            {"METRICS_PORT": "70000", "STREAMING_LINGER_S": "soon", "KAFKA_SECURITY_PROTOCOL": "TLS", "LAKE_DSN": "mysql://x"}
+        )
+    text = str(caught.value)
+    assert "5 problem(s)" in text
+    for name in ("METRICS_PORT", "STREAMING_LINGER_S", "KAFKA_SECURITY_PROTOCOL", "LAKE_DSN", "KAFKA_BOOTSTRAP_SERVERS"):
+        assert name in text
+
+
+def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hunter2\n")
+    env = GOOD | {
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512", "KAFKA_SASL_USERNAME": "u",
+        "KAFKA_SASL_PASSWORD_FILE": str(file),
+    }  # fmt: skip
+    settings = KafkaSettings.from_env(env)
+    assert settings.client_config()["sasl.password"] == "hunter2"
+    assert "hunter2" not in repr(settings)
+    assert "p@h" not in repr(LakeSettings.from_env(GOOD))
+    with pytest.raises(SettingsError, match="both set"):
+        KafkaSettings.from_env(env | {"KAFKA_SASL_PASSWORD": "x"})
+    with pytest.raises(SettingsError, match="cannot be read"):
+        KafkaSettings.from_env(env | {"KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("postgresql://u:p%40ss@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("host=h password=hunter2 user=u", "host=h password=*** user=u"),
+    ],
+)
+def test_passwords_are_hidden_in_messages(text: str, hidden: str) -> None:
+    assert hide_password(text) == hidden
+
+
+def test_a_pace_spreads_events_evenly() -> None:
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = Pace(10.0, clock=lambda: now[0], sleep=sleep)
+    for _ in range(11):
+        pace.wait()
+    assert now[0] == pytest.approx(1.0)
+    now[0] += 5.0
+    before = len(slept)
+    for _ in range(20):
+        pace.wait()
+    assert len(slept) == before, "who is late does not wait"
+
+
+def batch(good: int, bad: int, *, start: int = 0) -> Batch:
+    values = [order_bytes()] * good + [order_bytes(items="x")] * bad
+    messages = [FakeMessage(start + number, value) for number, value in enumerate(values)]
+    return prepare_batch(Decoder(orders_contract()), 0, messages, expected_offset=start, now=NOW)
+
+
+def test_the_dead_letter_limit_looks_at_the_last_events_only() -> None:
+    window = RefusalWindow("shop.orders", events=100, limit=0.2)
+    window.add(batch(0, 50))
+    window.add(batch(0, 0 + 10))
+    with pytest.raises(DeadLetterLimitError, match=r"60 of the last 110 events.*wrong_type in items \(10 times\)"):
+        window.add(batch(50, 0))
+    window = RefusalWindow("shop.orders", events=100, limit=0.2)
+    for _ in range(20):
+        window.add(batch(80, 20))
+    assert window.total == 100
+    with pytest.raises(DeadLetterLimitError):
+        window.add(batch(79, 21))
+
+
+def test_few_events_are_not_judged() -> None:
+    RefusalWindow("shop.orders", events=100, limit=0.0).add(batch(0, 99))
+
+
+def test_no_limit_never_stops() -> None:
+    RefusalWindow("shop.orders", events=10, limit=1.0).add(batch(0, 99))
+
+
+def test_json_lines_take_key_and_id_from_the_contract() -> None:
+    lines = [order_bytes(order_id="a") + b"\n", b"\n", b"not json\r\n", b'["list"]\n', order_bytes(order_id=7)]
+    events = list(read_ndjson_events(lines, orders_contract(), name="x"))
+    assert [event.key for event in events] == [b"a", None, None, b"7"]
+    assert [event.where for event in events] == ["x:1", "x:3", "x:4", "x:5"]
+    assert events[0].event_id == "a"
+    assert events[0].event_time == "2026-11-24T11:00:00Z"
+    assert events[1] == next(read_ndjson_events([b"not json"], orders_contract(), name="x")).__class__(
+        None, b"not json", events[1].event_id, "", None, "x:3"
+    )
+    assert isinstance(events[1], Outgoing)
+
+
+def test_json_lines_of_a_topic_without_a_contract_have_ids_too() -> None:
+    first, second = (next(read_ndjson_events([b'{"a":1}'], None)).event_id for _ in range(2))
+    assert first == second
+
+
+def test_breaking_changes_are_told_apart_from_additions() -> None:
+    before = stream_tables.describe_fields(orders_contract())
+    assert stream_tables.breaking_changes(before, orders_contract(), "Europe/London") == []
+    wider = orders_contract(**{"name: order_id, logicalType: string, required: true,": "name: order_id, logicalType: string,"})
+    assert stream_tables.breaking_changes(before, wider, "Europe/London") == []
+    assert len(stream_tables.breaking_changes(before, orders_contract(), "UTC")) == 1
+
+
+def test_ddl_quotes_what_people_write() -> None:
+    contract = orders_contract(**{"name: note, logicalType: string,": "name: note, logicalType: string, description: it's 100%,"})
+    assert "'it''s 100%'" in stream_tables.create_view(contract)
