@@ -25,6 +25,9 @@ GUARD = Path(__file__).parent / "embedded" / "guard.py"
 POLL_S = 0.05  # a service takes 0.2 to 5 s: finer polling only costs the processor that the service needs
 
 
+_started: list[Process] = []
+
+
 @dataclass(frozen=True)
 class Owner:
     """The user a process is to run as; needed only by root's PostgreSQL."""
@@ -109,7 +112,15 @@ def start(
         )
     if guard.stderr is not None:
         guard.stderr.close()
-    return Process(name=name, pid=int(line), log=log, guard=guard, grace_s=grace_s)
+    process = Process(name=name, pid=int(line), log=log, guard=guard, grace_s=grace_s)
+    _started[:] = [each for each in _started if each.is_running()]
+    _started.append(process)
+    return process
+
+
+def living() -> list[Process]:
+    """Everything that this process has started and that still runs, whether or not it was ever ready."""
+    return [process for process in list(_started) if process.is_running()]
 
 
 def stop_all(processes: Sequence[Process]) -> None:

@@ -58,14 +58,46 @@ class Line:
     env: dict[str, str] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    producer: Process | None = None
+    fed_at: float | None = None  # when the producer had sent everything
     _processes: dict[str, Process] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: bool = False
+    _starter: threading.Thread | None = None
+    _failure: BaseException | None = None
 
     # ---- starting
 
-    def start(self) -> None:
-        """Bring everything up, side by side where one does not need the other.
+    def start(self, feed: Callable[[], object]) -> None:
+        """Begin to bring everything up, in a thread of its own, so that whoever waits can be interrupted.
+
+        Args:
+            feed: called once events can be produced, which is long before everything is up.
+        """
+
+        def bring_up() -> None:
+            try:
+                self._bring_up(feed)
+            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                self._failure = error
+
+        self._starter = threading.Thread(target=bring_up, name="start", daemon=True)
+        self._starter.start()
+
+    def is_starting(self) -> bool:
+        """Whether something is still on its way up.
+
+        Raises:
+            DeployError: something did not come up; the message says what, why and what to do.
+        """
+        if self._starter is not None and self._starter.is_alive():
+            return True
+        if self._failure is not None:
+            raise self._failure
+        return False
+
+    def _bring_up(self, feed: Callable[[], object]) -> None:
+        """Everything, side by side where one does not need the other.
 
         Raises:
             DeployError: something did not come up; the message says what, why and what to do.
@@ -78,7 +110,7 @@ class Line:
             bigquery = pool.submit(self._timed, "bigquery", lambda: self._bigquery(chosen["bigquery"]))
             self._set_environment(kafka.result(), postgres.result(), bigquery.result(), chosen)
             steps = [
-                pool.submit(self._timed, "landing", self._landing),
+                pool.submit(self._timed, "landing", lambda: self._landing(feed)),
                 pool.submit(self._timed, "warehouse", self._warehouse),
                 pool.submit(self._timed, "dagster", lambda: self._dagster(chosen["dagster"], chosen["code"])),
             ]
@@ -152,10 +184,11 @@ class Line:
         }
         self.state.write_environment(settings)
 
-    def _landing(self) -> None:
+    def _landing(self, feed: Callable[[], object]) -> None:
         self.step("migrate the lake", ["-m", "streaming", "migrate"])
         self.step("create the topic", ["-m", "streaming", "topic", "create", "retail.invoices"])
         self.spawn("landing consumer", ["-m", "streaming", "consume", "--topic", "retail.invoices"])
+        feed()
 
     def _warehouse(self) -> None:
         self.step("migrate the warehouse", ["-m", "dbt_like_sql", "migrate"])
@@ -195,6 +228,17 @@ class Line:
             name, [BIN / "python", *arguments], log=log, env=self.process_environment(), cwd=ROOT, grace_s=10.0
         )
         return self._register(process)
+
+    def feed(self, arguments: Sequence[str]) -> None:
+        """Start the producer and note the moment at which it ends."""
+        producer = self.spawn("producer", arguments)
+
+        def wait() -> None:
+            producer.guard.wait()
+            self.fed_at = time.monotonic()
+
+        self.producer = producer
+        threading.Thread(target=wait, name="fed", daemon=True).start()
 
     def step(self, name: str, arguments: Sequence[str]) -> None:
         """Run one of our programs to its end.
@@ -267,6 +311,12 @@ class Line:
         services = [left.pop(name) for name in ("Kafka", "PostgreSQL", "BigQuery emulator") if name in left]
         for group in (first, list(left.values()), services):
             processes.stop_all(group)
+        while True:  # what was on its way up; its threads find their processes gone and end
+            processes.stop_all(processes.living())
+            if self._starter is None or not self._starter.is_alive():
+                break
+            time.sleep(0.05)
+        processes.stop_all(processes.living())
 
 
 def answers(url: str) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 PLAIN_EVERY_S = 5.0
+RUNS_PATIENCE = 5  # runs that fail and are tried again write logs for ever: their noise counts as life only so long
 HISTORY_DAYS = 30
 LOGS = {
     "produced": "producer",
@@ -67,11 +68,11 @@ def run_demo(state: State, wishes: Wishes, *, console: Console) -> int:
     watch: Watch | None = None
     try:
         console.print(f"Starting the line; state is under {state.root}, logs in {state.logs}")
-        line.start()
+        fed_at = _start(line, wishes, console)
         watch = Watch(_readers(line))
         watch.start()
         write_json(state.running, {"urls": line.urls, "env_file": str(state.env_file)})
-        _feed(line, watch, wishes, console)
+        _see_through(line, watch, wishes, console, fed_at)
         code = _sum_up(line, watch, state, console, began)
         if not wishes.is_exit:
             _trickle(line, watch, wishes, console)
@@ -96,23 +97,41 @@ def _readers(line: Line) -> dict[str, Callable[[], Callable[..., Layer]]]:
     return open_readers(line.env)
 
 
-def _feed(line: Line, watch: Watch, wishes: Wishes, console: Console) -> None:
-    """Run the producer to its end and wait until what it produced has come through the whole line."""
-    began = time.monotonic()
-    producer = line.spawn("producer", _source(line.state, wishes))
+def _start(line: Line, wishes: Wishes, console: Console) -> float:
+    """Bring the line up and start the producer as soon as there is a topic; return when that was."""
+    fed_at = 0.0
+
+    def feed() -> None:
+        nonlocal fed_at
+        fed_at = time.monotonic()
+        line.feed(_source(line.state, wishes))
+
+    line.start(feed)
+    with console.status("Starting") as status:
+        while line.is_starting():
+            status.update(f"Starting; up: {', '.join(line.seconds) or 'nothing yet'}".replace("start_", ""))
+            time.sleep(TICK_S)
+    return fed_at
+
+
+def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, began: float) -> None:
+    """Wait until the producer has ended and what it produced has come through the whole line."""
+    producer = line.producer
+    if producer is None:
+        raise StalledError("the producer was never started. See the log of the landing consumer.")
     ended: dict[str, float] = {}
     with _screen(watch, console, "Producing") as update:
         while True:
             line.check()
             if "produced" not in ended and not producer.is_running():
                 _require_success(producer)
-                ended["produced"] = time.monotonic()
+                ended["produced"] = line.fed_at or time.monotonic()
                 watch.refresh("produced")
             if "produced" in ended:
                 _note_arrivals(watch, ended)
                 if len(ended) == len(CHAIN):
                     break
-                _require_progress(watch, ended, wishes)
+                _require_progress(line, watch, ended, wishes)
             update("Producing" if "produced" not in ended else "Produced; waiting until every layer has it")
             time.sleep(TICK_S)
     line.seconds["produce"] = ended["produced"] - began
@@ -153,9 +172,14 @@ def _note_arrivals(watch: Watch, ended: dict[str, float]) -> None:
             ended[name] = max(ended[name], ended[before])
 
 
-def _require_progress(watch: Watch, ended: dict[str, float], wishes: Wishes) -> None:
-    latest = max([*watch.changed_at.values(), *ended.values()])
-    if time.monotonic() - latest > wishes.patience_s:
+def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes: Wishes) -> None:
+    """Something must change now and then: a layer, or the log of Dagster's runs, which on a loaded machine take long."""
+    now = time.monotonic()
+    idle_s = now - max([*watch.changed_at.values(), *ended.values()])
+    with suppress(OSError):
+        silent_s = time.time() - line.log_of("Dagster code server").stat().st_mtime
+        idle_s = idle_s if idle_s > RUNS_PATIENCE * wishes.patience_s else min(idle_s, silent_s)
+    if idle_s > wishes.patience_s:
         waiting = next(name for name in CHAIN if name not in ended)
         raise StalledError(
             f"the line stands still: {show.NAMES[waiting]} has {watch.rows(waiting):,} of "

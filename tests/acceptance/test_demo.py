@@ -34,9 +34,9 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeo
 PATIENCE_S = 240
 HEADER = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
 FIRST = [
-    ["536365", "85123A", "WHITE HANGING HEART T-LIGHT HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
-    ["536365", "85123A", "WHITE HANGING HEART T-LIGHT HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
-    ["536366", "22086", "PAPER CHAIN KIT 50'S \u2615 na\u00efve \U0001f381 \u4e2d\u6587", "3", "2010-12-01 08:34:00", "0.001", "", "EIRE"],
+    ["536365", "85123A", "WHITE HANGING HEART HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
+    ["536365", "85123A", "WHITE HANGING HEART HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
+    ["536366", "22086", "KIT 50'S \u2615 na\u00efve \U0001f381 \u4e2d\u6587", "3", "2010-12-01 08:34:00", "0.001", "", "EIRE"],
     ["536367", "POST", "POSTAGE", "1", "2010-12-01 23:59:59", "18.123456789", "12583.0", "France"],
     ["C536379", "D", "Discount", "-1", "2010-12-02 09:41:00", "27.5", "14527", "United Kingdom"],
     ["A563185", "B", "Adjust bad debt", "1", "2010-12-02 14:50:00", "-11062.06", "", "United Kingdom"],
@@ -44,7 +44,7 @@ FIRST = [
     ["536544", "21774", 'DECORATIVE "CATS", BATHROOM', "1000000", "2011-06-30 00:00:00", "649999.99", "", "Germany"],
 ]  # fmt: skip
 SECOND = [
-    ["600001", "22086", "SECOND FILE", "2", "2010-12-01 10:00:00", "1.0000001", "1", "Spain"],  # a late event for a loaded day
+    ["600001", "22086", "SECOND FILE", "2", "2010-12-01 10:00:00", "1.0000001", "1", "Spain"],  # late
     ["600002", "22087", "SECOND FILE", "5", "2012-02-29 10:00:00", "0.42", "1", "Spain"],
 ]  # fmt: skip
 BROKEN = [["600003", "22088", "NO PRICE", "5", "2012-02-29 10:00:00", "a lot", "1", "Spain"]]
@@ -136,9 +136,11 @@ def require_agreement(demo: Demo, *, dead_letters: int = 0) -> dict[str, Any]:
 
 def test_killed_demo_leaves_no_process_behind(demo: Demo) -> None:
     process = demo.start()
-    ready = wait_for(lambda: "lake" in (demo.state / "env.sh").read_text() if (demo.state / "env.sh").exists() else False, 240)
+    ready = wait_for(
+        lambda: "lake" in (demo.state / "env.sh").read_text() if (demo.state / "env.sh").exists() else False, 240
+    )
     assert ready, "the services did not come up"
-    assert wait_for(lambda: (demo.state / "logs" / "landing-consumer.log").exists(), 120)
+    assert wait_for((demo.state / "logs" / "landing-consumer.log").exists, 120)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert wait_for(lambda: not processes_of(demo.state), 60), processes_of(demo.state)
@@ -163,7 +165,7 @@ def test_second_start_continues_and_takes_late_and_broken_rows(demo: Demo) -> No
 
 def test_second_demo_beside_a_running_one_is_told_so_and_interrupt_stops_everything(demo: Demo) -> None:
     process = demo.start()
-    assert wait_for(lambda: (demo.state / "running.json").exists(), 240)
+    assert wait_for((demo.state / "running.json").exists, 240)
     code, output = demo.run_to_exit()
     assert code == 1
     assert re.search(rf"already running .*process {process.pid}", output.replace("\n", " "))

@@ -1,0 +1,81 @@
+"""The demo's folder: one demo at a time, ports that stay, settings that can be sourced."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.demo.state import State
+from deploy.errors import AlreadyRunningError, PortInUseError
+from deploy.processes import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_second_claim_names_the_process_that_holds_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from deploy.demo.state import State; "
+        "state = State(pathlib.Path(sys.argv[1])); state.claim(); print('ok', flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ok\n"
+        with pytest.raises(AlreadyRunningError, match=f"process {holder.pid}"):
+            State(tmp_path).claim()
+        with pytest.raises(AlreadyRunningError):
+            State(tmp_path).clean()
+        holder.kill()
+        holder.wait()
+        State(tmp_path).claim()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_port_asked_for_and_taken_is_refused_and_a_usual_one_is_replaced_with_a_note(tmp_path: Path) -> None:
+    state, notes = State(tmp_path), []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUseError, match=f"port {port}"):
+            state.port("Kafka", asked=port)
+        chosen = state.port("Dagster", asked=None, preferred=port, note=notes.append)
+    assert chosen != port
+    assert notes == [f"Port {port} is in use by another program: Dagster gets {chosen}"]
+
+
+def test_port_stays_the_same_at_the_next_start(tmp_path: Path) -> None:
+    assert State(tmp_path).port("Kafka", asked=None) == State(tmp_path).port("Kafka", asked=None)
+    asked = free_port()
+    assert State(tmp_path).port("Kafka", asked=asked) == asked
+
+
+def test_environment_can_be_sourced_whatever_it_holds(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.write_environment({"LAKE_DSN": 'it\'s $HOME "quoted" & more'})
+    shell = subprocess.run(
+        ["bash", "-c", 'source "$1"; printf %s "$LAKE_DSN"', "-", state.env_file],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout == 'it\'s $HOME "quoted" & more'
+    assert state.env_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_clean_removes_the_folder_and_does_not_mind_if_there_is_none(tmp_path: Path) -> None:
+    state = State(tmp_path / "demo")
+    state.clean()
+    state.claim()
+    state.release()
+    state.clean()
+    assert not state.root.exists()
