@@ -97,7 +97,9 @@ class Rig:
                 cursor.execute(statement, values)
             conn.commit()
 
-    def send(self, values: Iterable[bytes | dict[str, Any] | None], *, partition: int | None = None, **config: Any) -> None:
+    def send(
+        self, values: Iterable[bytes | dict[str, Any] | None], *, partition: int | None = None, **config: Any
+    ) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20, **config})
         if "transactional.id" in config:
             producer.init_transactions()
@@ -166,7 +168,9 @@ class Rig:
     def assert_exact(self, events: int, *, dead: int = 0, gaps: int = 0) -> None:
         """Every event once: in the table, in the ledger, in the view."""
         table = f"landing.{self.contract.stream}"
-        (rows, identities), = self.query(f"SELECT count(*), count(DISTINCT (topic_partition, topic_offset)) FROM {table}")
+        ((rows, identities),) = self.query(
+            f"SELECT count(*), count(DISTINCT (topic_partition, topic_offset)) FROM {table}"
+        )
         assert (rows, identities) == (events, events)
         with self.connect() as conn:
             counts = lake.topic_counts(conn, self.topic)

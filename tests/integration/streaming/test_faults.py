@@ -131,7 +131,8 @@ def test_cut_connections_neither_lose_nor_double_an_event(rig: Rig) -> None:
         while feeding.is_alive():
             cuts += len(
                 rig.query(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'streaming writer%%' "
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+                    "application_name LIKE 'streaming writer%%' "
                     "AND datname = current_database()"
                 )
             )
@@ -142,7 +143,7 @@ def test_cut_connections_neither_lose_nor_double_an_event(rig: Rig) -> None:
 
 
 def test_a_commit_whose_answer_is_lost_is_not_repeated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming import landing  # noqa: PLC0415
+    from streaming import landing
 
     real, lost = landing.land_batches, []
 
@@ -186,12 +187,17 @@ def test_a_lake_that_stays_away_ends_the_consumer_with_a_message(
 ) -> None:
     rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
     rig.migrate()
-    with pytest.raises(LakeUnavailableError, match="STREAMING_OUTAGE_LIMIT_S"), rig.landing(outage_limit_s=2.0):
+    with pytest.raises(LakeUnavailableError, match="STREAMING_OUTAGE_LIMIT_S"):
+        lose_the_lake(rig, lake_server)
+
+
+def lose_the_lake(rig: Rig, lake_server: LakeServer) -> None:
+    with rig.landing(outage_limit_s=2.0) as consumer:
         rig.send(line(number) for number in range(100))
         rig.wait(lambda: rig.accounted() == 100, what="landing")
         lake_server.kill()
         rig.send(line(number) for number in range(100))
-        time.sleep(6)
+        rig.wait(lambda: consumer.has_ended, what="the end of the consumer")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,7 +73,9 @@ def test_payloads_and_times_come_back_as_they_were(rig: Rig) -> None:
     assert table["topic"].to_pylist() == [rig.topic] * len(texts)
     assert table["event_day"].to_pylist() == [DAY] * len(texts)
     produced = table["produced_at"].to_pylist()
-    assert all(before - timedelta(seconds=1) < instant < datetime.now(UTC) + timedelta(seconds=1) for instant in produced)
+    assert all(
+        before - timedelta(seconds=1) < instant < datetime.now(UTC) + timedelta(seconds=1) for instant in produced
+    )
     stored = rig.query(f"SELECT produced_at FROM landing.{rig.contract.stream} ORDER BY topic_offset")
     assert produced == [row[0] for row in stored]
 

@@ -53,7 +53,7 @@ def test_a_new_optional_field_keeps_what_landed_and_appears_in_the_view(rig: Rig
     rig.send([line(1)])
     rig.land()
     change_contract(rig, "      - name: country", NEW_FIELD + "      - name: country")
-    with pytest.raises(MigrationError, match="new or changed there.*streaming migrate"):
+    with pytest.raises(MigrationError, match=r"new or changed there.*streaming migrate"):
         rig.land()
     rig.migrate()
     rig.send([line(2, colour="red")])
@@ -84,7 +84,7 @@ def test_a_breaking_change_is_refused_with_what_it_breaks(rig: Rig, old: str, ne
 
 def test_a_migration_that_was_changed_afterwards_is_refused(rig: Rig) -> None:
     rig.execute("UPDATE control.migration SET sha256 = 'x' WHERE number = 1")
-    with pytest.raises(MigrationError, match="0001_create_control.sql was changed"):
+    with pytest.raises(MigrationError, match=r"0001_create_control\.sql was changed"):
         rig.migrate()
 
 

@@ -27,7 +27,10 @@ schema:
       - {name: tip, logicalType: number, physicalType: "NUMERIC(12,4)"}
       - {name: items, logicalType: integer, required: true, logicalTypeOptions: {minimum: 0, maximum: 1000}}
       - {name: is_gift, logicalType: boolean}
-      - {name: ordered_at, logicalType: timestamp, required: true, logicalTypeOptions: {minimum: "2009-01-01T00:00:00Z"}}
+      - name: ordered_at
+        logicalType: timestamp
+        required: true
+        logicalTypeOptions: {minimum: "2009-01-01T00:00:00Z"}
       - {name: due_on, logicalType: date}
       - {name: channel, logicalType: string, enum: [{value: web}, {value: till}]}
       - {name: address, logicalType: object}

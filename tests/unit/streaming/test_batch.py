@@ -19,7 +19,9 @@ from streaming.decode import Decoder, Refusal
 from .events import NOW, FakeMessage, order_bytes, orders_contract
 
 DECODER = Decoder(orders_contract())
-KEEPING_HEADERS = Decoder(orders_contract(**{"- {property: messageKey": "- {property: keepHeaders, value: true}\n  - {property: messageKey"}))
+KEEPING_HEADERS = Decoder(
+    orders_contract(**{"- {property: messageKey": "- {property: keepHeaders, value: true}\n  - {property: messageKey"})
+)
 
 
 def prepare(messages: list[FakeMessage], *, expected: int | None = None, decoder: Decoder = DECODER) -> Batch:
@@ -121,7 +123,7 @@ def test_headers_to_keep_that_are_no_text_make_a_dead_letter() -> None:
 
 @given(st.lists(st.tuples(st.text(), st.none() | st.binary())))
 def test_headers_of_dead_letters_survive_the_way_there_and_back(headers: list[tuple[str, bytes | None]]) -> None:
-    import json  # noqa: PLC0415
+    import json
 
     assert headers_from_json(json.loads(headers_json(headers))) == headers
 
@@ -129,7 +131,9 @@ def test_headers_of_dead_letters_survive_the_way_there_and_back(headers: list[tu
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(1, 3), st.sampled_from([order_bytes(), b"{", None, order_bytes(items=-1)])), min_size=1, max_size=30
+        st.tuples(st.integers(1, 3), st.sampled_from([order_bytes(), b"{", None, order_bytes(items=-1)])),
+        min_size=1,
+        max_size=30,
     ),
     st.integers(0, 5),
 )

@@ -79,20 +79,20 @@ def test_a_file_that_is_no_yaml_is_refused() -> None:
 
 def test_a_topic_without_a_contract_names_those_there_are(tmp_path) -> None:
     (tmp_path / "shop.orders.yaml").write_text(ORDERS)
-    with pytest.raises(ContractError, match="contracts found there: shop.orders"):
+    with pytest.raises(ContractError, match=r"contracts found there: shop\.orders"):
         load_contract("shop.returns", tmp_path)
 
 
 def test_a_file_named_for_another_topic_is_refused(tmp_path) -> None:
     (tmp_path / "shop.returns.yaml").write_text(ORDERS)
-    with pytest.raises(ContractError, match="physicalName is 'shop.orders', the file's name says 'shop.returns'"):
+    with pytest.raises(ContractError, match=r"physicalName is 'shop\.orders', the file's name says 'shop\.returns'"):
         load_contract("shop.returns", tmp_path)
 
 
 def test_two_topics_never_share_a_landing_table(tmp_path) -> None:
     (tmp_path / "shop.orders.yaml").write_text(ORDERS)
     (tmp_path / "shop-orders.yaml").write_text(ORDERS.replace("physicalName: shop.orders", "physicalName: shop-orders"))
-    with pytest.raises(ContractError, match="share landing.shop_orders"):
+    with pytest.raises(ContractError, match=r"share landing\.shop_orders"):
         load_contracts(tmp_path)
 
 

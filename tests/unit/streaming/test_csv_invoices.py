@@ -45,7 +45,9 @@ def refusals(path: Path) -> list[str | None]:
 
 
 def test_a_row_becomes_an_event_of_the_contract(tmp_path: Path) -> None:
-    path = write(tmp_path, "536365,85123A,WHITE HANGING HEART T-LIGHT HOLDER,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n")
+    path = write(
+        tmp_path, "536365,85123A,WHITE HANGING HEART T-LIGHT HOLDER,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+    )
     (event,) = events_of(path)
     event.pop("event_id")
     assert event == {
@@ -83,9 +85,9 @@ def test_event_ids_are_the_same_at_every_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
 def test_text_is_read_in_any_of_the_three_encodings(tmp_path: Path, encoding: str) -> None:
-    path = write(tmp_path, "1,A,CAFÉ £5 – DÉCO,1,2010-12-01 08:00:00,1,,Österreich\n", encoding=encoding)
+    path = write(tmp_path, "1,A,CAFÉ £5 “DÉCO”,1,2010-12-01 08:00:00,1,,Österreich\n", encoding=encoding)
     (event,) = events_of(path)
-    assert (event["description"], event["country"]) == ("CAFÉ £5 – DÉCO", "Österreich")
+    assert (event["description"], event["country"]) == ("CAFÉ £5 “DÉCO”", "Österreich")
 
 
 def test_bytes_that_no_code_page_has_are_kept(tmp_path: Path) -> None:
@@ -95,7 +97,11 @@ def test_bytes_that_no_code_page_has_are_kept(tmp_path: Path) -> None:
 
 
 def test_quotes_and_newlines_inside_a_description_survive(tmp_path: Path) -> None:
-    path = write(tmp_path, '1,A,"7"" FRAME, TWO\r\nLINES\x85AND \u2028 MORE",1,2010-12-01 08:00:00,1,,UK\r\n2,A,B,1,2010-12-01 08:00:00,1,,UK\r\n')
+    path = write(
+        tmp_path,
+        '1,A,"7"" FRAME, TWO\r\nLINES\x85AND \u2028 MORE",1,2010-12-01 08:00:00,1,,UK\r\n'
+        "2,A,B,1,2010-12-01 08:00:00,1,,UK\r\n",
+    )
     first, second = events_of(path)
     assert first["description"] == '7" FRAME, TWO\r\nLINES\x85AND \u2028 MORE'
     assert second["invoice_no"] == "2"
@@ -106,7 +112,8 @@ def test_quotes_and_newlines_inside_a_description_survive(tmp_path: Path) -> Non
 def test_any_unicode_survives(tmp_path_factory: pytest.TempPathFactory, descriptions: list[str]) -> None:
     path = tmp_path_factory.mktemp("csv")
     rows = "".join(
-        f'{number},A,"{text.replace(chr(34), chr(34) * 2)}",1,2010-12-01 08:00:00,1,,UK\n' for number, text in enumerate(descriptions, 1)
+        f'{number},A,"{text.replace(chr(34), chr(34) * 2)}",1,2010-12-01 08:00:00,1,,UK\n'
+        for number, text in enumerate(descriptions, 1)
     )
     write(path, rows)
     events = events_of(path)
@@ -130,7 +137,7 @@ def test_empty_values_are_guests_and_no_descriptions(tmp_path: Path) -> None:
         ("1,A,B,1,2010-13-01 08:00:00,1,,UK", "wrong_type"),
         ("1,A,B,1,31/12/2010 08:00,1,,UK", "wrong_type"),
         ("1,A,B,1,,1,,UK", "wrong_type"),
-        ("1,A,B,1,2010-12-01 08:00:00,\"2,55\",,UK", "wrong_type"),
+        ('1,A,B,1,2010-12-01 08:00:00,"2,55",,UK', "wrong_type"),
         ("1,A,B,1,2010-12-01 08:00:00,,,UK", "wrong_type"),
         ("1,A,B,1,2010-12-01 08:00:00,1.0000000001,,UK", "too_precise"),
         (",A,B,1,2010-12-01 08:00:00,1,,UK", "out_of_range"),
@@ -210,7 +217,9 @@ def test_other_delimiters_are_recognised(tmp_path: Path, delimiter: str) -> None
 def test_missing_columns_are_told_before_anything_is_sent(tmp_path: Path) -> None:
     write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK\n", name="a.csv")
     write(tmp_path, "1,A\n", header="InvoiceNo,StockCode", name="b.csv")
-    with pytest.raises(SourceError, match=r"b.csv: column\(s\) Description, Quantity, .* missing; found InvoiceNo, Stock"):
+    with pytest.raises(
+        SourceError, match=r"b.csv: column\(s\) Description, Quantity, .* missing; found InvoiceNo, Stock"
+    ):
         open_csv_source(tmp_path)
 
 

@@ -56,7 +56,7 @@ def accepts_all(decoder: Decoder, value: bytes | None) -> bool:
         (order_bytes(amount="1_0"), "wrong_type", "amount"),
         (order_bytes(amount=" 1 "), "wrong_type", "amount"),
         (order_bytes(amount="NaN"), "wrong_type", "amount"),
-        (order_bytes(amount="１２"), "wrong_type", "amount"),
+        (order_bytes(amount="\uff11\uff12"), "wrong_type", "amount"),
         (order_bytes(amount=True), "wrong_type", "amount"),
         (order_bytes(amount=None), "wrong_type", "amount"),
         (order_bytes(amount=[1]), "wrong_type", "amount"),
@@ -173,7 +173,9 @@ def test_the_whole_batch_and_the_single_event_are_judged_alike(changes: dict[str
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=60) | st.binary(max_size=20).map(lambda noise: order_bytes()[:30] + noise + order_bytes()[30:]))
+@given(
+    st.binary(max_size=60) | st.binary(max_size=20).map(lambda noise: order_bytes()[:30] + noise + order_bytes()[30:])
+)
 def test_no_bytes_make_the_decoder_raise(value: bytes) -> None:
     judged = ORDERS.judge(value, now=NOW)
     assert accepts_all(ORDERS, value) is not isinstance(judged, Refusal)
@@ -191,7 +193,15 @@ def test_deep_nesting_is_refused_and_no_crash() -> None:
 
 @pytest.mark.parametrize(
     "zone",
-    ["UTC", "Europe/London", "America/St_Johns", "Asia/Kolkata", "Pacific/Apia", "Africa/Casablanca", "Australia/Lord_Howe"],
+    [
+        "UTC",
+        "Europe/London",
+        "America/St_Johns",
+        "Asia/Kolkata",
+        "Pacific/Apia",
+        "Africa/Casablanca",
+        "Australia/Lord_Howe",
+    ],
 )
 @settings(max_examples=60, deadline=None)
 @given(at=st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1)))  # noqa: DTZ001
@@ -219,4 +229,6 @@ def test_the_event_day_is_right_at_every_change_of_summer_time() -> None:
             instants = [start + timedelta(minutes=30 * step) for step in range(2 * 24 * 8)]
             epoch = datetime(1970, 1, 1, tzinfo=UTC)
             days = clock.days(np.array([(i - epoch) // timedelta(microseconds=1) for i in instants], dtype=np.int64))
-            assert [date(1970, 1, 1) + timedelta(days=int(d)) for d in days] == [i.astimezone(zone).date() for i in instants]
+            assert [date(1970, 1, 1) + timedelta(days=int(d)) for d in days] == [
+                i.astimezone(zone).date() for i in instants
+            ]

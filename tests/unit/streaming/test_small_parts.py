@@ -34,11 +34,22 @@ def test_settings_are_read_with_their_defaults() -> None:
 def test_every_wrong_setting_is_told_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         LandingSettings.from_env(
-            {"METRICS_PORT": "70000", "STREAMING_LINGER_S": "soon", "KAFKA_SECURITY_PROTOCOL": "TLS", "LAKE_DSN": "mysql://x"}
+            {
+                "METRICS_PORT": "70000",
+                "STREAMING_LINGER_S": "soon",
+                "KAFKA_SECURITY_PROTOCOL": "TLS",
+                "LAKE_DSN": "mysql://x",
+            }
         )
     text = str(caught.value)
     assert "5 problem(s)" in text
-    for name in ("METRICS_PORT", "STREAMING_LINGER_S", "KAFKA_SECURITY_PROTOCOL", "LAKE_DSN", "KAFKA_BOOTSTRAP_SERVERS"):
+    for name in (
+        "METRICS_PORT",
+        "STREAMING_LINGER_S",
+        "KAFKA_SECURITY_PROTOCOL",
+        "LAKE_DSN",
+        "KAFKA_BOOTSTRAP_SERVERS",
+    ):
         assert name in text
 
 
@@ -138,11 +149,15 @@ def test_json_lines_of_a_topic_without_a_contract_have_ids_too() -> None:
 def test_breaking_changes_are_told_apart_from_additions() -> None:
     before = stream_tables.describe_fields(orders_contract())
     assert stream_tables.breaking_changes(before, orders_contract(), "Europe/London") == []
-    wider = orders_contract(**{"name: order_id, logicalType: string, required: true,": "name: order_id, logicalType: string,"})
+    wider = orders_contract(
+        **{"name: order_id, logicalType: string, required: true,": "name: order_id, logicalType: string,"}
+    )
     assert stream_tables.breaking_changes(before, wider, "Europe/London") == []
     assert len(stream_tables.breaking_changes(before, orders_contract(), "UTC")) == 1
 
 
 def test_ddl_quotes_what_people_write() -> None:
-    contract = orders_contract(**{"name: note, logicalType: string,": "name: note, logicalType: string, description: it's 100%,"})
+    contract = orders_contract(
+        **{"name: note, logicalType: string,": "name: note, logicalType: string, description: it's 100%,"}
+    )
     assert "'it''s 100%'" in stream_tables.create_view(contract)
