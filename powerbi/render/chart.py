@@ -6,9 +6,11 @@ Vega-Lite was chosen by a spike: docs/decisions/0009-drawing-library.md.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from powerbi.formats import format_short, format_value
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 _VEGA_LITE = "5.20"
+_TIP = {"field": "tip", "type": "nominal"}  # becomes aria-label, which the page shows on hovering
 _HERE = "https://this.report"  # Vega makes addresses absolute; this one is taken off again
+_LONGEST = 30  # letters of a category on an axis
+_MOST_POINTS = 62  # with more days than this, points only blur a line
 _MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
 
 
@@ -37,13 +42,19 @@ class Frame:
 
 def draw(kind: str, answer: Answer, frame: Frame, prefix: str) -> str:
     """Draw a chart as an <svg> element; `prefix` keeps its ids apart from other charts' on the page."""
-    import vl_convert  # noqa: PLC0415 - imported only by who needs it
-
-    spec = specification(kind, answer, frame)
-    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
+    svg = _svg(json.dumps(specification(kind, answer, frame), default=str))
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     return svg[svg.index("<svg") :].replace(_HERE, "")
+
+
+@lru_cache(maxsize=256)
+def _svg(spec: str) -> str:
+    """Vega-Lite to SVG; the same data gives the same picture, so a page that is looked at again costs nothing."""
+    import vl_convert  # noqa: PLC0415 - half a second, and only who draws needs it
+
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
+    return svg
 
 
 def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
@@ -59,6 +70,7 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
         "background": None,
         "config": {
             "font": theme.fonts,
+            "aria": False,
             "range": {"category": list(theme.colours)},
             "view": {"stroke": None},
             "axis": {
@@ -70,7 +82,7 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
                 "gridColor": theme.grid,
                 "gridDash": [1, 3],
                 "labelPadding": 6,
-                "labelLimit": 220,
+                "labelLimit": 0,  # cut here (_LONGEST): measuring glyph by glyph takes longer than the chart
             },
             "legend": {
                 "labelColor": theme.muted,
@@ -102,12 +114,13 @@ def _records(answer: Answer, frame: Frame) -> list[Spec]:
 
 
 def _record(category: object, series: str, value: Any, heading: Heading, frame: Frame) -> Spec:
+    name = "(Blank)" if category is None else str(category)
     record = {
-        "category": "(Blank)" if category is None else str(category),
+        "category": name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…",
         "series": series,
         "value": float(value) if isinstance(value, int | float | Decimal) else value,
         "label": format_short(value, heading.format_string),
-        "full": format_value(value, heading.format_string),
+        "tip": f"{name}\n{series}: {format_value(value, heading.format_string)}",
     }
     if frame.link is not None:
         record["href"] = _HERE + frame.link(category)
@@ -120,13 +133,17 @@ def _is_date(answer: Answer) -> bool:
 
 def _category(answer: Answer, records: list[Spec]) -> Spec:
     if _is_date(answer):
-        return {
-            "field": "category",
-            "type": "temporal",
-            "axis": {"format": "%-d %b", "grid": False, "labelOverlap": True},
-        }
+        axis = {"format": "%-d %b", "grid": False, "labelOverlap": True}
+        return {"field": "category", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
     order = list(dict.fromkeys(record["category"] for record in records))
     return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}
+
+
+def _day_bands(answer: Answer, *, is_grouped: bool) -> Spec:
+    """Bars of days: a time axis with few labels; only groups of bars need a band for each day."""
+    if not _is_date(answer):
+        return {}
+    return {"timeUnit": "utcyearmonthdate", "type": "ordinal" if is_grouped else "temporal"}
 
 
 def _quantity(heading: Heading) -> Spec:
@@ -155,17 +172,17 @@ def _colour(records: list[Spec], theme: Theme) -> Spec:
 
 def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
+    is_grouped = not stack and len({record["series"] for record in records}) > 1
     encoding = {
-        "x": _category(answer, records)
-        | ({"type": "ordinal", "timeUnit": "yearmonthdate"} if _is_date(answer) else {}),
+        "x": _category(answer, records) | _day_bands(answer, is_grouped=is_grouped),
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
-        "tooltip": _tooltip(),
+        "description": _TIP,
         **_href(frame),
     }
-    if not stack and len({record["series"] for record in records}) > 1:
+    if is_grouped:
         encoding["xOffset"] = {"field": "series", "sort": list(dict.fromkeys(r["series"] for r in records))}
-    layers: list[Spec] = [{"mark": {"type": "bar"}, "encoding": encoding}]
+    layers: list[Spec] = [{"mark": {"type": "bar", "aria": True}, "encoding": encoding}]
     if len(records) <= _MOST_LABELS and not stack and "xOffset" not in encoding:
         text = {"x": encoding["x"], "y": encoding["y"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "dy": -7}, "encoding": text})
@@ -179,10 +196,10 @@ def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
         "y": category,
         "x": _quantity(answer.measures[0]) | {"axis": None},
         "color": _colour(records, frame.theme),
-        "tooltip": _tooltip(),
+        "description": _TIP,
         **_href(frame),
     }
-    layers: list[Spec] = [{"mark": {"type": "bar"}, "encoding": encoding}]
+    layers: list[Spec] = [{"mark": {"type": "bar", "aria": True}, "encoding": encoding}]
     if not stack:
         text = {"y": category, "x": encoding["x"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text})
@@ -199,9 +216,10 @@ def _lines(answer: Answer, frame: Frame, *, area: bool = False) -> Spec:
     mark: Spec = (
         {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line", "interpolate": "monotone"}
     )
-    points = {**encoding, "tooltip": _tooltip(), **_href(frame)}
+    points = {**encoding, "description": _TIP, **_href(frame)}
     layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
-    layers.append({"mark": {"type": "point", "filled": True, "size": 28}, "encoding": points})
+    if len(records) <= _MOST_POINTS * max(1, len(answer.measures)):
+        layers.append({"mark": {"type": "point", "filled": True, "size": 28, "aria": True}, "encoding": points})
     return {"data": {"values": records}, "layer": layers}
 
 
@@ -212,14 +230,14 @@ def _combination(answer: Answer, frame: Frame) -> Spec:
     category = _category(answer, records)
     colour = _colour(records, frame.theme)
     y = _quantity(answer.measures[0])
-    bars = {"x": category, "y": y, "color": colour, "tooltip": _tooltip(), **_href(frame)}
+    bars = {"x": category, "y": y, "color": colour, "description": _TIP, **_href(frame)}
     line = {"x": category, "y": y, "color": colour}
     width = max(2.0, min(26.0, frame.width * 0.6 / max(1, len({r["category"] for r in records}))))
     return {
         "data": {"values": records},
         "layer": [
             {
-                "mark": {"type": "bar", "width": width},
+                "mark": {"type": "bar", "width": width, "aria": True},
                 "encoding": bars,
                 "transform": [{"filter": {"field": "series", "equal": names[0]}}],
             },
@@ -241,7 +259,7 @@ def _donut(answer: Answer, frame: Frame) -> Spec:
     radius = min(frame.width, frame.height) / 2 - 12
     return {
         "data": {"values": [record | {"at": index} for index, record in enumerate(records)]},
-        "mark": {"type": "arc", "innerRadius": radius * 0.62, "outerRadius": radius},
+        "mark": {"type": "arc", "aria": True, "innerRadius": radius * 0.62, "outerRadius": radius},
         "encoding": {
             "theta": {"field": "value", "type": "quantitative", "stack": True},
             "order": {"field": "at"},
@@ -251,14 +269,10 @@ def _donut(answer: Answer, frame: Frame) -> Spec:
                 "sort": order,
                 "legend": {"orient": "right", "labelLimit": 120},
             },
-            "tooltip": _tooltip(),
+            "description": _TIP,
             **_href(frame),
         },
     }
-
-
-def _tooltip() -> list[Spec]:
-    return [{"field": name, "type": "nominal"} for name in ("category", "series", "full")]
 
 
 def _href(frame: Frame) -> Spec:

@@ -17,6 +17,10 @@ for(const f of document.querySelectorAll('form.slicer')){f.addEventListener('cha
 const d=f.querySelector('details');if(d)d.addEventListener('toggle',()=>{if(!d.open&&d.dirty)f.submit();});
 f.addEventListener('input',()=>{if(d)d.dirty=true;});}
 addEventListener('click',e=>{for(const d of document.querySelectorAll('details[open]'))if(!d.contains(e.target))d.open=false;});
+const tip=document.createElement('div');tip.className='tip';document.body.append(tip);
+addEventListener('mousemove',e=>{const t=e.target.closest&&e.target.closest('[aria-label]');
+if(!t||!t.closest('.visual')){tip.style.display='none';return;}tip.textContent=t.getAttribute('aria-label');
+tip.style.display='block';tip.style.left=Math.min(e.clientX+14,innerWidth-tip.offsetWidth-8)+'px';tip.style.top=(e.clientY+14)+'px';});
 let seen=null;setInterval(async()=>{try{const r=await fetch('/status');const s=await r.json();
 if(seen&&s.refreshed_at!==seen&&!document.querySelector('details[open]'))location.reload();seen=s.refreshed_at;}catch(e){}},4000);
 """
@@ -43,5 +47,6 @@ td a{{color:inherit;text-decoration:none}}tfoot td{{position:sticky;bottom:0;bac
 .range{{display:flex;gap:6px}}.range input{{flex:1;min-width:0;font:inherit;border:1px solid {theme.grid};border-radius:4px;padding:3px 4px}}
 details{{position:relative}}summary{{border:1px solid {theme.grid};border-radius:4px;padding:4px 8px;cursor:pointer;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}}
 .list{{position:absolute;left:0;right:0;top:100%;max-height:300px;overflow:auto;background:#fff;border:1px solid {theme.grid};border-radius:4px;box-shadow:0 6px 18px #0002;padding:4px;z-index:50}}
-.list label{{display:flex;gap:6px;padding:3px 4px}}.list label:hover{{background:{theme.page}}}
+.list label{{display:flex;gap:6px;padding:3px 4px}}.tip{{display:none;position:fixed;background:{theme.foreground};color:#fff;padding:6px 10px;border-radius:6px;white-space:pre;pointer-events:none;z-index:10000;box-shadow:0 4px 14px #0003}}
+.list label:hover{{background:{theme.page}}}
 """
