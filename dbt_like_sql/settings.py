@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # A publish of one day of the largest table should stay far below it; a forgotten partition filter should not.
 DEFAULT_MAXIMUM_BYTES_BILLED = 100 * 1024**3
 DEFAULT_TIME_ZONE = "Europe/London"
+DEFAULT_JOB_TIMEOUT_S = 300
 _PROJECT = re.compile(r"^[a-z][a-z0-9-]{2,28}[a-z0-9]$")
 _PREFIX = re.compile(r"^[A-Za-z0-9_]{0,200}$")
 
@@ -36,6 +37,8 @@ class WarehouseSettings:
         emulator_host: URL of a BigQuery emulator; None means Google BigQuery with Application Default Credentials.
         maximum_bytes_billed: a query that would scan more is refused before it costs anything (Google only).
         time_zone: whose midnight ends a day; days before today are the past, and changing them is a restatement.
+        job_timeout_s: how long a job may take. Too short fails backfills; too long waits for a job that died with its
+            server (a killed emulator shows it as running for ever).
     """
 
     project: str
@@ -44,6 +47,7 @@ class WarehouseSettings:
     emulator_host: str | None = None
     maximum_bytes_billed: int = DEFAULT_MAXIMUM_BYTES_BILLED
     time_zone: str = DEFAULT_TIME_ZONE
+    job_timeout_s: int = DEFAULT_JOB_TIMEOUT_S
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> WarehouseSettings:
@@ -58,8 +62,11 @@ class WarehouseSettings:
             location=env.get("WAREHOUSE_LOCATION", "").strip() or "EU",
             dataset_prefix=_prefix(env, problems),
             emulator_host=_emulator_host(env, problems),
-            maximum_bytes_billed=_maximum_bytes(env, problems),
+            maximum_bytes_billed=_whole(
+                env, "WAREHOUSE_MAXIMUM_BYTES_BILLED", DEFAULT_MAXIMUM_BYTES_BILLED, "bytes", problems
+            ),
             time_zone=_time_zone(env, problems),
+            job_timeout_s=_whole(env, "WAREHOUSE_JOB_TIMEOUT_S", DEFAULT_JOB_TIMEOUT_S, "seconds", problems),
         )
         if problems:
             raise SettingsError(problems)
@@ -105,13 +112,13 @@ def _emulator_host(env: Mapping[str, str], problems: list[str]) -> str | None:
     return host
 
 
-def _maximum_bytes(env: Mapping[str, str], problems: list[str]) -> int:
-    text = env.get("WAREHOUSE_MAXIMUM_BYTES_BILLED", "").strip()
+def _whole(env: Mapping[str, str], name: str, default: int, unit: str, problems: list[str]) -> int:
+    text = env.get(name, "").strip()
     if not text:
-        return DEFAULT_MAXIMUM_BYTES_BILLED
+        return default
     if not text.isdecimal() or int(text) == 0:
-        problems.append(f"WAREHOUSE_MAXIMUM_BYTES_BILLED is {text!r}; expected a whole number of bytes above 0")
-        return DEFAULT_MAXIMUM_BYTES_BILLED
+        problems.append(f"{name} is {text!r}; expected a whole number of {unit} above 0")
+        return default
     return int(text)
 
 

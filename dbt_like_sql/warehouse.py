@@ -91,6 +91,7 @@ class Warehouse:
         config = bigquery.QueryJobConfig(
             query_parameters=[_parameter(name, value) for name, value in (params or {}).items()],
             labels=self._labels(labels),
+            job_timeout_ms=self.settings.job_timeout_s * 1000,
         )
         if not self.settings.emulator_host:
             config.maximum_bytes_billed = self.settings.maximum_bytes_billed
@@ -187,6 +188,7 @@ class Warehouse:
         A finished job counts only if it succeeded and, for a load, if its table is still there (`needs`).
         """
         from google.api_core import exceptions  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
 
         started = time.monotonic()
         for attempt in range(MAX_ATTEMPTS):
@@ -197,10 +199,11 @@ class Warehouse:
                     job = submit(job_id)
                 except exceptions.Conflict:
                     job, is_attached = self.client.get_job(job_id, location=self.settings.location), True
-                rows = [dict(row) for row in job.result() or ()] if kind != "load" else job.result() and []
-            except exceptions.GoogleAPIError as error:
+                result = job.result(timeout=self.settings.job_timeout_s)
+                rows = [dict(row) for row in result or ()] if kind != "load" else []
+            except (exceptions.GoogleAPIError, RequestException, TimeoutError) as error:
                 if is_attached:
-                    continue  # the earlier try failed: this work has not been done
+                    continue  # the earlier try failed or died with its server: this work has not been done
                 raise _job_error(error, job_id) from error
             if is_attached and needs and not self.table_exists(needs):
                 continue
@@ -255,9 +258,16 @@ def _build_client(settings: WarehouseSettings) -> Any:
 
 def _job_error(error: Any, job_id: str) -> JobError:
     from google.api_core import exceptions  # noqa: PLC0415
+    from requests.exceptions import RequestException  # noqa: PLC0415
 
-    transient = (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError)
-    message = " ".join(str(error).split())
+    transient = (
+        exceptions.ServerError,
+        exceptions.TooManyRequests,
+        exceptions.RetryError,
+        RequestException,
+        TimeoutError,
+    )
+    message = " ".join(str(error).split()) or f"no answer in time ({type(error).__name__})"
     return JobError(
         f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient), detail=str(error)
     )

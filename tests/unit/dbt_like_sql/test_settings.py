@@ -25,7 +25,7 @@ def test_every_problem_is_listed_at_once() -> None:
 
 def test_only_the_project_is_needed() -> None:
     settings = WarehouseSettings.from_env({"WAREHOUSE_PROJECT": "shop-1"})
-    assert settings == WarehouseSettings("shop-1", "EU", "", None, DEFAULT_MAXIMUM_BYTES_BILLED, "Europe/London")
+    assert settings == WarehouseSettings("shop-1", "EU", "", None, DEFAULT_MAXIMUM_BYTES_BILLED, "Europe/London", 300)
 
 
 def test_prefix_is_joined_by_one_underscore() -> None:
