@@ -109,7 +109,7 @@ def _definition(
     def run_blocks(context: dg.AssetExecutionContext) -> Iterator[Any]:
         done: dict[str, PipelineRun] = {}
         variables = {
-            "run_id": context.run_id,
+            "run_id": context.run.run_id,
             "code_version": pipeline.code_version,
             **(runs.variables(context) if runs.variables else {}),
             **context.op_execution_context.op_config["variables"],

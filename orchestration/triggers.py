@@ -110,35 +110,30 @@ def choose_ranges(
         last_day: the last day that has a partition; later ones wait until it exists.
         now: epoch seconds.
     """
-    ready = [
-        each
-        for each in sorted(pending)
-        if first_day <= each.day <= last_day
-        and each.day not in busy
-        and now >= failures.get(each.day, _NEVER).last_ended_at + wait_after(failures.get(each.day, _NEVER))
-    ]
-    return [_range(group, failures) for group in _groups(ready, busy)]
+    avoided = {*busy, *(day for day, failed in failures.items() if now < failed.last_ended_at + wait_after(failed))}
+    ready = [each for each in sorted(pending) if first_day <= each.day <= last_day and each.day not in avoided]
+    return [_range(group, failures) for group in _groups(ready, avoided)]
 
 
 _NEVER = Failures(count=0, last_ended_at=0.0)
 
 
-def _groups(ready: Sequence[Pending], busy: Collection[date]) -> list[list[Pending]]:
-    """Neighbours together, unless the gap is long, the run would be, or a busy day lies between them."""
+def _groups(ready: Sequence[Pending], avoided: Collection[date]) -> list[list[Pending]]:
+    """Neighbours together, unless the gap is long, the run would be, or a day that must not run lies between them."""
     groups: list[list[Pending]] = []
     for each in ready:
-        if groups and _joins(groups[-1], each.day, busy):
+        if groups and _joins(groups[-1], each.day, avoided):
             groups[-1].append(each)
         else:
             groups.append([each])
     return groups
 
 
-def _joins(group: Sequence[Pending], day: date, busy: Collection[date]) -> bool:
+def _joins(group: Sequence[Pending], day: date, avoided: Collection[date]) -> bool:
     gap = (day - group[-1].day).days - 1
     length = (day - group[0].day).days + 1
     between = days_between(group[-1].day, day)
-    return gap <= BRIDGED_GAP_DAYS and length <= MAX_DAYS_A_RUN and not any(each in busy for each in between)
+    return gap <= BRIDGED_GAP_DAYS and length <= MAX_DAYS_A_RUN and not any(each in avoided for each in between)
 
 
 def _range(group: Sequence[Pending], failures: Mapping[date, Failures]) -> DayRange:

@@ -130,4 +130,7 @@ def price_kind(unit_price: Decimal) -> str:
 
 def _capitalised(word: re.Match[str]) -> str:
     text = word.group().lower()
-    return text if text in _SMALL_WORDS and word.start() > 0 else text[:1].title() + text[1:]
+    if text in _SMALL_WORDS and word.start() > 0:
+        return text
+    first = text[:1].title()  # may be two letters: of a ligature only the first one is a capital
+    return first[:1] + first[1:].lower() + text[1:]

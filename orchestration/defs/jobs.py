@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from orchestration.defs.partitions import DAYS
 from orchestration.defs.topics import CORE, SERVING
 from orchestration.defs.transform.assets import core_tables
 from orchestration.defs.warehouse.assets import daily_marts, whole_marts
@@ -18,7 +17,6 @@ _EXECUTOR = dg.in_process_executor
 load_days = dg.define_asset_job(
     "load_days",
     selection=dg.AssetSelection.assets(*core_tables, daily_marts),
-    partitions_def=DAYS,
     executor_def=_EXECUTOR,
     description="Landed events of some days to core and to the daily marts, reconciled. Started by `landed_batches`.",
     tags={"stage": CORE},

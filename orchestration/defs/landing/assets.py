@@ -14,7 +14,7 @@ landed_topics = [
         key=feed.landing_key,
         group_name=LANDING,
         kinds={"kafka", "postgres"},
-        owners=["team:data"],
+        owners=["team:data-platform"],
         description=(
             f"Events of Kafka topic `{feed.topic}` in the lake, exactly once, payload as it came.\n\n"
             "Written by `streaming consume`, outside Dagster; sensor `landed_batches` reports each batch here with its "

@@ -83,7 +83,7 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         days = list(days_of_run(context)) if daily else None
         opened = warehouse.open()
         ledger = loaded_batches(opened, days or [])
-        yield from publish(opened, catalog, selected, days, context.run_id)
+        yield from publish(opened, catalog, selected, days, context.run.run_id)
         if len(selected) == len(tables):
             mark_published(lake, ledger)
 

@@ -68,9 +68,7 @@ class HandLanding:
             HandMessage(first + at, json.dumps(event).encode(), str(event["invoice_no"]))
             for at, event in enumerate(events)
         ]
-        batch = prepare_batch(
-            self.decoder, topic_partition, messages, expected_offset=first, now=datetime.now(tz=UTC)
-        )
+        batch = prepare_batch(self.decoder, topic_partition, messages, expected_offset=first, now=datetime.now(tz=UTC))
         with transaction(self.conn) as cursor:
             owner, _gap = claim(
                 cursor, TOPIC, topic_partition, topic_id=None, low=0, high=first + len(events), owner="tests"

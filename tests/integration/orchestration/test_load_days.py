@@ -1,0 +1,213 @@
+"""The job that brings days from the lake to reconciled marts, on a real PostgreSQL and the BigQuery emulator."""
+
+from __future__ import annotations
+
+import csv
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+
+from dbt_like_sql.reconcile import core_days, mart_days, totals
+from streaming import lake
+from tests.integration.orchestration.landing import TOPIC, HandLanding, event, events_of_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[..., dg.ExecuteInProcessResult]
+
+pytestmark = pytest.mark.integration
+
+DAY = date(2010, 12, 1)
+
+
+def core_rows(warehouse: Any, day: date = DAY) -> list[dict[str, Any]]:
+    sql = f"SELECT * FROM `{warehouse.table_id('core.invoice_lines')}` WHERE invoice_date = DATE '{day}'"
+    rows = warehouse.run(sql).rows
+    return sorted(rows, key=lambda row: (row["topic_partition"], row["topic_offset"]))
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+
+
+def metadata(result: dg.ExecuteInProcessResult, key: str, partition: str) -> dict[str, Any]:
+    [found] = [
+        each.materialization
+        for each in result.get_asset_materialization_events()
+        for each in [each.step_materialization_data]
+        if each.materialization.asset_key.to_user_string() == key and each.materialization.partition == partition
+    ]
+    return {name: value.value for name, value in found.metadata.items()}
+
+
+def test_real_days_reach_the_marts_to_the_last_digit(
+    landing: HandLanding, load_days: Run, warehouse: Any, retail_dir: Path
+) -> None:
+    paths = sorted(retail_dir.glob("*.csv"))[:2]
+    expected_rows, expected_amount = 0, Decimal(0)
+    for path in paths:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                expected_rows += 1
+                expected_amount += Decimal(row["Quantity"]) * Decimal(row["UnitPrice"])
+    for at, path in enumerate(paths):
+        landing.land(list(events_of_csv([path])), topic_partition=at)
+    result = load_days("2010-12-01", "2010-12-02")
+    assert result.success
+    assert all(checks(result).values())
+    found = totals(warehouse)
+    assert (found["core"]["rows"], found["core"]["amount"]) == (expected_rows, expected_amount)
+    assert (found["mart"]["rows"], found["mart"]["amount"]) == (expected_rows, expected_amount)
+    assert lake.pending_days(landing.conn, TOPIC, "marts") == []
+
+
+def test_a_second_run_writes_nothing_and_a_third_only_what_is_new(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    landing.land([event(line_no=at) for at in (1, 2, 3)])
+    assert metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["pass/rows_inserted"] == 3
+    assert metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["pass/rows_inserted"] == 0
+    landing.land([event(line_no=4)], topic_partition=2)
+    third = metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")
+    assert (third["pass/rows_read"], third["pass/rows_inserted"], third["version"]) == (1, 1, 2)
+    assert [row["line_no"] for row in core_rows(warehouse)] == [1, 2, 3, 4]
+
+
+def test_an_incremental_day_and_a_rebuilt_one_hold_the_same_rows(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    for at in range(3):
+        landing.land([event(line_no=at + 1, unit_price="0.333333333", quantity=3)], topic_partition=at)
+        assert load_days("2010-12-01").success
+    before = core_rows(warehouse)
+    assert load_days("2010-12-01", mode="rebuild").success
+    assert core_rows(warehouse) == before
+    assert len(before) == 3
+
+
+def test_a_late_event_restates_its_own_day_and_no_other(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
+    landing.land([event(), event(invoiced_at="2010-12-02T08:00:00Z", line_no=2)])
+    assert load_days("2010-12-01", "2010-12-02").success
+    landing.land([event(line_no=9, unit_price="1.11", quantity=1)])
+    assert [each.event_day for each in lake.pending_days(landing.conn, TOPIC, "marts")] == [DAY]
+    assert load_days("2010-12-01").success
+    days = mart_days(warehouse, [DAY, date(2010, 12, 2)])
+    assert [each.rows for each in days.values()] == [2, 1]
+    assert days[DAY].amount == Decimal("16.41")
+
+
+def test_a_repeated_delivery_stays_in_core_and_counts_once_in_the_marts(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    twice = event()
+    landing.land([twice, twice])
+    assert load_days("2010-12-01").success
+    assert (core_days(warehouse, [DAY])[DAY].rows, core_days(warehouse, [DAY])[DAY].repeats) == (2, 1)
+    assert (mart_days(warehouse, [DAY])[DAY].rows, mart_days(warehouse, [DAY])[DAY].amount) == (1, Decimal("15.3"))
+
+
+def test_a_range_materializes_each_of_its_days_with_its_own_rows(landing: HandLanding, load_days: Run) -> None:
+    landing.land([event(), event(line_no=2), event(line_no=3, invoiced_at="2010-12-03T09:00:00Z")])
+    result = load_days("2010-12-01", "2010-12-03")
+    rows = {
+        day: metadata(result, "core/invoice_lines", day)["dagster/partition_row_count"]
+        for day in ("2010-12-01", "2010-12-02", "2010-12-03")
+    }
+    assert rows == {"2010-12-01": 2, "2010-12-02": 0, "2010-12-03": 1}
+
+
+def test_the_metadata_says_what_each_block_did(landing: HandLanding, load_days: Run) -> None:
+    landing.land([event()])
+    table = metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["blocks"]
+    blocks = [record.data for record in table.records]
+    assert [each["block"] for each in blocks] == [
+        "load_landed_events",
+        "parse_events",
+        "classify_lines",
+        "price_lines",
+        "export_invoice_lines",
+    ]
+    assert [each["rows out"] for each in blocks[:4]] == [1, 1, 1, 1]
+    assert all(each["tests passed"].split("/")[0] == each["tests passed"].split("/")[1] for each in blocks)
+
+
+def test_a_row_lost_in_a_block_stops_the_run_before_anything_is_written(
+    landing: HandLanding, load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mage_project.transforms import lines
+
+    real = lines.price_lines
+    monkeypatch.setattr(lines, "price_lines", lambda table: real(table).slice(1))
+    landing.land([event(), event(line_no=2)])
+    result = load_days("2010-12-01")
+    assert not result.success
+    assert checks(result)["price_lines__test_no_line_is_lost"] is False
+    assert checks(result)["classify_lines__test_no_line_is_lost"] is True
+    assert core_rows(warehouse) == []
+    assert totals(warehouse)["mart"]["rows"] == 0
+    assert [each.event_day for each in lake.pending_days(landing.conn, TOPIC, "marts")] == [DAY]
+
+
+def test_an_error_in_a_block_names_pipeline_block_and_line(
+    landing: HandLanding, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mage_project.transforms import lines
+
+    def broken(_table: Any) -> Any:
+        raise ValueError("no such country")
+
+    monkeypatch.setattr(lines, "classify_lines", broken)
+    landing.land([event()])
+    result = load_days("2010-12-01")
+    [failure] = [each for each in result.all_events if each.is_step_failure]
+    message = failure.step_failure_data.error.cause.message if failure.step_failure_data.error.cause else ""
+    for part in ("retail_invoices/classify_lines", "classify_lines.py:", "no such country", "Nothing was written"):
+        assert part in message
+
+
+def test_a_row_that_vanished_from_core_blocks_the_marts(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    table = warehouse.table_id("core.invoice_lines")
+    warehouse.run(f"DELETE FROM `{table}` WHERE invoice_date = DATE '2010-12-01' AND line_no = 2")
+    landing.land([event(line_no=3)])
+    result = load_days("2010-12-01")
+    assert not result.success
+    assert checks(result)["landed_equals_core"] is False
+    assert mart_days(warehouse, [DAY])[DAY].rows == 2, "readers keep what was right"
+    assert load_days("2010-12-01", mode="rebuild").success, "a rebuild heals the day"
+    assert mart_days(warehouse, [DAY])[DAY].rows == 3
+
+
+def test_a_mart_that_differs_from_core_fails_the_run_and_is_recorded(
+    landing: HandLanding, load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dbt_like_sql.publish as publishing
+
+    real = publishing.publish_all
+
+    def spoil(*args: Any, **kwargs: Any) -> Any:
+        done = real(*args, **kwargs)
+        warehouse.run(f"DELETE FROM `{warehouse.table_id('mart.invoice_lines')}` WHERE line_no = 2")
+        return done
+
+    monkeypatch.setattr(publishing, "publish_all", spoil)
+    landing.land([event(), event(line_no=2)])
+    result = load_days("2010-12-01")
+    assert checks(result)["core_equals_mart"] is False
+    sql = f"SELECT is_reconciled, core_rows, mart_rows FROM `{warehouse.table_id('mart.data_trust')}`"
+    assert [dict(row) for row in warehouse.run(sql).rows] == [{"is_reconciled": False, "core_rows": 2, "mart_rows": 1}]
+
+
+def test_the_outcome_of_a_run_is_kept_for_the_trust_page(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    sql = f"SELECT landed_rows, core_rows, mart_rows, is_reconciled FROM `{warehouse.table_id('mart.data_trust')}`"
+    assert [dict(row) for row in warehouse.run(sql).rows] == [
+        {"landed_rows": 2, "core_rows": 2, "mart_rows": 2, "is_reconciled": True}
+    ]

@@ -1,0 +1,202 @@
+"""Mage projects on disk: what becomes of them, and what is told when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestration.defs.topics import feeds, project
+from orchestration.errors import MageSpecError
+from orchestration.mage_graph import picture, svg
+from orchestration.mage_spec import RUNNABLE, load_project
+
+BLOCK = """@{kind}
+def run(*args, **kwargs):
+    return 1
+
+
+@test
+def test_one(output, *args) -> None:
+    assert output == 1
+"""
+
+
+class Scratch:
+    """A Mage project made of a dictionary of blocks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "metadata.yaml").write_text("project_type: standalone\n")
+
+    def pipeline(self, *blocks: dict[str, Any], name: str = "p", **fields: Any) -> Path:
+        for block in blocks:
+            folder = RUNNABLE.get(block["type"])
+            if folder and block.pop("file", True):
+                path = self.root / folder / f"{block['uuid']}.{'sql' if block.get('language') == 'sql' else 'py'}"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(block.pop("code", BLOCK.format(kind=block["type"])))
+        path = self.root / "pipelines" / name / "metadata.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump({"blocks": list(blocks), "type": "python", "uuid": name, **fields}))
+        return path
+
+
+def block(uuid: str, kind: str = "transformer", *upstream: str, **fields: Any) -> dict[str, Any]:
+    return {"uuid": uuid, "type": kind, "upstream_blocks": list(upstream), **fields}
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(tmp_path)
+
+
+def test_blocks_come_after_what_they_read(scratch: Scratch) -> None:
+    scratch.pipeline(
+        block("out", "data_exporter", "join"),
+        block("join", "transformer", "left", "right"),
+        block("right", "data_loader"),
+        block("left", "data_loader"),
+    )
+    order = [each.uuid for each in load_project(scratch.root).pipeline("p").blocks]
+    assert set(order[:2]) == {"left", "right"}
+    assert order[2:] == ["join", "out"]
+
+
+def test_exporters_are_the_outputs_and_name_their_tables(scratch: Scratch) -> None:
+    scratch.pipeline(
+        block("in", "data_loader"),
+        block("a", "data_exporter", "in", configuration={"table": "core.a"}),
+        block(
+            "b", "data_exporter", "in", language="sql", code="select 1",
+            configuration={"data_provider_schema": "public", "data_provider_table": "b"},
+        ),
+        block("c", "data_exporter", "in"),
+    )  # fmt: skip
+    assert [each.table for each in load_project(scratch.root).pipeline("p").outputs] == ["core.a", "public.b", None]
+
+
+def test_without_exporters_the_last_blocks_are_the_outputs(scratch: Scratch) -> None:
+    scratch.pipeline(
+        block("in", "data_loader"), block("left", "transformer", "in"), block("right", "transformer", "in")
+    )
+    assert {each.uuid for each in load_project(scratch.root).pipeline("p").outputs} == {"left", "right"}
+
+
+def test_tests_of_a_block_are_found_with_their_lines(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    [test] = load_project(scratch.root).pipeline("p").block("in").tests
+    assert (test.name, test.line) == ("test_one", 7)
+
+
+def test_notes_beside_a_pipeline_are_no_blocks(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"), block("note", "markdown"), block("try", "scratchpad"))
+    assert [each.uuid for each in load_project(scratch.root).pipeline("p").blocks] == ["in"]
+
+
+def test_a_missing_file_is_told_with_the_line_of_its_block(scratch: Scratch) -> None:
+    path = scratch.pipeline(block("in", "data_loader"), block("lost", "transformer", "in", file=False))
+    with pytest.raises(MageSpecError, match=r"its file .*lost\.py does not exist") as failure:
+        load_project(scratch.root)
+    assert failure.value.path == path
+    assert failure.value.line is not None
+    assert "lost" in "".join(
+        path.read_text().splitlines(keepends=True)[failure.value.line - 1 : failure.value.line + 4]
+    )
+
+
+def test_a_ring_of_blocks_is_told(scratch: Scratch) -> None:
+    scratch.pipeline(block("a", "transformer", "b"), block("b", "transformer", "a"))
+    with pytest.raises(MageSpecError, match="in a ring: "):
+        load_project(scratch.root)
+
+
+def test_an_unknown_block_type_is_told(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_lover"))
+    with pytest.raises(MageSpecError, match="unknown type 'data_lover'"):
+        load_project(scratch.root)
+
+
+def test_a_name_that_stands_twice_is_told(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"), block("in", "data_loader"))
+    with pytest.raises(MageSpecError, match="listed twice"):
+        load_project(scratch.root)
+
+
+def test_a_block_that_reads_nothing_known_is_told(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader", "ghost"))
+    with pytest.raises(MageSpecError, match="reads ghost, which does not exist"):
+        load_project(scratch.root)
+
+
+def test_a_syntax_error_is_told_with_file_and_line(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader", code="x = 1\ndef broken(:\n"))
+    with pytest.raises(MageSpecError, match="not valid Python") as failure:
+        load_project(scratch.root)
+    assert failure.value.path.name == "in.py"
+    assert failure.value.line == 2
+
+
+def test_yaml_that_cannot_be_read_is_told_with_its_line(scratch: Scratch) -> None:
+    path = scratch.pipeline(block("in", "data_loader"))
+    path.write_text("blocks:\n- uuid: a\n  type: [\n")
+    with pytest.raises(MageSpecError, match="not valid YAML") as failure:
+        load_project(scratch.root)
+    assert failure.value.line is not None
+
+
+def test_two_pipelines_that_write_one_table_are_told(scratch: Scratch) -> None:
+    exporter = {"configuration": {"table": "core.a"}}
+    scratch.pipeline(block("x", "data_exporter", **exporter), name="one")
+    scratch.pipeline(block("y", "data_exporter", **exporter), name="two")
+    with pytest.raises(MageSpecError, match=r"two/y writes core\.a, as does one/x"):
+        load_project(scratch.root)
+
+
+def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not found"):
+        load_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [({"type": "streaming"}, "its type is streaming"), ({"conditionals": [{"uuid": "c"}]}, "it has conditionals")],
+)
+def test_pipelines_that_only_mages_scheduler_can_run_are_left_out_with_the_reason(
+    scratch: Scratch, fields: dict[str, Any], reason: str
+) -> None:
+    scratch.pipeline(block("in", "data_loader"), **fields)
+    found = load_project(scratch.root)
+    assert found.pipelines == ()
+    assert reason in found.left_out["p"]
+
+
+def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    before = load_project(scratch.root).pipeline("p").code_version
+    assert load_project(scratch.root).pipeline("p").code_version == before
+    (scratch.root / "data_loaders" / "in.py").write_text("x = 2\n")
+    assert load_project(scratch.root).pipeline("p").code_version != before
+
+
+def test_the_picture_names_every_block_and_escapes_it(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"), block("a<b", "data_exporter", "in"))
+    drawn = svg(load_project(scratch.root).pipeline("p"))
+    assert drawn.count("<rect") == 2
+    assert "a&lt;b" in drawn
+    assert picture(load_project(scratch.root).pipeline("p")).startswith("![blocks of p](data:image/svg+xml;base64,")
+
+
+def test_our_loader_reads_for_the_table_that_our_exporter_writes() -> None:
+    for pipeline in project().pipelines:
+        tables = {each.configuration["table"] for each in pipeline.blocks if "table" in each.configuration}
+        assert len(tables) == 1
+    assert [(feed.topic, feed.table) for feed in feeds()] == [("retail.invoices", "core.invoice_lines")]
+
+
+def test_our_pipelines_are_saved_in_the_form_in_which_mage_saves_them() -> None:
+    for path in (project().root / "pipelines").glob("*/metadata.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert yaml.safe_dump(yaml.safe_load(text)) == text, path
