@@ -19,6 +19,8 @@ from tests.unit.powerbi import shop
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.integration
+
 PAGES = ("overview", "products", "customers_returns", "data_trust")
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.integration.powerbi.running import Running
 
+pytestmark = pytest.mark.integration
+
 USERS = [
     {"identifier": "boss@example.com", "type": "User", "right": "Admin"},
     {"identifier": "sales@example.com", "type": "Group", "right": "Viewer"},

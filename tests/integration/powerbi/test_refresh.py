@@ -20,6 +20,8 @@ from tests.unit.powerbi import shop
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.integration
+
 MARCH = dt.date(2024, 3, 5)
 
 

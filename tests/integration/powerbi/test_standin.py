@@ -20,6 +20,8 @@ from tests.unit.powerbi import shop
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.integration
+
 DATASET = f"/v1.0/myorg/groups/{STANDIN_WORKSPACE}/datasets/{STANDIN_DATASET}"
 FULL = {"type": "Full", "applyRefreshPolicy": True}
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.integration.powerbi.running import Running
 
+pytestmark = pytest.mark.integration
+
 # Where the documentation, or recorded traffic, says otherwise than the description: (definition, property) -> why.
 DEVIATIONS: dict[tuple[str, str], str] = {
     ("DatasetRefreshDetail", "status"): "documented: also Cancelled; the description lists four states",
