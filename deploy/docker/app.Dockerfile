@@ -14,11 +14,13 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --frozen --no-dev --no-install-project --python "$(command -v python3)"
 # What no program here opens: other libraries' own tests, headers and source maps, notebooks' pages, descriptions of
 # Google's other interfaces.
-RUN cd /opt/venv/lib/python3*/site-packages \
-    && rm -rf pyarrow/include notebook/static jupyterlab/static jupyterlab/staging /opt/venv/share/jupyter/lab \
-    && find pandas numpy scipy sklearn dask mage_ai pyarrow -type d -name tests -prune -exec rm -rf {} + \
-    && find . -name '*.map' -delete \
-    && find googleapiclient/discovery_cache/documents -name '*.json' ! -name 'sheets.*' ! -name 'drive.*' \
+RUN site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+    && rm -rf "$site/pyarrow/include" "$site/notebook/static" "$site/jupyterlab/static" "$site/jupyterlab/staging" \
+        /opt/venv/share/jupyter/lab \
+    && for package in pandas numpy scipy sklearn dask mage_ai pyarrow; do \
+        find "$site/$package" -type d -name tests -prune -exec rm -rf {} +; done \
+    && find "$site" -name '*.map' -delete \
+    && find "$site/googleapiclient/discovery_cache/documents" -name '*.json' ! -name 'sheets.*' ! -name 'drive.*' \
         ! -name 'bigquery*' ! -name 'storage.*' ! -name 'dataproc.*' ! -name 'iam*' -delete
 
 # ---- our files, compiled too

@@ -1,6 +1,7 @@
 """Bring PostgreSQL, Kafka and the warehouse to what this version of the code expects; every `up` runs it.
 
     python -m deploy.docker.prepare lake        roles, databases, migrations, grants
+    python -m deploy.docker.prepare schema      migrations and grants alone (the server is somebody else's)
     python -m deploy.docker.prepare topics      a topic for every contract
     python -m deploy.docker.prepare warehouse   datasets and tables
 
@@ -43,10 +44,17 @@ def prepare_lake(env: Mapping[str, str]) -> None:
             for database, owner in DATABASES.items():
                 _make_database(cursor, database, owner)
             cursor.execute('GRANT CONNECT ON DATABASE "lake" TO lander, reader')
+    prepare_schema(env)
+
+
+def prepare_schema(env: Mapping[str, str]) -> None:
+    """Migrations and grants alone, where somebody else owns the server and has made roles and databases."""
+    import psycopg2  # noqa: PLC0415
+
     _run([sys.executable, "-m", "streaming", "migrate"])
     with closing(psycopg2.connect(env["LAKE_DSN"])) as owner_conn, owner_conn, owner_conn.cursor() as cursor:
         cursor.execute((HERE / "grants.sql").read_text(encoding="utf-8"))
-    print("the lake is ready: roles, databases, schema and grants are those of this version")
+    print("the lake is ready: schema and grants are those of this version")
 
 
 def _connect(psycopg2: Any, dsn: str) -> Any:
@@ -123,6 +131,7 @@ def _run(command: list[str]) -> None:
 
 STEPS: dict[str, Callable[[Mapping[str, str]], None]] = {
     "lake": prepare_lake,
+    "schema": prepare_schema,
     "topics": prepare_topics,
     "warehouse": prepare_warehouse,
 }

@@ -34,7 +34,7 @@ def environment(env: dict[str, str], secrets: Path) -> dict[str, str]:
 
 def main() -> None:
     """Become the server."""
-    env = environment(dict(os.environ), Path("/secrets/mage"))
+    env = environment(dict(os.environ), Path(os.environ.get("MAGE_SECRETS_DIR") or "/secrets/mage"))
     command = ["mage", "start", "mage_project", "--host", "0.0.0.0", "--port", env.get("MAGE_PORT", "6789")]  # noqa: S104 - the container's
     sys.stdout.flush()
     os.execvpe(command[0], command, env)  # noqa: S606

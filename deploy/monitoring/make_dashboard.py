@@ -38,7 +38,9 @@ GRAPHS = (  # title, unit, {legend: expression}
         "median": "histogram_quantile(0.5, sum by (le) (rate(landing_batch_rows_bucket[5m])))",
     }),
     ("Bytes landed a second", "Bps", {"{{topic}}": "sum by (topic) (rate(landing_payload_bytes_total[1m]))"}),
-    ("Refused events, by reason", "short", {"{{reason}}": "sum by (reason) (increase(landing_dead_letters_total[5m]))"}),
+    ("Refused events, by reason", "short", {
+        "{{reason}}": "sum by (reason) (increase(landing_dead_letters_total[5m]))",
+    }),
     ("Offsets without an event", "short", {"{{kind}}": "sum by (kind) (increase(landing_gap_offsets_total[5m]))"}),
     ("Behind what landed", "s", {"marts": "line_mart_behind_seconds", "report": "line_report_behind_seconds"}),
     ("Days to load, and since when", "short", {"days": "line_pending_days", "seconds": "line_oldest_pending_seconds"}),
@@ -68,23 +70,29 @@ def dashboard() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stat(index: int, title: str, expression: str, unit: str, limit: int | None, *, x: int, width: int) -> dict[str, Any]:
+def _stat(
+    index: int, title: str, expression: str, unit: str, limit: int | None, *, x: int, width: int
+) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
     if limit is not None:
         steps.append({"color": "red", "value": limit})
     return {
         "id": index + 1, "type": "stat", "title": title, "datasource": SOURCE,
         "gridPos": {"x": x, "y": 0, "w": width, "h": 4}, "targets": [_target("A", expression, "")],
-        "fieldConfig": {"defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}}, "overrides": []},
+        "fieldConfig": {
+            "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}}, "overrides": [],
+        },
         "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background"},
     }  # fmt: skip
 
 
 def _graph(index: int, title: str, unit: str, lines: dict[str, str], place: dict[str, int]) -> dict[str, Any]:
-    targets = [_target(chr(ord("A") + nth), expression, legend) for nth, (legend, expression) in enumerate(lines.items())]
+    targets = [
+        _target(chr(ord("A") + nth), expression, legend) for nth, (legend, expression) in enumerate(lines.items())
+    ]
     return {
-        "id": index + 1, "type": "timeseries", "title": title, "datasource": SOURCE, "gridPos": place, "targets": targets,
-        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []}, "options": {},
+        "id": index + 1, "type": "timeseries", "title": title, "datasource": SOURCE, "gridPos": place,
+        "targets": targets, "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []}, "options": {},
     }  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def _parts(facts: Facts) -> dict[str, str]:
     return {
         "kafka": f"{_count(facts.unlanded)} events wait to be landed",
         "lake": f"{landed} events landed, newest {instant(facts.newest_landed_at)}; {dead} dead letters, {lost} lost",
-        "dagster": f"daemon {daemon}, code {code}; runs: {work} at work, {failed} failed today; {pending} day(s) to load",
+        "dagster": f"daemon {daemon}, code {code}; {work} runs at work, {failed} failed; {pending} day(s) to load",
         "warehouse": f"{_count(facts.days)} days, {len(facts.differing_days)} differ; marts {marts}",
         "report": f"as of {instant(facts.report_as_of)}, {_behind(facts.report_behind_s)}; refreshed {refreshed}",
     }

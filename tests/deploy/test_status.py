@@ -113,7 +113,7 @@ def test_a_part_that_does_not_answer_costs_its_own_facts_only(monkeypatch: pytes
     def refuse(_: object) -> dict[str, object]:
         raise ConnectionError("refused\n  by the host")
 
-    questions = {part: refuse for part in PARTS} | {"lake": lambda _: {"landed_rows": 7, "dead_letters": 0}}
+    questions = dict.fromkeys(PARTS, refuse) | {"lake": lambda _: {"landed_rows": 7, "dead_letters": 0}}
     monkeypatch.setattr(asking, "QUESTIONS", questions)
     facts = asking.ask({})
     assert facts.landed_rows == 7
