@@ -1,4 +1,4 @@
-"""The asset graph as a file: keys, dependencies, partitions, groups, checks, jobs, sensors; `make golden` rewrites it."""
+"""The asset graph as a file: keys, dependencies, partitions, checks, jobs, sensors; `make golden` rewrites it."""
 
 from __future__ import annotations
 
