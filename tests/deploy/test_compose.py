@@ -205,3 +205,21 @@ def test_compose_itself_accepts_the_file(profile: str) -> None:
     command += ["--profile", profile] if profile else []
     done = subprocess.run([*command, "config", "-q"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_setting_of_the_rooms_reaches_a_container() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    rooms = set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
+    ours = {"DAGSTER_HOME", "STREAMING_CONTRACTS_DIR"}  # part of the image
+    by_file = {name.removesuffix("_FILE") for name in rooms if name.endswith("_FILE")} | {"LAKE_DSN_FILE"}
+    given = {key for service in SERVICES.values() for key in service.get("environment", {})}
+    assert rooms - ours - by_file - given == set()
+
+
+def test_the_example_of_settings_names_settings_that_the_file_takes() -> None:
+    example = (ROOT / "deploy" / "docker" / "compose.env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE)) - {"COMPOSE_PROFILES"}
+    assert named <= set(re.findall(r"\$\{(\w+)[:-]", TEXT))
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    (chosen,) = re.findall(r"^COMPOSE_PROFILES=(\w+)", example, re.MULTILINE)
+    assert chosen in profiles

@@ -1,0 +1,41 @@
+"""deploy/dagster.yaml is a configuration that Dagster takes, and containers give it what it asks the environment for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "deploy" / "dagster.yaml"
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+
+
+def test_dagster_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dagster.yaml").write_text(FILE.read_text(encoding="utf-8"))
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://dagster@postgresql/dagster")
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config == yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["dagster-code", "dagster-daemon", "dagster-webserver"])
+def test_each_of_dagster_s_services_gets_its_storage_and_shared_logs(name: str) -> None:
+    service = SERVICES[name]
+    assert "passfile=/secrets/dagster/pgpass" in service["environment"]["DAGSTER_POSTGRES_URL"]
+    assert "dagster-data:/var/lib/dagster" in service["volumes"]
+
+
+def test_the_workspace_names_the_code_server_as_it_is_started() -> None:
+    workspace = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text(encoding="utf-8"))
+    (entry,) = workspace["load_from"]
+    server, command = entry["grpc_server"], SERVICES["dagster-code"]["command"]
+    assert server["host"] == "dagster-code"
+    assert str(server["port"]) == command[command.index("--port") + 1]
+    assert server["location_name"] == command[command.index("--location-name") + 1]
+    root = yaml.safe_load((ROOT / "workspace.yaml").read_text(encoding="utf-8"))
+    (local,) = root["load_from"]
+    assert local["python_module"]["location_name"] == server["location_name"]
+    assert local["python_module"]["module_name"] == command[command.index("-m") + 1]
