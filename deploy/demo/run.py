@@ -173,7 +173,7 @@ def _note_arrivals(watch: Watch, ended: dict[str, float]) -> None:
 
 
 def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes: Wishes) -> None:
-    """Something must change now and then: a layer, or the log of Dagster's runs, which on a loaded machine take long."""
+    """Something must change now and then: a layer, or the log of Dagster's runs, which may take long."""
     now = time.monotonic()
     idle_s = now - max([*watch.changed_at.values(), *ended.values()])
     with suppress(OSError):

@@ -36,7 +36,7 @@ HEADER = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "U
 FIRST = [
     ["536365", "85123A", "WHITE HANGING HEART HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
     ["536365", "85123A", "WHITE HANGING HEART HOLDER", "6", "2010-12-01 08:26:00", "2.55", "17850", "United Kingdom"],
-    ["536366", "22086", "KIT 50'S \u2615 na\u00efve \U0001f381 \u4e2d\u6587", "3", "2010-12-01 08:34:00", "0.001", "", "EIRE"],
+    ["536366", "22086", "KIT 50'S \u2615 \u00ef \U0001f381 \u4e2d", "3", "2010-12-01 08:34:00", "0.001", "", "EIRE"],
     ["536367", "POST", "POSTAGE", "1", "2010-12-01 23:59:59", "18.123456789", "12583.0", "France"],
     ["C536379", "D", "Discount", "-1", "2010-12-02 09:41:00", "27.5", "14527", "United Kingdom"],
     ["A563185", "B", "Adjust bad debt", "1", "2010-12-02 14:50:00", "-11062.06", "", "United Kingdom"],
