@@ -1,0 +1,175 @@
+"""The sensors on a real ledger and an instance of Dagster: what they ask for, and that nothing they lose matters."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import defs
+from orchestration.defs.landing import sensors as landing_sensors
+from orchestration.defs.landing.sensors import landed_batches
+from orchestration.defs.resources import LakeResource
+from orchestration.defs.serving import sensors as serving_sensors
+from orchestration.defs.serving.assets import SEMANTIC_MODEL, changed_since_refresh
+from orchestration.defs.serving.sensors import published_days
+from tests.integration.orchestration.landing import HandLanding, event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., dg.ExecuteInProcessResult]
+
+pytestmark = pytest.mark.integration
+
+FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landing_sensors, "WAIT_S", 0.3)
+    monkeypatch.setattr(serving_sensors, "WAIT_S", 0.0)
+
+
+def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs)
+    result: Any = landed_batches(context, lake=LakeResource())
+    return result
+
+
+def asked(result: dg.SensorResult | dg.SkipReason) -> list[tuple[str, str]]:
+    requests = result.run_requests or [] if isinstance(result, dg.SensorResult) else []
+    return [(each.tags[FIRST], each.tags[LAST]) for each in requests]
+
+
+def start_run(instance: dg.DagsterInstance, first: str, last: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """A run as the daemon records it, without anything that runs."""
+    run = instance.create_run_for_job(
+        job_def=defs.resolve_job_def("load_days"), tags={FIRST: first, LAST: last}, status=status
+    )
+    return run
+
+
+def test_nothing_landed_asks_for_nothing(landing: HandLanding, instance: dg.DagsterInstance) -> None:
+    assert isinstance(tick(instance), dg.SkipReason)
+
+
+def test_a_landed_batch_is_reported_and_its_day_asked_for(landing: HandLanding, instance: dg.DagsterInstance) -> None:
+    landing.land([event(), event(line_no=2)])
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    assert asked(result) == [("2010-12-01", "2010-12-01")]
+    [reported] = result.asset_events
+    assert isinstance(reported, dg.AssetMaterialization)
+    assert reported.asset_key.path == ["landing", "retail_invoices"]
+    assert reported.metadata["rows"].value == 2
+    assert reported.metadata["last_offsets"].value == {"0": 1}
+
+
+def test_a_batch_is_reported_once_but_its_day_is_asked_for_until_it_is_published(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run
+) -> None:
+    landing.land([event()])
+    first = tick(instance)
+    assert isinstance(first, dg.SensorResult)
+    second = tick(instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert second.asset_events == []
+    assert asked(second) == [("2010-12-01", "2010-12-01")], "a lost request is asked again"
+    assert load_days("2010-12-01").success
+    assert isinstance(tick(instance, second.cursor), dg.SkipReason)
+
+
+def test_many_days_are_one_run_and_far_ones_another(landing: HandLanding, instance: dg.DagsterInstance) -> None:
+    days = ["2009-12-01", "2010-12-01", "2010-12-02", "2010-12-06"]
+    landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
+    assert asked(tick(instance)) == [("2009-12-01", "2009-12-01"), ("2010-12-01", "2010-12-06")]
+
+
+def test_a_day_at_work_is_not_asked_for_twice(landing: HandLanding, instance: dg.DagsterInstance) -> None:
+    landing.land([event(), event(line_no=2, invoiced_at="2010-12-02T09:00:00Z")])
+    start_run(instance, "2010-12-01", "2010-12-01", dg.DagsterRunStatus.STARTED)
+    assert asked(tick(instance)) == [("2010-12-02", "2010-12-02")]
+
+
+def test_a_killed_run_is_asked_for_again_though_no_event_comes(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.land([event()])
+    run = start_run(instance, "2010-12-01", "2010-12-01", dg.DagsterRunStatus.STARTED)
+    waiting = tick(instance)
+    assert asked(waiting) == []
+    instance.report_run_failed(run, "killed")
+    assert asked(tick(instance)) == [], "a failed day waits a little"
+    monkeypatch.setattr("orchestration.triggers.FIRST_WAIT_S", 0.0)
+    assert asked(tick(instance)) == [("2010-12-01", "2010-12-01")]
+
+
+def test_a_tick_wakes_up_when_a_batch_lands(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing_sensors, "WAIT_S", 30.0)
+    later = threading.Timer(1.0, landing.land, [[event()]])
+    later.start()
+    started = time.monotonic()
+    result = tick(instance)
+    later.join()
+    assert asked(result) == [("2010-12-01", "2010-12-01")]
+    assert time.monotonic() - started < 15
+
+
+def test_tomorrow_waits_until_it_has_a_partition(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import date
+
+    landing.land([event()])
+    monkeypatch.setattr(landing_sensors, "last_day", lambda _now: date(2010, 11, 30))
+    assert asked(tick(instance)) == []
+
+
+def serve_tick(instance: dg.DagsterInstance) -> Any:
+    return published_days(dg.build_sensor_context(instance=instance, definitions=defs))
+
+
+def refreshed(instance: dg.DagsterInstance) -> None:
+    changed = changed_since_refresh(instance)
+    assert changed is not None
+    materialization = dg.AssetMaterialization(SEMANTIC_MODEL, metadata={"covers_event": changed.newest})
+    instance.report_runless_asset_event(materialization)
+
+
+def test_the_report_is_served_once_for_each_publication(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_sensors, "SETTLED_S", 0.0)
+    monkeypatch.setenv("SERVE_EVERY_S", "0")
+    assert isinstance(serve_tick(instance), dg.SkipReason)
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    assert isinstance(serve_tick(instance), dg.RunRequest)
+    changed = changed_since_refresh(instance)
+    assert changed is not None
+    assert changed.days is not None
+    assert [str(day) for day in changed.days] == ["2010-12-01"]
+    refreshed(instance)
+    assert isinstance(serve_tick(instance), dg.SkipReason)
+    assert load_days("2010-12-01", mode="rebuild").success
+    assert isinstance(serve_tick(instance), dg.RunRequest), "a restated day is shown too"
+
+
+def test_the_report_is_not_served_more_often_than_the_setting_says(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_sensors, "SETTLED_S", 0.0)
+    monkeypatch.setenv("SERVE_EVERY_S", "3600")
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    refreshed(instance)
+    assert load_days("2010-12-01", mode="rebuild").success
+    result = serve_tick(instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "less than 3600 s ago" in (result.skip_message or "")
