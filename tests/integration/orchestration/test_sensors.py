@@ -47,10 +47,9 @@ def asked(result: dg.SensorResult | dg.SkipReason) -> list[tuple[str, str]]:
 
 def start_run(instance: dg.DagsterInstance, first: str, last: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
     """A run as the daemon records it, without anything that runs."""
-    run = instance.create_run_for_job(
+    return instance.create_run_for_job(
         job_def=defs.resolve_job_def("load_days"), tags={FIRST: first, LAST: last}, status=status
     )
-    return run
 
 
 def test_nothing_landed_asks_for_nothing(landing: HandLanding, instance: dg.DagsterInstance) -> None:
