@@ -1,0 +1,71 @@
+"""Runs that die with the code server are noticed: what the server answers decides, silence decides nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dagster as dg
+import grpc
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._grpc.types import CanCancelExecutionResult
+from dagster._serdes import serialize_value
+
+from orchestration.launcher import CheckedRunLauncher
+
+
+class Server:
+    """A code server that answers as told."""
+
+    def __init__(self, answer: bool | Exception) -> None:  # noqa: FBT001 - what it says
+        self.answer = answer
+
+    def can_cancel_execution(self, _: Any, timeout: int) -> str:
+        assert timeout < 60  # run monitoring asks one run after the other
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return serialize_value(CanCancelExecutionResult(can_cancel=self.answer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (True, WorkerStatus.RUNNING),
+        (False, WorkerStatus.FAILED),
+        (grpc.RpcError("starting"), WorkerStatus.RUNNING),
+    ],
+)
+def test_the_code_server_s_answer_decides(
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bool | Exception,  # noqa: FBT001
+    status: WorkerStatus,
+) -> None:
+    launcher = CheckedRunLauncher()
+    monkeypatch.setattr(launcher, "_get_grpc_client_for_termination", lambda _: Server(answer))
+    assert launcher.supports_check_run_worker_health
+    assert launcher.check_run_worker_health(dg.DagsterRun(job_name="load_days")).status is status
+
+
+def test_a_run_without_a_server_is_not_called_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = CheckedRunLauncher()
+    monkeypatch.setattr(launcher, "_get_grpc_client_for_termination", lambda _: None)
+    assert launcher.check_run_worker_health(dg.DagsterRun(job_name="load_days")).status is WorkerStatus.UNKNOWN
+
+
+def test_the_server_is_found_by_the_run_s_own_tag(tmp_path: Any) -> None:
+    """What is private to Dagster and relied on: an instance with this launcher finds the server's address."""
+    (tmp_path / "dagster.yaml").write_text(
+        yaml.safe_dump({"run_launcher": {"module": "orchestration.launcher", "class": "CheckedRunLauncher"}})
+    )
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path))) as instance:
+        assert isinstance(instance.run_launcher, CheckedRunLauncher)
+        run = instance.add_run(
+            dg.DagsterRun(job_name="load_days", tags={GRPC_INFO_TAG: json.dumps({"host": "127.0.0.1", "port": 9})})
+        )
+        found = instance.run_launcher.check_run_worker_health(run)
+    assert found.status is WorkerStatus.RUNNING
+    assert "does not answer" in str(found.msg)
