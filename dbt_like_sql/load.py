@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dbt_like_sql.rows import Offsets
     from dbt_like_sql.warehouse import Done, Warehouse
 
+__all__ = ["DayLoad", "Loaded", "LoadedDay", "load_days", "load_rows", "loaded_day", "loaded_days"]
+
 # Words by which a lost race is told: ours, the emulator's, Google's.
 _LOST_RACE = ("fenced", "failed to commit", "transaction conflict", "concurrent update", "aborted due to")
 
