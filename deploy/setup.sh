@@ -165,7 +165,7 @@ if [ "${INSTALLER:-uv}" = uv ]; then
 fi
 export UV_PYTHON_DOWNLOADS=manual UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
 unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT PYTHONHOME PYTHONPATH || true
-main_python=$(get_python "the main environment" "${MAIN_PYTHON:-}" 3.12 3.11)
+main_python=$(get_python "the main environment" "${MAIN_PYTHON:-}" 3.11 3.12)
 embedded_python=$(get_python "the embedded parts" "${EMBEDDED_PYTHON:-}" 3.13)
 
 say "Installing into this checkout (the first time: 1.6 GB, some minutes; what is cached is not fetched again)"
