@@ -55,7 +55,7 @@ def fake_uv(tmp_path: Path, answers: str) -> str:
     """A uv whose pip-audit answers by the requirements' name, and whose export writes one line."""
     script = tmp_path / "uv"
     script.write_text(
-        f"#!/usr/bin/env bash\nif [ $1 = export ]; then for a in \"$@\"; do last=$a; done; echo 'a==1' > \"$last\"; exit 0; fi\n"
+        f'#!/usr/bin/env bash\nif [ $1 = export ]; then for a in "$@"; do last=$a; done; echo \'a==1\' > "$last"; exit 0; fi\n'
         f'for a in "$@"; do case $a in *.txt) file=$a;; esac; done\nif grep -q jinja2 "$file"; then which=canary; else which=locked; fi\n'
         f"{answers}\n"
     )
@@ -79,13 +79,13 @@ BAD_REPORT = json.dumps(
         (BAD_REPORT, "", NOT_AUDITED, "gave no report"),
     ],
 )
-def test_silence_is_never_taken_for_safety(  # noqa: PLR0913 - two of six are pytest's
+def test_silence_is_never_taken_for_safety(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     canary: str, locked: str, expected: int, told: str,
 ) -> None:  # fmt: skip
     answers = f"[ $which = canary ] && echo '{canary}' || echo '{locked}'"
     monkeypatch.setenv("UV", fake_uv(tmp_path, answers))
-    monkeypatch.setattr(audit, "read_exceptions", lambda: [])
+    monkeypatch.setattr(audit, "read_exceptions", list)
     assert audit.main() == expected
     said = capsys.readouterr()
     assert told in said.out + said.err

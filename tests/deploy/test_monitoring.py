@@ -126,3 +126,12 @@ def test_prometheus_scrapes_what_compose_starts() -> None:
         for target in job["static_configs"][0]["targets"]:
             name, _, port = target.partition(":")
             assert any(published.endswith(f":{port}") for published in services[name]["ports"])
+
+
+def test_every_expression_is_promql() -> None:
+    parser = pytest.importorskip("promql_parser", reason="promql-parser is not installed: expressions were not parsed")
+    panels = make_dashboard.dashboard()["panels"]
+    expressions = [rule["expr"] for rule in RULES]
+    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
+    for expression in expressions:
+        parser.parse(expression)
