@@ -55,8 +55,10 @@ def fake_uv(tmp_path: Path, answers: str) -> str:
     """A uv whose pip-audit answers by the requirements' name, and whose export writes one line."""
     script = tmp_path / "uv"
     script.write_text(
-        f'#!/usr/bin/env bash\nif [ $1 = export ]; then for a in "$@"; do last=$a; done; echo \'a==1\' > "$last"; exit 0; fi\n'
-        f'for a in "$@"; do case $a in *.txt) file=$a;; esac; done\nif grep -q jinja2 "$file"; then which=canary; else which=locked; fi\n'
+        "#!/usr/bin/env bash\n"
+        'if [ $1 = export ]; then for a in "$@"; do last=$a; done; echo \'a==1\' > "$last"; exit 0; fi\n'
+        'for a in "$@"; do case $a in *.txt) file=$a;; esac; done\n'
+        'if grep -q jinja2 "$file"; then which=canary; else which=locked; fi\n'
         f"{answers}\n"
     )
     script.chmod(0o755)

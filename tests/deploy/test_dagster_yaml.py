@@ -1,4 +1,4 @@
-"""deploy/dagster.yaml is a configuration that Dagster takes, and containers give it what it asks the environment for."""
+"""deploy/dagster.yaml is a configuration that Dagster takes; containers give it what it asks the environment for."""
 
 from __future__ import annotations
 
