@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target sets up what it needs by itself (deploy/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean status test test-fast check format golden mage services up down clean \
+.PHONY: help setup demo demo-clean status test test-fast check format golden mage audit services up down clean \
 	$(addprefix bench-,$(basename $(notdir $(wildcard bench/*.py))))
 
 # Without written bytecode every process compiles its libraries again: 17 s instead of 5 s to import Mage (measured).
@@ -46,6 +46,9 @@ golden: setup ## rewrite the golden files; read the diff before committing it
 
 mage: setup ## Mage's own UI on the demo's state
 	@$(BIN)/python -m deploy.demo mage $(ARGS)
+
+audit: setup ## known vulnerabilities in what is locked; exit 3 where no advisory database can be reached: not audited
+	@$(BIN)/python -m deploy.audit $(ARGS)
 
 services: setup ## Kafka, PostgreSQL and the BigQuery emulator alone, to try a test file many times
 	@$(BIN)/python -m deploy.embedded.run

@@ -340,7 +340,8 @@ storage:
   postgres:
     postgres_url: {env: DAGSTER_POSTGRES_URL}
 telemetry: {enabled: false}
-run_monitoring: {enabled: true, start_timeout_seconds: 120}
+run_launcher: {module: orchestration.launcher, class: CheckedRunLauncher}
+run_monitoring: {enabled: true, start_timeout_seconds: 120, poll_interval_seconds: 20}
 run_retries: {enabled: true, max_retries: 2}
 sensors: {use_threads: true, num_workers: 4}
 schedules: {use_threads: true, num_workers: 2}
