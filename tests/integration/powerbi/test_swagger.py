@@ -141,7 +141,7 @@ def test_every_route_of_the_service_is_described(
         ),
     ],
 )
-def test_answer_has_the_described_shape(  # noqa: PLR0917 - one call shape
+def test_answer_has_the_described_shape(
     described: dict[str, Any], filled: Running, method: str, path: str, template: str, body: Any
 ) -> None:
     put = {"identifier": "a@example.com", "principalType": "User"}

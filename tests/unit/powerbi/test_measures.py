@@ -285,7 +285,7 @@ def test_every_measure_of_the_model_has_a_truth(model: Model) -> None:
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("context", ["total", "months", "days", "countries", "products", "sliced", "sliced months"])
-def test_measure_equals_independent_sql_in_every_cell(  # noqa: PLR0917 - one call shape
+def test_measure_equals_independent_sql_in_every_cell(
     model: Model, connection: Any, truth: Truth, mart_tables: dict[str, Any], measure: str, context: str
 ) -> None:
     groups, selections, cells = contexts(mart_tables)[context]
