@@ -133,7 +133,9 @@ def _is_date(answer: Answer) -> bool:
 
 def _category(answer: Answer, records: list[Spec]) -> Spec:
     if _is_date(answer):
-        axis = {"format": "%-d %b", "grid": False, "labelOverlap": True}
+        days = sorted(record["category"] for record in records)
+        is_long = bool(days) and str(days[0])[:4] != str(days[-1])[:4]
+        axis = {"format": "%b %Y" if is_long else "%-d %b", "grid": False, "labelOverlap": True}
         return {"field": "category", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
     order = list(dict.fromkeys(record["category"] for record in records))
     return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}

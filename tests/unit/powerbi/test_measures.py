@@ -191,6 +191,7 @@ MEASURES = {
     "Mart Amount": lambda t, c: t.trust("SUM(mart_amount_gbp)", c),
     "Days": lambda t, c: t.trust("NULLIF(COUNT(*), 0)", c),
     "Days Not Reconciled": lambda t, c: t.trust("COUNT(*) FILTER (WHERE NOT is_reconciled)", c),
+    "Open Days": lambda t, c: t.trust("IF(COUNT(*) > 0, COUNT(*) FILTER (WHERE NOT is_reconciled), NULL)", c),
     "Reconciled Share": lambda t, c: (
         1 - (ratio(t.trust("COUNT(*) FILTER (WHERE NOT is_reconciled)", c), t.trust("COUNT(*)", c)) or 0)
     ),
