@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import decimal
+import io
 import json
 import sys
 from decimal import Decimal
@@ -22,7 +23,9 @@ def csv_amount(source: Path) -> tuple[int, Decimal]:
     rows, amount = 0, Decimal(0)
     for file in sorted(source.glob("*.csv")) if source.is_dir() else [source]:
         text = _text(file)
-        for line in csv.DictReader(text.splitlines(keepends=True)):
+        for line in csv.DictReader(
+            io.StringIO(text, newline="")
+        ):  # str.splitlines would break fields at U+0085 and others
             quantity, price = _value(line, QUANTITY), _value(line, PRICE)
             amount = EXACT.add(amount, EXACT.multiply(quantity, price))
             rows += 1
