@@ -23,9 +23,8 @@ def csv_amount(source: Path) -> tuple[int, Decimal]:
     rows, amount = 0, Decimal(0)
     for file in sorted(source.glob("*.csv")) if source.is_dir() else [source]:
         text = _text(file)
-        for line in csv.DictReader(
-            io.StringIO(text, newline="")
-        ):  # str.splitlines would break fields at U+0085 and others
+        # the csv module splits the lines: str.splitlines would break fields at U+0085 and others
+        for line in csv.DictReader(io.StringIO(text, newline="")):
             quantity, price = _value(line, QUANTITY), _value(line, PRICE)
             amount = EXACT.add(amount, EXACT.multiply(quantity, price))
             rows += 1
