@@ -11,6 +11,7 @@ import io
 import re
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -168,8 +169,14 @@ class Warehouse:
         return self._finish(submit, job_key=job_key, kind="load", needs=destination)
 
     def drop_table(self, table_id: str) -> None:
-        """Drop a staging table; one that is gone already is fine."""
-        self.client.delete_table(table_id, not_found_ok=True)
+        """Drop a staging table; one that is gone already, or that its twin drops in this instant, is fine.
+
+        It would expire by itself: tidying up must not fail the load that has just been committed.
+        """
+        from google.api_core.exceptions import BadRequest  # noqa: PLC0415
+
+        with suppress(BadRequest):  # the emulator's answer to two at once: "Failed to commit DuckLake transaction"
+            self.client.delete_table(table_id, not_found_ok=True)
 
     def table_exists(self, table_id: str) -> bool:
         """Whether a table exists (metadata only)."""
@@ -259,11 +266,10 @@ def _build_client(settings: WarehouseSettings) -> Any:
 
 
 def _submit_once(submit: Any, job_id: str, kind: str) -> Any:
-    """Submit; a load that the emulator refuses since its twin arrives in the same instant is submitted again.
+    """Submit; a job that the emulator refuses since its twin arrives in the same instant is submitted again.
 
     Google answers the second of two jobs of one id with 409. The emulator does too, but within the first's own
-    milliseconds it says 400 "Conflict on update!" (seen in one of a few tries); asked again, it says 409. A load job
-    only fills its own staging table, so asking again is safe; a script's conflict is a lost race, not touched here.
+    milliseconds it says 400 instead (see `_is_twin`); asked again, it says 409.
     """
     from google.api_core import exceptions  # noqa: PLC0415
 
@@ -271,10 +277,21 @@ def _submit_once(submit: Any, job_id: str, kind: str) -> Any:
         try:
             return submit(job_id)
         except exceptions.BadRequest as error:
-            if kind != "load" or "conflict on update" not in str(error).lower():
+            if not _is_twin(str(error), job_id, kind):
                 raise
             time.sleep(TWIN_PAUSE_S)
     return submit(job_id)
+
+
+def _is_twin(message: str, job_id: str, kind: str) -> bool:
+    """Whether a refusal means that the same job was just submitted by somebody else.
+
+    Either its id is taken, in so many words, or a load job met its twin at the staging table, which is its own alone;
+    the conflict of a script may be a lost race and says nothing of a twin.
+    """
+    words = message.lower()
+    is_id_taken = "duplicate key" in words and job_id.lower() in words
+    return is_id_taken or (kind == "load" and "conflict on update" in words)
 
 
 def _job_error(error: Any, job_id: str) -> JobError:
