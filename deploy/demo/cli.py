@@ -107,7 +107,8 @@ def _status(_: argparse.Namespace, state: State, console: Console) -> int:
 
 def _mage(options: argparse.Namespace, state: State, console: Console) -> int:
     env = dict(os.environ) | _environment(state)
-    env |= {"RUN_PIPELINE_IN_ONE_PROCESS": "1", "PYTHONPATH": str(ROOT)}
+    # No log-in: it listens on this machine only, and a demo's user has no account (containers demand one).
+    env |= {"RUN_PIPELINE_IN_ONE_PROCESS": "1", "REQUIRE_USER_AUTHENTICATION": "0", "PYTHONPATH": str(ROOT)}
     console.print(f"Mage's UI: http://127.0.0.1:{options.port} (Ctrl-C stops it)", highlight=False)
     os.chdir(ROOT)
     command = [str(BIN / "mage"), "start", "mage_project", "--host", "127.0.0.1", "--port", str(options.port)]
