@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orchestration.defs.housekeeping import nightly_purge, purge_old_runs
 from orchestration.defs.jobs import load_days, serve_reports
 from orchestration.defs.landing.assets import landed_topics
 from orchestration.defs.landing.sensors import landed_batches
@@ -21,7 +22,8 @@ from orchestration.defs.warehouse.checks import core_equals_mart
 defs = dg.Definitions(
     assets=[*landed_topics, *core_tables, daily_marts, whole_marts, semantic_model, report],
     asset_checks=[*core_checks, core_equals_mart],
-    jobs=[load_days, serve_reports],
+    jobs=[load_days, serve_reports, purge_old_runs],
+    schedules=[nightly_purge],
     sensors=[landed_batches, published_days],
     resources=RESOURCES,
 )

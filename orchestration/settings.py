@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Google's quotas (1,500 modifications a table a day) and Power BI's refreshes are what a shorter span would spend.
 SERVE_EVERY_S = 300.0
 SERVE_EVERY_EMULATED_S = 5.0
+# A month of runs is what somebody looks back at; a steady flow leaves some thousand a day in Dagster's database.
+RUNS_KEPT_DAYS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +30,13 @@ class OrchestrationSettings:
         serve_every_s: least time between two refreshes of the report; below it quotas are spent for little, above
             it the report is older than it need be.
         alert_webhook: where failed runs are told; empty for the log only.
+        runs_kept_days: older runs are deleted every night, but for the newest of each partition.
     """
 
     lake_dsn: str
     serve_every_s: float
     alert_webhook: str = ""
+    runs_kept_days: int = RUNS_KEPT_DAYS
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> OrchestrationSettings:
@@ -47,6 +51,7 @@ class OrchestrationSettings:
             lake_dsn=_dsn(env, problems),
             serve_every_s=_seconds(env.get("SERVE_EVERY_S", ""), default, problems),
             alert_webhook=env.get("ALERT_WEBHOOK_URL", "").strip(),
+            runs_kept_days=_days(env.get("DAGSTER_RUNS_KEPT_DAYS", ""), problems),
         )
         if problems:
             raise SettingsError(
@@ -81,3 +86,12 @@ def _seconds(text: str, default: float, problems: list[str]) -> float:
     if not 0 <= value < float("inf"):
         problems.append(f"SERVE_EVERY_S: {text!r} is not a number of seconds")
     return value
+
+
+def _days(text: str, problems: list[str]) -> int:
+    if not text.strip():
+        return RUNS_KEPT_DAYS
+    if not text.strip().isdecimal() or int(text) < 1:
+        problems.append(f"DAGSTER_RUNS_KEPT_DAYS: {text!r} is not a whole number of days, 1 or more")
+        return RUNS_KEPT_DAYS
+    return int(text)
