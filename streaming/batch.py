@@ -170,10 +170,20 @@ def prepare_batch(
 
 def _check_all(decoder: Decoder, messages: Sequence[Message], now: datetime) -> NDArray[np.int64] | None:
     """Event times if the whole batch keeps the contract; None if its events have to be judged one by one."""
+    stamps = _stamps_us(messages) if decoder.uses_message_time else ()
     try:
-        return decoder.decode_all([message.value() for message in messages], now=now)[1]
+        return decoder.decode_all([message.value() for message in messages], now=now, stamps_us=stamps)[1]
     except DoubtError:
         return None
+
+
+def _stamps_us(messages: Sequence[Message]) -> list[int | None]:
+    return [_stamp_us(message) for message in messages]
+
+
+def _stamp_us(message: Message) -> int | None:
+    kind, milliseconds = message.timestamp()
+    return None if kind == NO_TIMESTAMP else milliseconds * 1000
 
 
 def extend_to_end(batch: Batch, end: int) -> Batch:
@@ -206,7 +216,8 @@ def _judge_all(
         else:
             accepted.append(message)
             events.append(judged)
-    return accepted, rejected, decoder.event_times(events)
+    stamps = _stamps_us(accepted) if decoder.uses_message_time else ()
+    return accepted, rejected, decoder.event_times(events, stamps)
 
 
 def _judge_one(decoder: Decoder, message: Message, now: datetime) -> Any:
@@ -214,7 +225,7 @@ def _judge_one(decoder: Decoder, message: Message, now: datetime) -> Any:
         problem = _undecodable(message.headers() or [])
         if problem:
             return Refusal("headers_undecodable", problem)
-    return decoder.judge(message.value(), now=now)
+    return decoder.judge(message.value(), now=now, stamp_us=_stamp_us(message))
 
 
 def _undecodable(headers: Headers) -> str | None:

@@ -7,11 +7,9 @@ Pure but for reading the file. Every key that the standard does not know is refu
 
 from __future__ import annotations
 
-import difflib
 import re
-import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,24 +17,31 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
-import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 
+from streaming.contract_yaml import compose, problems_text, unknown_keys
 from streaming.errors import ContractError
 
 CONTRACTS_DIR = Path(__file__).parent / "contracts"
 API_VERSIONS = ("v3.1.0", "v3.2.0")
 LOGICAL_TYPES = ("string", "integer", "number", "boolean", "timestamp", "date", "object", "array")
+ANY_JSON = "json"  # a property without a logicalType and with physicalType json: any JSON value, as it came
 TYPE_OPTIONS = {
     "string": {"minLength", "maxLength", "pattern", "format"},
     "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
-    "timestamp": {"minimum", "maximum"},
-    "date": set[str](),
+    "timestamp": {"minimum", "maximum", "format", "timezone", "defaultTimezone"},
+    "date": {"format"},
     "boolean": set[str](),
     "object": set[str](),
     "array": set[str](),
+    ANY_JSON: set[str](),
 }
+ENCODINGS = {"timestamp": ("iso", "epoch_s", "epoch_ms", "epoch_us"), "date": ("iso", "epoch_days")}
+PAYLOAD_FORMATS = ("json", "avro", "protobuf", "json_schema")
+ENVELOPES = ("none", "debezium")
+TOMBSTONES = ("refuse", "skip")
+MESSAGE_TIME = "produced_at"  # as the event time field: the timestamp of the Kafka message
 DEFAULT_MAXIMUM_AHEAD_S = 86_400  # a day: clocks of tills are wrong by hours, not by days
 DEFAULT_MAXIMUM_PAYLOAD_BYTES = 1_000_000  # Kafka's own default limit of a message
 DEFAULT_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,12 +55,19 @@ RESERVED_FIELDS = frozenset({"topic", "topic_partition", "topic_offset", "event_
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an event, with everything that the landing checks."""
+    """One field of an event, with everything that the landing checks.
+
+    Source is its key in the event, where that is not the name. Encoding is how a time is written: `iso` (with a zone),
+    `iso_utc` (a zone may be missing: then it is UTC), or a count since 1970 (`epoch_s`, `epoch_ms`, `epoch_us`,
+    `epoch_days`).
+    """
 
     name: str
     logical_type: str
     nullable: bool
     description: str = ""
+    source: str = ""
+    encoding: str = "iso"
     precision: int = 38
     scale: int = 9
     minimum: Any = None
@@ -68,6 +80,13 @@ class Field:
     multiple_of: int | None = None
     allowed: tuple[Any, ...] = ()
     is_key: bool = False
+
+    def without_limits(self) -> Field:
+        """The field with its type only."""
+        return replace(
+            self, minimum=None, maximum=None, exclusive_minimum=None, exclusive_maximum=None, minimum_length=None,
+            maximum_length=None, pattern=None, multiple_of=None, allowed=(),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +109,24 @@ class Contract:
     keep_headers: bool
     topic_partitions: int
     retention_months: int | None
+    payload_format: str = "json"
+    envelope: str = "none"
+    tombstones: str = "refuse"
     path: str = ""
+
+    @property
+    def is_plain_json(self) -> bool:
+        """Whether the message's value is the event itself, so that it lands as it came."""
+        return self.payload_format == "json" and self.envelope == "none"
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether events can only be read with a schema registry."""
+        return self.payload_format in ("avro", "protobuf")
+
+    def without_limits(self) -> Contract:
+        """The contract for reading what has landed: a limit that was narrowed since must not make it unreadable."""
+        return replace(self, fields=tuple(field.without_limits() for field in self.fields))
 
     def field(self, name: str) -> Field:
         """The field of that name; KeyError if the contract has none."""
@@ -136,68 +172,16 @@ def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contrac
 
 def read_contract(text: str, *, path: str = "<contract>") -> Contract:
     """A contract from YAML text. Raises ContractError with every problem found."""
-    node = _compose(text, path)
-    unknown = list(_unknown_keys(node, OpenDataContractStandard, "", path))
+    node = compose(text, path)
+    unknown = list(unknown_keys(node, OpenDataContractStandard, "", path))
     if unknown:
-        raise ContractError(_problems(path, unknown))
+        raise ContractError(problems_text(path, unknown))
     try:
         document = OpenDataContractStandard.from_string(text)
     except pydantic.ValidationError as error:
         problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise ContractError(_problems(path, problems)) from error
+        raise ContractError(problems_text(path, problems)) from error
     return _Reader(document, path).contract()
-
-
-def _problems(path: str, problems: list[str]) -> str:
-    listed = "\n".join(f"  - {problem}" for problem in problems)
-    return f"reading contract {path}: {len(problems)} problem(s). Nothing was started. Mend the file:\n{listed}"
-
-
-def _compose(text: str, path: str) -> yaml.Node:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ContractError(f"reading contract {path}: it is not YAML: {error}. Nothing was started.") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ContractError(f"reading contract {path}: found no mapping of keys at the top. Nothing was started.")
-    return node
-
-
-def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    """The pydantic models that an annotation may stand for."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType, list):
-        return [model for part in typing.get_args(annotation) for model in _models(part)]
-    if isinstance(annotation, typing.ForwardRef):
-        return [SchemaProperty]
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return [annotation]
-    return []
-
-
-def _unknown_keys(node: yaml.Node, annotation: Any, where: str, path: str) -> typing.Iterator[str]:
-    """One line a key that no model of the standard knows, and a key given twice."""
-    models = _models(annotation)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _unknown_keys(item, annotation, f"{where}[{index}]", path)
-        return
-    if not isinstance(node, yaml.MappingNode) or not models:
-        return
-    known = {(field.alias or name): field.annotation for model in models for name, field in model.model_fields.items()}
-    seen = set[str]()
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        inner = f"{where}.{key}" if where else key
-        if key in seen:
-            yield f"line {line}: {inner} is given twice; keep one"
-        seen.add(key)
-        if key in known:
-            yield from _unknown_keys(value_node, known[key], inner, path)
-            continue
-        close = difflib.get_close_matches(key, known, n=1)
-        remedy = f"did you mean {close[0]!r}?" if close else "put your own settings into customProperties"
-        yield f"line {line}: unknown key {inner!r}; {remedy}"
 
 
 class _Reader:
@@ -219,9 +203,10 @@ class _Reader:
         if not FIELD_NAME.fullmatch(stream) or len(stream) > 50:  # noqa: PLR2004 a month's suffix has to fit in 63
             self.problems.append(f"schema.name {stream!r} is not a table's name (a-z, 0-9, _; at most 50)")
         fields = tuple(self._field(prop) for prop in schema.properties or [])
-        repeated = sorted({f.name for f in fields if [g.name for g in fields].count(f.name) > 1})
-        if repeated:
-            self.problems.append(f"properties given twice: {', '.join(repeated)}")
+        for what, given in (("properties", [f.name for f in fields]), ("physicalNames", [f.source for f in fields])):
+            repeated = sorted({name for name in given if given.count(name) > 1})
+            if repeated:
+                self.problems.append(f"{what} given twice: {', '.join(repeated)}")
         event_time = self._event_time(fields)
         self._check_limits(fields, event_time)
         contract = Contract(
@@ -232,7 +217,7 @@ class _Reader:
             limitations=(self.document.description.limitations or "") if self.document.description else "",
             owner=self._owner(),
             fields=fields,
-            event_time_field=event_time.name if event_time else "",
+            event_time_field=event_time.name if event_time else MESSAGE_TIME,
             time_zone=self._time_zone(),
             earliest_event_at=self._earliest(event_time),
             maximum_ahead_s=self._whole("maximumAheadSeconds", DEFAULT_MAXIMUM_AHEAD_S, least=0),
@@ -241,11 +226,14 @@ class _Reader:
             keep_headers=self._flag("keepHeaders"),
             topic_partitions=self._whole("topicPartitions", 4, least=1),
             retention_months=self._whole("retentionMonths", 0, least=0) or None,
+            payload_format=self._choice("payloadFormat", PAYLOAD_FORMATS, "json"),
+            envelope=(envelope := self._choice("envelope", ENVELOPES, "none")),
+            tombstones=self._choice("tombstones", TOMBSTONES, "skip" if envelope == "debezium" else "refuse"),
             path=self.path,
         )
         self.problems.extend(f"customProperties: unknown property {name!r}" for name in self.properties)
         if self.problems:
-            raise ContractError(_problems(self.path, self.problems))
+            raise ContractError(problems_text(self.path, self.problems))
         return contract
 
     def _schema(self) -> SchemaObject:
@@ -257,7 +245,7 @@ class _Reader:
         schemas = document.schema_ or []
         if len(schemas) != 1:
             problem = f"schema has {len(schemas)} objects, expected exactly one: a topic has one kind of event"
-            raise ContractError(_problems(self.path, [*self.problems, problem]))
+            raise ContractError(problems_text(self.path, [*self.problems, problem]))
         return schemas[0]
 
     def _read_custom(self) -> None:
@@ -273,6 +261,13 @@ class _Reader:
             self.problems.append(f"customProperties: {name} is {value!r}, expected a whole number from {least}")
             return default
         return value
+
+    def _choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.properties.pop(name, default)
+        if value not in choices:
+            self.problems.append(f"customProperties: {name} is {value!r}, expected one of {', '.join(choices)}")
+            return default
+        return str(value)
 
     def _flag(self, name: str) -> bool:
         value = self.properties.pop(name, False)
@@ -290,11 +285,13 @@ class _Reader:
 
     def _event_time(self, fields: tuple[Field, ...]) -> Field | None:
         name = self.properties.pop("eventTimeField", None)
+        if name == MESSAGE_TIME:
+            return None
         found = next((field for field in fields if field.name == name), None)
         if found is None or found.logical_type != "timestamp" or found.nullable:
             self.problems.append(
                 f"customProperties: eventTimeField is {name!r}, expected the name of a property with "
-                f"logicalType timestamp and required true"
+                f"logicalType timestamp and required true, or {MESSAGE_TIME} for the timestamp of the message"
             )
             return None
         return found
@@ -331,9 +328,14 @@ class _Reader:
         if name in RESERVED_FIELDS:
             self.problems.append(f"{where}: the name is taken by the landing itself; choose another")
         logical_type = prop.logicalType or ""
-        if logical_type not in LOGICAL_TYPES:
-            self.problems.append(f"{where}: logicalType {logical_type!r}, expected one of {', '.join(LOGICAL_TYPES)}")
-            return Field(name, "string", nullable=True)
+        if prop.logicalType is None and (prop.physicalType or "").lower() == "json":
+            logical_type = ANY_JSON
+        elif logical_type not in LOGICAL_TYPES:
+            self.problems.append(
+                f"{where}: logicalType {logical_type!r}, expected one of {', '.join(LOGICAL_TYPES)}, or physicalType "
+                f"json and no logicalType for any JSON value"
+            )
+            return Field(name, "string", nullable=True, source=name)
         options = dict(prop.logicalTypeOptions or {})
         self.problems.extend(
             f"{where}: logicalTypeOptions.{option} is not known for {logical_type}"
@@ -345,6 +347,8 @@ class _Reader:
             logical_type=logical_type,
             nullable=not prop.required,
             description=prop.description or "",
+            source=name if prop.physicalName is None else prop.physicalName,
+            encoding=self._encoding(options, logical_type, where),
             precision=precision,
             scale=scale,
             minimum=self._limit(options.get("minimum"), logical_type, where),
@@ -358,6 +362,23 @@ class _Reader:
             allowed=tuple(entry.value for entry in prop.enum or ()),
             is_key=bool(prop.primaryKey),
         )
+
+    def _encoding(self, options: dict[str, Any], logical_type: str, where: str) -> str:
+        known = ENCODINGS.get(logical_type)
+        if known is None:
+            return "iso"
+        form = options.get("format", "iso")
+        if form not in known:
+            self.problems.append(f"{where}: format {form!r}, expected one of {', '.join(known)}")
+        if options.get("defaultTimezone", "UTC") not in ("UTC", "Etc/UTC", "Z"):
+            self.problems.append(
+                f"{where}: defaultTimezone is {options['defaultTimezone']!r}, only UTC is read: in a zone with summer "
+                f"time one hour a year is ambiguous. Have the producer write the zone"
+            )
+        has_zone = options.get("timezone", True)
+        if not isinstance(has_zone, bool):
+            self.problems.append(f"{where}: timezone is {has_zone!r}, expected true or false")
+        return "iso_utc" if form == "iso" and has_zone is False else str(form)
 
     def _pattern(self, pattern: Any, where: str) -> str | None:
         if pattern is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from itertools import repeat
 from operator import attrgetter
@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 import pyarrow as pa
+
+from streaming.contract import MESSAGE_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +38,12 @@ NUL_ESCAPE = b"\\u0000"
 DETAIL_CHARS = 500
 LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zone's last known offset
 
-MISSING_AT = re.compile(r"missing required field `([^`]*)`")
-ERROR_PATH = re.compile(r"at `\$\.([A-Za-z0-9_]+)")
+EPOCH_FACTORS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # to microseconds
+EPOCH_RANGE_S = (-2_208_988_800, 253_402_300_799)  # 1900 to 9999, what both Python and Postgres can hold
+EPOCH_RANGE_DAYS = (-25_567, 2_932_896)
+OPENINGS = {"object": b"{", "array": b"["}
+MISSING_AT = re.compile(r"missing required field `(.*)`", re.DOTALL)
+ERROR_PATH = re.compile(r"at `\$\.(.*)`", re.DOTALL)
 
 
 class DoubtError(Exception):
@@ -179,18 +185,27 @@ def _field_type(field: Field) -> Any:
         "boolean": bool,
         "timestamp": datetime,
         "date": date,
-        "object": dict[str, Any],
-        "array": list[Any],
+        "object": msgspec.Raw,
+        "array": msgspec.Raw,
+        "json": msgspec.Raw,
     }[field.logical_type]
-    if field.logical_type == "integer":
+    if field.encoding in EPOCH_FACTORS or field.encoding == "epoch_days":
+        kind, limits = int, _epoch_limits(field)
+    elif field.logical_type == "integer":
         limits |= _integer_limits(field)
-    if field.logical_type == "timestamp":
+    elif field.logical_type == "timestamp" and field.encoding == "iso":
         limits["tz"] = True
     if field.allowed:
         kind = Literal[field.allowed]
         limits = {}
     annotated = Annotated[kind, msgspec.Meta(**limits)] if limits else kind
-    return Union[annotated, None] if field.nullable and field.logical_type != "number" else annotated  # noqa: UP007
+    return Union[annotated, None] if field.nullable and kind is not msgspec.Raw else annotated  # noqa: UP007
+
+
+def _epoch_limits(field: Field) -> dict[str, Any]:
+    first, last = EPOCH_RANGE_DAYS if field.encoding == "epoch_days" else EPOCH_RANGE_S
+    factor = 1 if field.encoding == "epoch_days" else 1_000_000 // EPOCH_FACTORS[field.encoding]
+    return {"ge": first * factor, "le": last * factor}
 
 
 def _integer_limits(field: Field) -> dict[str, Any]:
@@ -210,22 +225,31 @@ class Decoder:
         raw_null = msgspec.Raw(b"null")
         required = [(f.name, _field_type(f)) for f in contract.fields if not f.nullable]
         optional = [
-            (f.name, _field_type(f), raw_null if f.logical_type == "number" else None)
+            (f.name, _field_type(f), raw_null if _field_type(f) is msgspec.Raw else None)
             for f in contract.fields
             if f.nullable
         ]
-        self.struct: type[Any] = msgspec.defstruct("Event", [*required, *optional], kw_only=True, gc=False)
+        self.names = {f.source or f.name: f.name for f in contract.fields}
+        self.struct: type[Any] = msgspec.defstruct(
+            "Event", [*required, *optional], kw_only=True, gc=False,
+            rename={f.name: f.source for f in contract.fields if f.source and f.source != f.name} or None,
+        )  # fmt: skip
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
-        self.event_time = attrgetter(contract.event_time_field)
+        self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]
+        self.uses_message_time = contract.event_time_field == MESSAGE_TIME
+        self.event_time = None if self.uses_message_time else _time_reader(contract.field(contract.event_time_field))
         self.day_clock = DayClock(contract.time_zone)
         self.earliest_us = _epoch_us(contract.earliest_event_at)
-        self.latest_field = contract.field(contract.event_time_field).maximum
+        self.latest_field = None if self.uses_message_time else contract.field(contract.event_time_field).maximum
 
-    def decode_all(self, values: Sequence[bytes | None], *, now: datetime) -> tuple[list[Any], NDArray[np.int64]]:
+    def decode_all(
+        self, values: Sequence[bytes | None], *, now: datetime, stamps_us: Sequence[int | None] = ()
+    ) -> tuple[list[Any], NDArray[np.int64]]:
         """Events and their times (microseconds since 1970 UTC) of a batch in which everything keeps the contract.
 
-        Raises DoubtError at the first doubt, without saying which event; `judge` says.
+        Raises DoubtError at the first doubt, without saying which event; `judge` says. `stamps_us` are the messages'
+        own timestamps; they are looked at only where the contract takes them as the event time.
         """
         try:
             if max(map(len, values), default=0) > self.contract.maximum_payload_bytes:  # type: ignore[arg-type]
@@ -237,7 +261,9 @@ class Decoder:
             raise DoubtError from error
         for name in self.numbers:
             self.number_column(events, name)
-        times_us = self.event_times(events)
+        if self.containers and any(self._judge_containers(event) for event in events):
+            raise DoubtError
+        times_us = self.event_times(events, stamps_us)
         if events and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
             raise DoubtError
         return events, times_us
@@ -246,13 +272,21 @@ class Decoder:
         """One number field of many events, exact."""
         return [*map(self.numbers[name].__getitem__, map(bytes, map(attrgetter(name), events)))]
 
-    def event_times(self, events: Sequence[Any]) -> NDArray[np.int64]:
+    def event_times(self, events: Sequence[Any], stamps_us: Sequence[int | None] = ()) -> NDArray[np.int64]:
         """Event times in microseconds since 1970 UTC."""
+        if self.event_time is None:
+            if None in stamps_us:
+                raise DoubtError
+            return np.array(stamps_us, dtype=np.int64)
+        field = self.contract.field(self.contract.event_time_field)
+        if field.encoding in EPOCH_FACTORS:
+            counts = np.array([*map(attrgetter(field.name), events)], dtype=np.int64)
+            return counts * EPOCH_FACTORS[field.encoding]
         column = pa.array([*map(self.event_time, events)], pa.timestamp("us", tz="UTC"))
         times: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
         return times
 
-    def judge(self, value: bytes | None, *, now: datetime) -> Any:
+    def judge(self, value: bytes | None, *, now: datetime, stamp_us: int | None = None) -> Any:
         """The event (a struct), or a Refusal with the first reason found."""
         if value is None:
             return Refusal("empty", "the message has no value")
@@ -262,18 +296,40 @@ class Decoder:
         try:
             event = self.decode(value)
         except msgspec.ValidationError as error:
-            return _refused_by_type(value, error)
+            return self._refused_by_type(value, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Refusal("not_json", _short(error))
-        return self._judge_numbers(event) or self._judge_time(event, now) or event
+        return (
+            self._judge_numbers(event)
+            or self._judge_containers(event)
+            or self._judge_time(event, now, stamp_us)
+            or event
+        )
 
     def _judge_numbers(self, event: Any) -> Refusal | None:
         judged = (reader.judge(bytes(getattr(event, name)))[1] for name, reader in self.numbers.items())
         return next(filter(None, judged), None)
 
-    def _judge_time(self, event: Any, now: datetime) -> Refusal | None:
+    def _judge_containers(self, event: Any) -> Refusal | None:
+        """Objects and arrays are kept as they came; here is seen that they are what they should be."""
+        for field in self.containers:
+            raw = bytes(getattr(event, field.name))
+            is_null = raw == b"null"
+            if (is_null and not field.nullable) or (
+                not is_null and field.logical_type in OPENINGS and raw[:1] != OPENINGS[field.logical_type]
+            ):
+                wanted = "any JSON value but null" if field.logical_type == "json" else field.logical_type
+                return Refusal("wrong_type", f"Expected `{wanted}`, got {_shown(raw)}", field.name)
+        return None
+
+    def _judge_time(self, event: Any, now: datetime, stamp_us: int | None) -> Refusal | None:
         name = self.contract.event_time_field
-        instant: datetime = self.event_time(event)
+        if self.event_time is None:
+            if stamp_us is None:
+                return Refusal("missing_field", "the message has no timestamp, which the contract takes as event time")
+            instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp_us)
+        else:
+            instant = self.event_time(event)
         instant_us = _epoch_us(instant)
         if instant_us < self.earliest_us:
             detail = f"{instant.isoformat()} is before {self.contract.earliest_event_at.isoformat()}"
@@ -287,27 +343,43 @@ class Decoder:
         latest = _epoch_us(now) + self.contract.maximum_ahead_s * 1_000_000
         return min(latest, _epoch_us(self.latest_field)) if self.latest_field is not None else latest
 
+    def _refused_by_type(self, value: bytes, error: msgspec.ValidationError) -> Refusal:
+        text = str(error)
+        missing = MISSING_AT.search(text)
+        if missing:
+            return Refusal("missing_field", _short(error), self.names.get(missing[1], missing[1]))
+        path = ERROR_PATH.search(text)
+        source = path[1] if path else None
+        field = None if source is None else self.names.get(source, source)
+        if "Invalid enum value" in text:
+            return Refusal("not_allowed", _short(error), field)
+        got_other_type = ", got `" in text or "timezone" in text or "Invalid" in text or field is None
+        reason = "wrong_type" if got_other_type else "out_of_range"
+        return Refusal(reason, _short(error) + _value_of(value, source), field)
 
-def _refused_by_type(value: bytes, error: msgspec.ValidationError) -> Refusal:
-    text = _short(error)
-    missing = MISSING_AT.search(text)
-    if missing:
-        return Refusal("missing_field", text, missing[1])
-    path = ERROR_PATH.search(text)
-    field = path[1] if path else None
-    if "Invalid enum value" in text:
-        return Refusal("not_allowed", text, field)
-    got_other_type = ", got `" in text or "timezone" in text or "Invalid" in text or field is None
-    reason = "wrong_type" if got_other_type else "out_of_range"
-    return Refusal(reason, text + _value_of(value, field), field)
+
+def _time_reader(field: Field) -> Callable[[Any], datetime]:
+    """The event time of an event, as an instant."""
+    read = attrgetter(field.name)
+    if field.encoding == "iso":
+        return read
+    return lambda event: as_instant(read(event), field.encoding)
 
 
-def _value_of(value: bytes, field: str | None) -> str:
+def as_instant(value: Any, encoding: str) -> datetime:
+    """A time as an event has it -> an instant in UTC."""
+    if encoding in EPOCH_FACTORS:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value * EPOCH_FACTORS[encoding])
+    instant: datetime = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return instant
+
+
+def _value_of(value: bytes, source: str | None) -> str:
     """What stands in the field, for the reader of a dead letter."""
-    if field is None:
+    if source is None:
         return ""
     try:
-        found = msgspec.json.decode(value)[field]
+        found = msgspec.json.decode(value)[source]
     except (msgspec.DecodeError, LookupError, TypeError):
         return ""
     return f"; found {str(found)[:80]!r}"
@@ -364,6 +436,7 @@ ARROW_TYPES = {
     "date": pa.date32(),
     "object": pa.string(),
     "array": pa.string(),
+    "json": pa.string(),
 }
 
 
@@ -381,6 +454,15 @@ def decode_column(decoder: Decoder, events: Sequence[Any], field: Field) -> pa.A
     if field.logical_type == "number":
         return pa.array(decoder.number_column(events, field.name), arrow_type(field))
     column = [*map(attrgetter(field.name), events)]
-    if field.logical_type in ("object", "array"):
-        column = [None if item is None else msgspec.json.encode(item).decode() for item in column]
+    if field.logical_type in ("object", "array", "json"):
+        raw = map(bytes, column)
+        return pa.array([None if item == b"null" else item.decode("utf-8") for item in raw], arrow_type(field))
+    if field.encoding in EPOCH_FACTORS:
+        factor = EPOCH_FACTORS[field.encoding]
+        counts = [None if item is None else item * factor for item in column]
+        return pa.array(counts, pa.int64()).cast(arrow_type(field))
+    if field.encoding == "epoch_days":
+        return pa.array(column, pa.int32()).cast(arrow_type(field))
+    if field.encoding == "iso_utc":
+        column = [None if item is None else as_instant(item, field.encoding) for item in column]
     return pa.array(column, arrow_type(field))

@@ -9,9 +9,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from streaming.contract import MESSAGE_TIME
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streaming.contract import Contract, Field
 
+LONGEST_IDENTIFIER = 63  # bytes
+EPOCH_UNITS = {"epoch_s": "second", "epoch_ms": "millisecond", "epoch_us": "microsecond"}
+HAS_ZONE = r"([zZ]|[T t].*[+-]\d\d:?\d*)$"
 SQL_TYPES = {
     "string": "text",
     "integer": "bigint",
@@ -20,6 +27,7 @@ SQL_TYPES = {
     "date": "date",
     "object": "json",
     "array": "json",
+    "json": "json",
 }
 
 
@@ -59,22 +67,58 @@ COMMENT ON COLUMN {table}.produced_at IS 'Timestamp of the Kafka message.';
 def create_view(contract: Contract) -> str:
     """DDL of the typed view; the payload is parsed once a row."""
     view = f"lake.{contract.stream}"
-    typed = ", ".join(f'"{field.name}" {sql_type(field)}' for field in contract.fields)
-    names = ", ".join(f'f."{field.name}"' for field in contract.fields)
+    inner = [field for field in contract.fields if _is_identifier(field.source or field.name)]
+    typed = ", ".join(f"{identifier(field.source or field.name)} {_json_type(field)}" for field in inner)
+    columns = ", ".join(f'{_column(field)} AS "{field.name}"' for field in contract.fields)
     comments = "\n".join(
         f'COMMENT ON COLUMN {view}."{field.name}" IS {quote(field.description)};'
         for field in contract.fields
         if field.description
     )
+    parsed = f"CROSS JOIN LATERAL json_to_record(e.payload) AS f({typed})" if inner else ""
     return f"""
 DROP VIEW IF EXISTS {view};
 CREATE VIEW {view} AS
-SELECT e.topic_partition, e.topic_offset, e.event_day, e.event_at, e.produced_at, {names}
+SELECT e.topic_partition, e.topic_offset, e.event_day, e.event_at, e.produced_at, {columns}
 FROM {landing_table(contract)} AS e
-CROSS JOIN LATERAL json_to_record(e.payload) AS f({typed});
+{parsed};
 COMMENT ON VIEW {view} IS {quote(f"{contract.topic} {contract.version}: {contract.description}")};
 {comments}
 """
+
+
+def _is_identifier(source: str) -> bool:
+    """Whether a key of the event can name a column: Postgres cuts longer names off."""
+    return 0 < len(source.encode("utf-8")) <= LONGEST_IDENTIFIER and source.isprintable()
+
+
+def identifier(name: str) -> str:
+    """A quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _json_type(field: Field) -> str:
+    """Type as which a field is read from the JSON."""
+    if field.encoding.startswith("epoch"):
+        return "bigint"
+    return "text" if field.encoding == "iso_utc" else sql_type(field)
+
+
+def _column(field: Field) -> str:
+    """Expression of a field in the typed view; independent of the session's time zone."""
+    source = field.source or field.name
+    if _is_identifier(source):
+        value = f"f.{identifier(source)}"
+    else:
+        arrow = "->" if _json_type(field) == "json" else "->>"
+        value = f"(e.payload {arrow} {quote(source)})::{_json_type(field)}"
+    if field.encoding == "epoch_days":
+        return f"(date '1970-01-01' + {value}::integer)"
+    if field.encoding in EPOCH_UNITS:
+        return f"(timestamptz '1970-01-01 00:00:00+00' + {value} * interval '1 {EPOCH_UNITS[field.encoding]}')"
+    if field.encoding == "iso_utc":
+        return f"({value} || CASE WHEN {value} ~ {quote(HAS_ZONE)} THEN '' ELSE 'Z' END)::timestamptz"
+    return value
 
 
 def quote(text: str) -> str:
@@ -84,38 +128,68 @@ def quote(text: str) -> str:
 
 def describe_fields(contract: Contract) -> list[dict[str, Any]]:
     """The part of a contract against which a later version is judged."""
-    return [
-        {
-            "name": field.name,
-            "type": sql_type(field),
-            "nullable": field.nullable,
-        }
-        for field in contract.fields
-    ]
+    described = []
+    for field in contract.fields:
+        roles: dict[str, Any] = {}
+        if field.source and field.source != field.name:
+            roles["source"] = field.source
+        if field.encoding != "iso":
+            roles["encoding"] = field.encoding
+        if field.is_key:
+            roles["key"] = True
+        if field.name == contract.event_time_field:
+            roles["event_time"] = True
+        described.append({"name": field.name, "type": sql_type(field), "nullable": field.nullable, **roles})
+    if contract.event_time_field == MESSAGE_TIME:
+        described.append({"name": MESSAGE_TIME, "type": "timestamptz", "nullable": True, "event_time": True})
+    return described
 
 
 def breaking_changes(before: list[dict[str, Any]], contract: Contract, time_zone: str) -> list[str]:
     """What a new version of a contract would break for what has landed already; empty if nothing."""
-    now = {field["name"]: field for field in describe_fields(contract)}
-    problems = []
+    described = describe_fields(contract)
+    now = {field["name"]: field for field in described if field["name"] != MESSAGE_TIME}
+    problems: list[str] = []
     for old in before:
-        new = now.pop(old["name"], None)
-        if new is None:
-            problems.append(f"field {old['name']} is gone: the view and its readers lose it")
-        elif new["type"] != old["type"]:
-            problems.append(f"field {old['name']} was {old['type']}, is {new['type']}: landed events may not be read")
-        elif old["nullable"] and not new["nullable"]:
-            problems.append(
-                f"field {old['name']} was optional, is required: landed events without it break the promise"
-            )
+        if old["name"] != MESSAGE_TIME:
+            problems.extend(_broken_field(old, now.pop(old["name"], None)))
     problems.extend(
         f"field {name} is new and required: landed events do not have it; make it optional"
         for name, field in now.items()
         if not field["nullable"]
     )
+    if any("event_time" in field for field in before):  # lakes registered before roles were kept cannot be compared
+        problems.extend(_broken_roles(before, described))
     if time_zone != contract.time_zone:
         problems.append(f"timeZone was {time_zone}, is {contract.time_zone}: landed events have other event days")
     return problems
+
+
+def _broken_field(old: dict[str, Any], new: dict[str, Any] | None) -> Iterator[str]:
+    name = old["name"]
+    if new is None:
+        yield f"field {name} is gone: the view and its readers lose it"
+        return
+    if new["type"] != old["type"]:
+        yield f"field {name} was {old['type']}, is {new['type']}: landed events may not be read"
+    if old["nullable"] and not new["nullable"]:
+        yield f"field {name} was optional, is required: landed events without it break the promise"
+    if new.get("source", name) != old.get("source", name):
+        was, now = old.get("source", name), new.get("source", name)
+        yield f"field {name} was read from the key {was!r}, is read from {now!r}: in landed events it would be empty"
+    if new.get("encoding", "iso") != old.get("encoding", "iso"):
+        was, now = old.get("encoding", "iso"), new.get("encoding", "iso")
+        yield f"field {name} was written as {was}, is written as {now}: landed events could not be read"
+
+
+def _broken_roles(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> Iterator[str]:
+    for role, what, effect in (
+        ("key", "the primary key", "readers tell repeats of an event by it"),
+        ("event_time", "the event time", "landed events have other event days"),
+    ):
+        was, is_now = ([f["name"] for f in fields if f.get(role)] for fields in (before, now))
+        if was != is_now:
+            yield f"{what} was {', '.join(was) or 'none'}, is {', '.join(is_now) or 'none'}: {effect}"
 
 
 def fields_document(contract: Contract) -> str:

@@ -1,0 +1,71 @@
+"""The text of a contract file: is it YAML, and does the standard know each of its keys. Pure.
+
+Not here: what the keys mean to us (contract.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from typing import Any
+
+import pydantic
+import yaml
+from open_data_contract_standard.model import SchemaProperty
+
+from streaming.errors import ContractError
+
+
+def problems_text(path: str, problems: list[str]) -> str:
+    """All problems of a file as one message."""
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    return f"reading contract {path}: {len(problems)} problem(s). Nothing was started. Mend the file:\n{listed}"
+
+
+def compose(text: str, path: str) -> yaml.Node:
+    """The file's tree, with lines. Raises ContractError if it is no YAML mapping."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ContractError(f"reading contract {path}: it is not YAML: {error}. Nothing was started.") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ContractError(f"reading contract {path}: found no mapping of keys at the top. Nothing was started.")
+    return node
+
+
+def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    """The pydantic models that an annotation may stand for."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType, list):
+        return [model for part in typing.get_args(annotation) for model in _models(part)]
+    if isinstance(annotation, typing.ForwardRef):
+        return [SchemaProperty]
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    return []
+
+
+def unknown_keys(node: yaml.Node, annotation: Any, where: str, path: str) -> typing.Iterator[str]:
+    """One line a key that no model of the standard knows, and a key given twice."""
+    models = _models(annotation)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from unknown_keys(item, annotation, f"{where}[{index}]", path)
+        return
+    if not isinstance(node, yaml.MappingNode) or not models:
+        return
+    known = {(field.alias or name): field.annotation for model in models for name, field in model.model_fields.items()}
+    seen = set[str]()
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        inner = f"{where}.{key}" if where else key
+        if key in seen:
+            yield f"line {line}: {inner} is given twice; keep one"
+        seen.add(key)
+        if key in known:
+            yield from unknown_keys(value_node, known[key], inner, path)
+            continue
+        close = difflib.get_close_matches(key, known, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else "put your own settings into customProperties"
+        yield f"line {line}: unknown key {inner!r}; {remedy}"
