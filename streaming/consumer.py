@@ -33,7 +33,8 @@ from streaming.errors import (
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.refusal_window import RefusalWindow
-from streaming.writer import Claimed, Counts, Writer
+from streaming.topic_identity import TopicWatch
+from streaming.writer import Claimed, Counts, Work, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,6 +119,9 @@ class LandingConsumer:
         self._fences: deque[float] = deque()
         self._slot: InstanceSlot | None = None
         self._stop = threading.Event()
+        self._watch = TopicWatch(settings.kafka)
+        self._number = 0  # of the session; a consumer that closes slowly still calls back while the next one works
+        self._current: Consumer | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -177,10 +181,12 @@ class LandingConsumer:
         ]
         for writer in self.writers:
             writer.start()
-        consumer = Consumer(self._config())
+        self._number += 1
+        consumer = Consumer(self._config(self._number))
         consumer.subscribe(
             list(self.contracts), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+        self._current = consumer
         try:
             self._loop(consumer, stop, until_idle_s)
         finally:
@@ -191,7 +197,7 @@ class LandingConsumer:
         """Who lands, as the ledger says."""
         return f"{self._slot.name if self._slot else self.settings.group_id}, pid {os.getpid()}"
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self, session: int = 0) -> dict[str, Any]:
         settings = self.settings
         return {
             **settings.kafka.client_config(),
@@ -209,9 +215,10 @@ class LandingConsumer:
             "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "max.poll.interval.ms": 300_000,
+            "topic.metadata.refresh.interval.ms": 30_000,  # added topic partitions are seen after it; default 300,000
             "statistics.interval.ms": 5_000,
             "stats_cb": self._on_statistics,
-            "error_cb": self._on_error,
+            "error_cb": lambda error: self._on_error(error) if session == self._number else None,
             "logger": logging.getLogger("librdkafka"),
         }
 
@@ -243,6 +250,7 @@ class LandingConsumer:
         self.claims.clear()
         self.positions.clear()
         self.ends.clear()
+        self._current = None
         closing = threading.Thread(target=consumer.close, name="close", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
@@ -263,16 +271,20 @@ class LandingConsumer:
             batch = Batch(*key, first_offset=self.positions[key], next_offset=self.positions[key])
             if fresh := self._expected(consumer, claim, groups.get(key, [])):
                 batch = prepare_batch(self.decoders[key[0]], key[1], fresh, expected_offset=batch.first_offset, now=now)
-            if fresh or key not in groups:
+            if fresh or (key not in groups and self._is_believed_end(consumer, claim, ends[key])):
                 batch = extend_to_end(batch, ends.get(key, 0))
             if batch.next_offset == batch.first_offset:
                 continue
             self.windows[key[0]].add(batch)
             self.positions[key] = batch.next_offset
             shares[key[1] % len(self.writers)].append((batch, claim))
+        topics = {batch.topic for share in shares for batch, _ in share}
+        if not topics:
+            return
+        proof = self._watch.ask(topics)
         for writer, share in zip(self.writers, shares, strict=True):
             if share:
-                self._put(consumer, writer, share)
+                self._put(consumer, writer, (share, proof))
 
     def _group(
         self, messages: Sequence[PolledMessage]
@@ -285,15 +297,16 @@ class LandingConsumer:
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                     ends[message.topic(), message.partition()] = message.offset()
-                    self.ends |= ends
                 else:
                     self._on_message_error(message)
                 continue
             key = (message.topic(), message.partition())
+            ends.pop(key, None)  # an end before messages is an old one, perhaps of another assignment
             if key in groups:
                 groups[key].append(message)
             else:
                 groups[key] = [message]
+        self.ends |= ends
         if groups:
             self.broker_down_since = None
         return groups, ends
@@ -318,7 +331,16 @@ class LandingConsumer:
             return []
         return fresh
 
-    def _put(self, consumer: Consumer, writer: Writer, share: Claimed) -> None:
+    def _is_believed_end(self, consumer: Consumer, claim: Claim, end: int) -> bool:
+        """Whether an end that came without messages may close a hole; right after an assignment it is asked again."""
+        position = self.positions[claim.topic, claim.topic_partition]
+        if end <= position or position != claim.next_offset or claim.is_asked_again:
+            return True
+        claim.is_asked_again = True
+        consumer.seek(TopicPartition(claim.topic, claim.topic_partition, position))
+        return False
+
+    def _put(self, consumer: Consumer, writer: Writer, work: Work) -> None:
         """Queue for a writer. While it is full the topic partitions are paused and polling goes on."""
         waited_since = time.monotonic()
         try:
@@ -326,7 +348,7 @@ class LandingConsumer:
                 self._raise_failure()
                 is_long = time.monotonic() - waited_since > PAUSE_AFTER_S
                 try:
-                    writer.queue.put(share, timeout=0.2 if is_long else 0.5)
+                    writer.queue.put(work, timeout=0.2 if is_long else 0.5)
                 except queue.Full:
                     if is_long:
                         self._poll_paused(consumer)
@@ -346,12 +368,14 @@ class LandingConsumer:
             log.info("paused", reason="the writers' queues are full")
         consumer.pause(consumer.assignment())
         message = cast("PolledMessage | None", consumer.poll(0))
-        if message is not None and message.error() is None:
-            self._seek_back(consumer, message)
-
-    def _seek_back(self, consumer: Consumer, message: PolledMessage) -> None:
-        """A message was delivered in spite of the pause (just assigned): have it delivered again later."""
-        consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
+        if message is None:
+            return
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            # delivered in spite of the pause (just assigned, or on its way): have it delivered again later
+            consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
+        else:
+            self._on_message_error(message)  # an error is told once: whoever drops it reads nothing more
 
     def _is_done(self) -> bool:
         """Whether everything that the topics hold is landed."""
@@ -430,7 +454,8 @@ class LandingConsumer:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Write what is queued, so that the next owner need not read it again; then let go."""
-        del consumer
+        if consumer is not self._current:
+            return
         self.metrics.rebalances.labels("revoked").inc()
         deadline = time.monotonic() + self.settings.revoke_flush_s
         for writer in self.writers:
@@ -439,7 +464,8 @@ class LandingConsumer:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Somebody else may have them already: what is queued is dropped, the fence guards what is at work."""
-        del consumer
+        if consumer is not self._current:
+            return
         self.metrics.rebalances.labels("lost").inc()
         log.warning("lost", topic_partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
         self._let_go(partitions)
@@ -519,11 +545,20 @@ class LandingConsumer:
             log.debug("passing_error", where=where, error=error.str())
             return
         if code in TOPIC_GONE:
+            if self._is_known(message.topic()):
+                raise _RejoinError(f"{where}: {error.str()}, but the broker knows it")
             raise TopicError(
                 f"reading {where}: the topic is gone ({error.str()}). What was landed stays; nothing more was landed. "
                 f"If it was deleted on purpose, remove its contract from this consumer."
             )
         raise TopicError(f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.")
+
+    def _is_known(self, topic: str) -> bool:
+        """Whether the broker knows the topic; one that has just started may deny it for a moment."""
+        try:
+            return topic in kafka.describe_topics(self.settings.kafka, [topic])
+        except BrokerUnavailableError:
+            return True
 
     def _on_statistics(self, text: str) -> None:
         statistics = json.loads(text)

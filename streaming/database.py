@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
 CONNECT_TIMEOUT_S = 10  # a host that drops packets is noticed; a busy server answers within it
-KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+# A peer that vanished without a word is noticed after 25 to 30 s, on both sides; the kernel's own limits are 15 min for
+# bytes on their way and 2 h for silence, and the server would keep our locks for as long.
+KEEPALIVE: dict[str, Any] = {
+    "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000,
+}  # fmt: skip
+SERVER_OPTIONS = (
+    "-c TimeZone=UTC -c client_encoding=UTF8 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 "
+    "-c tcp_keepalives_count=3 -c tcp_user_timeout=30000"
+)
 RETRYABLE = (
     psycopg2.OperationalError,  # connection lost, disk full, deadlock, shutdown
     psycopg2.InterfaceError,  # the connection is closed already
@@ -33,7 +41,7 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             dsn,
             application_name=application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
-            options="-c TimeZone=UTC -c client_encoding=UTF8",
+            options=SERVER_OPTIONS,
             **KEEPALIVE,
         )
     except psycopg2.OperationalError as error:

@@ -52,14 +52,20 @@ def describe_topics(
         try:
             described = future.result()
         except KafkaException as error:
-            if error.args[0].name() in ("UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_OR_PARTITION"):
+            if is_unknown_topic(error):
                 continue
             raise unavailable(settings, f"describing topic {topic}", error) from error
-        found[topic] = TopicDescription(_topic_id(described), len(described.partitions))
+        found[topic] = TopicDescription(topic_id(described), len(described.partitions))
     return found
 
 
-def _topic_id(described: Any) -> str | None:
+def is_unknown_topic(error: KafkaException) -> bool:
+    """Whether the broker knows no such topic."""
+    return error.args[0].name() in ("UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_OR_PARTITION")
+
+
+def topic_id(described: Any) -> str | None:
+    """Kafka's id of a described topic, None from brokers that have none."""
     text = str(described.topic_id) if described.topic_id is not None else ""
     return text if text.strip("A=") else None  # brokers before 2.8 have none
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CHANNEL = "landed"
 WRITER_NAME = "streaming writer"  # application_name of the writers' sessions
 CLAIM_LOCK_S = 3.0  # a landing transaction takes under 1 s; below 1 s a slow disk loses its batch for nothing
+WRITE_LOCK_S = 10.0  # our own session before a cut may still hold the offset; without a limit we would wait for ever
 STUCK_S = 3.0
 
 
@@ -31,6 +32,7 @@ class Claim:
     topic_partition: int
     next_offset: int
     epoch: int
+    topic_id: str | None = None
     is_live: bool = True
     is_fenced: bool = False
     is_asked_again: bool = False
@@ -89,7 +91,7 @@ def claim(
             (low, topic, topic_partition),
         )
         next_offset = low
-    return Claim(topic, topic_partition, next_offset, epoch), gap
+    return Claim(topic, topic_partition, next_offset, epoch, topic_id), gap
 
 
 def end_stuck_writers(cursor: Any) -> int:
@@ -100,7 +102,7 @@ def end_stuck_writers(cursor: Any) -> int:
     """
     cursor.execute(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE %s "
-        "AND datname = current_database() AND wait_event = 'ClientRead' "
+        "AND datname = current_database() AND usename = current_user AND wait_event = 'ClientRead' "
         "AND xact_start < clock_timestamp() - make_interval(secs => %s)",
         (f"{WRITER_NAME} %", STUCK_S),
     )
@@ -130,10 +132,11 @@ def lock(cursor: Any, claimed: Sequence[tuple[Batch, Claim]]) -> list[Claim]:
     """
     wanted = sorted({(claim.topic, claim.topic_partition) for _, claim in claimed})
     cursor.execute(
+        "SELECT set_config('lock_timeout', %s, true); "  # one way to the server and back for both
         "SELECT topic, topic_partition, next_offset, epoch FROM control.offset "
         "WHERE (topic, topic_partition) IN (SELECT * FROM unnest(%s::text[], %s::int[])) "
         "ORDER BY topic, topic_partition FOR UPDATE",
-        ([topic for topic, _ in wanted], [number for _, number in wanted]),
+        (f"{WRITE_LOCK_S * 1000:.0f}ms", [topic for topic, _ in wanted], [number for _, number in wanted]),
     )
     found = {(topic, number): (next_offset, epoch) for topic, number, next_offset, epoch in cursor.fetchall()}
     return [

@@ -17,7 +17,7 @@ import structlog
 
 from streaming import database, landing, ledger
 from streaming.database import transaction
-from streaming.errors import LakeUnavailableError, LandingError
+from streaming.errors import BrokerUnavailableError, LakeUnavailableError, LandingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from streaming.ledger import Claim
     from streaming.metrics import LandingMetrics
     from streaming.settings import LandingSettings
+    from streaming.topic_identity import Proof
 
 Claimed = list[tuple["Batch", "Claim"]]
+Work = tuple[Claimed, "Proof"]
 
 QUEUED_TRANSACTIONS = 2  # one hides the other's commit; more only cost memory (measured: no gain)
 FIRST_RETRY_S = 0.2
@@ -68,7 +70,7 @@ class Writer(threading.Thread):
         self.decoders = decoders
         self.metrics = metrics
         self.owner = owner
-        self.queue: queue.Queue[Claimed | None] = queue.Queue(maxsize=QUEUED_TRANSACTIONS)
+        self.queue: queue.Queue[Work | None] = queue.Queue(maxsize=QUEUED_TRANSACTIONS)
         self.failure: Exception | None = None
         self.counts = Counts()
         self.committed: dict[tuple[str, int], int] = {}
@@ -105,15 +107,35 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         """The thread's body."""
-        while (claimed := self.queue.get()) is not None:
+        while (work := self.queue.get()) is not None:
             try:
-                if self.failure is None:
-                    self._write(claimed)
+                if self.failure is None and self._is_confirmed(*work):
+                    self._write(work[0])
             except Exception as error:  # noqa: BLE001 outermost loop of the thread: the consumer raises it
                 self.failure = error
             finally:
                 self.queue.task_done()
         self._disconnect()
+
+    def _is_confirmed(self, claimed: Claimed, proof: Proof) -> bool:
+        """Whether the batches came from the topics that were claimed; False if nobody needs to know any more."""
+        started = time.monotonic()
+        delay = FIRST_RETRY_S
+        while live := [claim for _, claim in claimed if claim.is_live]:
+            try:
+                proof.check(live)
+            except BrokerUnavailableError as error:
+                if time.monotonic() - started > self.settings.outage_limit_s:
+                    raise
+                log.warning("topics_unconfirmed", error=str(error), note="the batch waits for the broker")
+                if self.hurry.wait(delay):
+                    _give_up(claimed)
+                    return False
+                delay = min(delay * 2, LONGEST_RETRY_S)
+                proof = proof.again()
+            else:
+                return True
+        return False
 
     def _write(self, claimed: Claimed) -> None:
         started = time.monotonic()
@@ -177,6 +199,7 @@ class Writer(threading.Thread):
         """Leave out what was committed although the answer was lost with the connection."""
         try:
             with transaction(conn) as cursor:
+                ledger.end_stuck_writers(cursor)  # ours from before a cut, if the server has not noticed yet
                 left = []
                 for batch, claim in claimed:
                     cursor.execute(
