@@ -5,9 +5,10 @@ Here: what every DAX function builds upon. Not here: the functions (dates.py, mo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from powerbi.dax.context import Cells, ColumnKey, Context, Filter, Scalar, quote
+from powerbi.dax.context import Cells, ColumnKey, Context, Filter, Scalar, placed, quote
 from powerbi.dax.parse import parse_expression
 from powerbi.dax.rows import RowScope
 from powerbi.dax.source import Source
@@ -31,6 +32,15 @@ _TYPES = {
 }
 
 
+@dataclass
+class Scan:
+    """A CTE that aggregates rows; whatever else is asked of the same rows by the same keys is computed beside it."""
+
+    name: str
+    place: int
+    values: list[str]
+
+
 class Builder:
     """A statement under construction."""
 
@@ -40,6 +50,7 @@ class Builder:
         self.blank_members = blank_members
         self.ctes: list[tuple[str, str]] = []
         self.known: dict[str, str] = {}
+        self.scans: dict[tuple[str, ...], Scan] = {}
         self.memo: dict[object, Scalar] = {}
         self.where = "query"
         self.depth = 0
@@ -172,7 +183,7 @@ class Builder:
                 columns.append(f"MIN({ColumnKey(table, column.sort_by).sql}) AS s{index}")
                 sorts.append(f"s{index}")
         own = [one for one in (*filters, *self.security) if one.columns and all(c.table == table for c in one.columns)]
-        tests = [f"({one.predicate})" for one in own if one.predicate]
+        tests = [f"({placed(one.predicate, one.columns, lambda key: key.sql)})" for one in own if one.predicate]
         tests += [
             f"{one.column.sql} IN (SELECT value FROM {one.members})"
             for one in own
@@ -193,13 +204,13 @@ class Builder:
         parts = []
         if one.values is not None:
             listed = [literal_of(value, kind) for value in one.values if value is not None]
-            some = [f"{key.sql} IN ({', '.join(listed)})"] if listed else []
-            some += [f"{key.sql} IS NULL"] if None in one.values else []
+            some = [f"{key.marked} IN ({', '.join(listed)})"] if listed else []
+            some += [f"{key.marked} IS NULL"] if None in one.values else []
             parts.append(f"({' OR '.join(some) or 'FALSE'})")
         if one.low is not None:
-            parts.append(f"{key.sql} >= {literal_of(one.low, kind)}")
+            parts.append(f"{key.marked} >= {literal_of(one.low, kind)}")
         if one.high is not None:
-            parts.append(f"{key.sql} <= {literal_of(one.high, kind)}")
+            parts.append(f"{key.marked} <= {literal_of(one.high, kind)}")
         return Filter(frozenset({key}), " AND ".join(parts) or "TRUE", is_outer=True)
 
     def security_filter(self, table: str, text: str) -> Filter:
@@ -218,16 +229,65 @@ class Builder:
     # ------------------------------------------------------------------ aggregates
 
     def aggregate(
-        self, context: Context, table: str, value: str, kind: str, *, also: frozenset[ColumnKey] = frozenset()
+        self,
+        context: Context,
+        table: str,
+        value: str,
+        kind: str,
+        *,
+        also: frozenset[ColumnKey] = frozenset(),
+        fold: str = "",
     ) -> Scalar:
-        """One aggregate under its own filter context: a CTE keyed by what it depends on."""
+        """One aggregate under its own filter context: a CTE keyed by what it depends on.
+
+        Args:
+            context: the filters in force.
+            table: the table whose rows are aggregated.
+            value: the aggregate's SQL.
+            kind: its type.
+            also: columns that the value reads.
+            fold: the aggregate that makes one of partial ones (SUM of sums), where there is one.
+        """
         source = Source(self, context, table, also)
         keys = source.keys()
-        columns = [f"{sql} AS k{context.cells.keys.index(key)}" for key, sql in keys]
-        by = f" GROUP BY {', '.join(sql for _, sql in keys)}" if keys else ""
-        sql = f"SELECT {', '.join([*columns, f'{value} AS v'])} FROM {source.sql()}{by}"
-        name = self.cte("a", sql, tuple(key for key, _ in keys))
-        return Scalar(f"{name}.v", kind, frozenset({name}))
+        names = [f"k{context.cells.keys.index(key)}" for key, _ in keys]
+        value = placed(value, also, source.column)
+        if fold and source.is_foldable:
+            # Days that are asked for again and again (month to date, a moving average) are summed once.
+            days = {one.column: f"g{index}" for index, one in enumerate(source.members) if one.column}
+            scan, column = self.scan(
+                [f"{source.column(key)} AS {name}" for key, name in days.items()],
+                source.sql(with_members=False),
+                [source.column(key) for key in days],
+                value,
+            )
+            rows = source.membership({key: f"{scan}.{name}" for key, name in days.items()}, scan)
+            value = f"{fold}({scan}.{column})"
+        else:
+            rows = source.sql()
+        name, column = self.scan(
+            [f"{sql} AS {name}" for name, (_, sql) in zip(names, keys, strict=True)],
+            rows,
+            [sql for _, sql in keys],
+            value,
+        )
+        self.known_keys[name] = tuple(key for key, _ in keys)
+        return Scalar(f"{name}.{column}", kind, frozenset({name}))
+
+    def scan(self, columns: list[str], rows: str, by: list[str], value: str) -> tuple[str, str]:
+        """The CTE that aggregates these rows by these keys, and the column of this value in it."""
+        shape = (*columns, rows)
+        found = self.scans.get(shape)
+        if found is None:
+            found = Scan(f"a{len(self.ctes)}", len(self.ctes), [])
+            self.scans[shape] = found
+            self.ctes.append((found.name, ""))
+        if value not in found.values:
+            found.values.append(value)
+            listed = [*columns, *(f"{one} AS v{index}" for index, one in enumerate(found.values))]
+            group = f" GROUP BY {', '.join(by)}" if by else ""
+            self.ctes[found.place] = (found.name, f"SELECT {', '.join(listed)} FROM {rows}{group}")
+        return found.name, f"v{found.values.index(value)}"
 
     def cell_values(self, context: Context, scalars: list[Scalar]) -> str:
         """A CTE with the cells' keys and the values v0, v1, ... of these scalars."""

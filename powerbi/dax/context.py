@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+
+_MARK = "\x01"  # no name and no literal holds it
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +28,11 @@ class ColumnKey:
     def sql(self) -> str:
         """The column under its table's alias."""
         return f"{quote(self.table)}.{quote(self.column)}"
+
+    @property
+    def marked(self) -> str:
+        """The column in a condition whose tables are not known yet: `placed` puts the SQL in its place."""
+        return f"{_MARK}{self.sql}{_MARK}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Cells:
 class Filter:
     """A restriction of some columns.
 
-    Either a predicate over "Table"."column" (which may read values of the cell from the CTE `cell`), or membership:
+    Either a predicate over marked columns (which may read values of the cell from the CTE `cell`), or membership:
     the CTE `members` lists, for each combination of `keys`, the values that `column` may take.
     """
 
@@ -99,4 +107,11 @@ def quote(name: str) -> str:
 
 def literal(value: str) -> str:
     """A text as an SQL literal."""
-    return "'" + value.replace("'", "''") + "'"
+    return "'" + value.replace("'", "''").replace(_MARK, "") + "'"
+
+
+def placed(text: str, columns: Iterable[ColumnKey], sql: Callable[[ColumnKey], str]) -> str:
+    """A condition with its marked columns written as SQL."""
+    for key in columns:
+        text = text.replace(key.marked, sql(key))
+    return text

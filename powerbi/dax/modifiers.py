@@ -121,7 +121,7 @@ class Modifiers(DateTables):
         self.arity(argument, 2, 2)
         key = self.column(argument.arguments[1])
         values = self.listed(argument.arguments[0], lambda one: self.scalar(one, outer))
-        predicate = is_in(Scalar(key.sql, self.type_of(key)), values).sql
+        predicate = is_in(Scalar(key.marked, self.type_of(key)), values).sql
         return result.cleared(self.overridden(frozenset({key}))), [Filter(frozenset({key}), predicate)]
 
     def predicate_filter(self, expression: Expr, context: Context, table: str | None) -> Filter:
@@ -167,9 +167,12 @@ class Modifiers(DateTables):
         return "ASC" if isinstance(order, Name) and order.name.upper() == "ASC" else "DESC"
 
     def ranked(
-        self, key: ColumnKey, expression: Expr, context: Context, *, is_all: bool
+        self, key: ColumnKey, expression: Expr, context: Context, *, is_all: bool, blank: str = ""
     ) -> tuple[str, tuple[ColumnKey, ...]]:
-        """A CTE with a row for each remaining key and each value of `key`, and the expression's value there."""
+        """A CTE with a row for each remaining key and each value of `key`, and the expression's value there.
+
+        Without a value for `blank`, members whose value is BLANK are left out.
+        """
         base = context.cleared({key}) if is_all else context
         kept = tuple(one for one in base.cells.keys if one in base.groups and one != key)
         listed = ", ".join(f"k{base.cells.keys.index(one)} AS k{index}" for index, one in enumerate(kept))
@@ -182,15 +185,16 @@ class Modifiers(DateTables):
             raise self.refuse(
                 "a ranking under a filter that differs from cell to cell is outside the subset", expression
             )
-        return self.value_rows(cells, self.scalar(expression, inner)), cells.keys
+        return self.value_rows(cells, self.scalar(expression, inner), blank), cells.keys
 
-    def value_rows(self, cells: Cells, value: Scalar) -> str:
+    def value_rows(self, cells: Cells, value: Scalar, blank: str) -> str:
         """Cells with a value, as rows (keys, v)."""
         columns = ", ".join(f"{cells.name}.k{index}" for index in range(len(cells.keys)))
         joins = "".join(self.join(cells, name) for name in sorted(value.reads))
+        sql = f"COALESCE({value.sql}, {blank})" if blank else value.sql
         return self.cte(
             "r",
-            f"SELECT * FROM (SELECT {columns}, {value.sql} AS v FROM {cells.name}{joins}) AS x WHERE v IS NOT NULL",
+            f"SELECT * FROM (SELECT {columns}, {sql} AS v FROM {cells.name}{joins}) AS x WHERE v IS NOT NULL",
             cells.keys,
         )
 
@@ -201,17 +205,21 @@ class Modifiers(DateTables):
         if not isinstance(source, Call) or source.function != "ALL" or len(source.arguments) != 1:
             raise self.refuse("RANKX takes ALL(column) here", source)
         key = self.column(source.arguments[0])
-        name, keys = self.ranked(key, expression.arguments[1], context, is_all=True)
+        name, keys = self.ranked(key, expression.arguments[1], context, is_all=True, blank="0")
         own = self.scalar(expression.arguments[1], context)
         cell = self.cell_values(context, [own])
-        same = " AND ".join(
-            f"c.k{context.cells.keys.index(one)} IS NOT DISTINCT FROM r.k{index}" for index, one in enumerate(keys[:-1])
+        # The nearest greater value tells by its own place how many are greater: no pair of members is compared.
+        place = "".join(f"{_joined(f'k{index}')}, " for index in range(len(keys) - 1))
+        window = f"{f'PARTITION BY {place[:-2]} ' if place else ''}ORDER BY v DESC"
+        listed = "".join(f"{_joined(f'k{index}')} AS k{index}, " for index in range(len(keys) - 1))
+        greater = f"(SELECT {listed}v, COUNT(*) OVER ({window}) AS n FROM {name}) AS r"
+        same = "".join(
+            f"{_joined(f'c.k{context.cells.keys.index(one)}')} = r.k{index} AND " for index, one in enumerate(keys[:-1])
         )
         columns = "".join(f"c.k{index}, " for index in range(len(context.cells.keys)))
-        by = f" GROUP BY {columns.rstrip(', ')}" if columns else ""
         sql = (
-            f"SELECT {columns}COUNT(*) FILTER (WHERE r.v > COALESCE(c.v0, 0)) + 1 AS v"
-            f" FROM {cell} AS c JOIN {name} AS r ON {same or 'TRUE'}{by}"
+            f"SELECT {columns}COALESCE(r.n, 0) + 1 AS v"
+            f" FROM {cell} AS c ASOF LEFT JOIN {greater} ON {same}COALESCE(c.v0, 0) < r.v"
         )
         result = self.cte("a", sql, context.cells.keys)
         return Scalar(f"{result}.v", "number", frozenset({result}))
@@ -225,3 +233,8 @@ class Modifiers(DateTables):
         window = "ORDER BY v DESC NULLS LAST"
         members = self.cte("t", f"SELECT k0 AS value FROM {name} QUALIFY RANK() OVER ({window}) <= {int(top.count)}")
         return Filter(frozenset({key}), members=members, column=key, is_outer=True)
+
+
+def _joined(column: str) -> str:
+    """A key for a join that knows no IS NOT DISTINCT FROM."""
+    return f"COALESCE(CAST({column} AS VARCHAR), chr(1))"

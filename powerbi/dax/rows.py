@@ -27,7 +27,7 @@ class RowScope:
         if isinstance(expression, Bracket) and self.is_column(expression):
             key = self.column(expression)
             self.columns.add(key)
-            return Scalar(key.sql, self.translator.type_of(key))
+            return Scalar(key.marked, self.translator.type_of(key))
         if isinstance(expression, Unary):
             return unary(expression, self.value(expression.operand))
         if isinstance(expression, Binary):

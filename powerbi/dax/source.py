@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from powerbi.dax.context import ColumnKey, quote
+from powerbi.dax.context import ColumnKey, placed, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from powerbi.dax.builder import Builder
-    from powerbi.dax.context import Context
+    from powerbi.dax.context import Context, Filter
 
 
 class Source:
@@ -46,25 +48,34 @@ class Source:
             return ColumnKey(self.table, path[0].from_column).sql
         return key.sql
 
-    def sql(self) -> str:
+    @property
+    def is_foldable(self) -> bool:
+        """Whether rows may be summed by the days (or whatever is listed) first: nothing else tells cells apart."""
+        return bool(self.members) and not self.cells and not self.own and all(one.column for one in self.members)
+
+    def sql(self, *, with_members: bool = True) -> str:
         """FROM ... WHERE ..., with only the joins that are needed."""
-        conditions = self.cell_conditions() + self.member_conditions()
-        conditions += [one.predicate for one in self.filters if one.predicate and not one.cell]
-        conditions += [one.predicate for one in self.filters if one.cell]
-        needed = {key.table for key in self.also}
-        needed |= {key.table for one in self.filters if one.predicate for key in one.columns}
-        needed |= {
-            key.table
-            for key in [*self.own, *(o.column for o in self.members if o.column)]
-            if self.column(key) == key.sql
-        }
+        members = self.members if with_members else []
+        conditions = self.cell_conditions() + (self.member_conditions(self.column) if members else [])
+        filters = [one for one in self.filters if one.predicate]
+        conditions += [
+            placed(one.predicate, one.columns, self.column) for one in sorted(filters, key=lambda one: bool(one.cell))
+        ]
+        asked = {*self.also, *self.own, *(one.column for one in self.members if one.column)}
+        asked |= {key for one in filters for key in one.columns}
+        needed = {key.table for key in asked if self.column(key) == key.sql}
         joins = "".join(self.joins(needed - {self.table}))
-        extra = "".join(
-            f" CROSS JOIN {name}"
-            for name in [*self.cells, *dict.fromkeys(o.members for o in self.members if o.members)]
-        )
-        where = f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""
-        return f"model.{quote(self.table)} AS {quote(self.table)}{joins}{extra}{where}"
+        extra = "".join(f" CROSS JOIN {name}" for name in [*self.cells, *self.lists(members)])
+        return f"model.{quote(self.table)} AS {quote(self.table)}{joins}{extra}{_where(conditions)}"
+
+    def membership(self, columns: dict[ColumnKey, str], rows: str) -> str:
+        """FROM ... WHERE ... of rows that have been summed by the listed columns."""
+        extra = "".join(f" CROSS JOIN {name}" for name in self.lists(self.members))
+        return f"{rows}{extra}{_where(self.member_conditions(columns.__getitem__))}"
+
+    def lists(self, members: list[Filter]) -> list[str]:
+        """The CTEs that list what is allowed."""
+        return list(dict.fromkeys(one.members for one in members if one.members))
 
     def joins(self, needed: set[str]) -> list[str]:
         """LEFT JOINs along the relationships to these tables."""
@@ -88,15 +99,19 @@ class Source:
             found += [f"{name}.k{i} IS NOT DISTINCT FROM {first}.k{i}" for i in range(len(self.context.cells.keys))]
         return found
 
-    def member_conditions(self) -> list[str]:
+    def member_conditions(self, column: Callable[[ColumnKey], str]) -> list[str]:
         """Membership in the lists of allowed values."""
         found = []
         for one in self.members:
             if one.column is not None:
-                found.append(f"{self.column(one.column)} = {one.members}.value")
+                found.append(f"{column(one.column)} = {one.members}.value")
             known = dict(self.keys())
             for key in one.keys:
                 own = f"{one.members}.k{self.context.cells.keys.index(key)}"
                 if known[key] != own:
                     found.append(f"{known[key]} IS NOT DISTINCT FROM {own}")
         return found
+
+
+def _where(conditions: list[str]) -> str:
+    return f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""

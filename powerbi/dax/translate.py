@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _AGGREGATES = {"SUM": "SUM", "MIN": "MIN", "MAX": "MAX", "AVERAGE": "AVG", "COUNT": "COUNT", "COUNTA": "COUNT"}
 _ITERATORS = {"SUMX": "SUM", "MINX": "MIN", "MAXX": "MAX", "AVERAGEX": "AVG", "COUNTX": "COUNT"}
+_FOLDS = {"SUM": "SUM", "MIN": "MIN", "MAX": "MAX", "COUNT": "SUM"}  # how partial aggregates become one
 _MAXIMUM_DEPTH = 40  # measures that call measures; deeper is a circle
 
 
@@ -222,8 +223,9 @@ class Translator(Modifiers):
                 f"{expression.function} of '{key.table}'[{key.column}], which is not a number", expression
             )
         if expression.function in ("COUNT", "COUNTA"):
-            return self.aggregate(context, key.table, f"NULLIF(COUNT({key.sql}), 0)", "number")
-        return self.aggregate(context, key.table, f"{_AGGREGATES[expression.function]}({key.sql})", kind)
+            return self.aggregate(context, key.table, f"NULLIF(COUNT({key.sql}), 0)", "number", fold="SUM")
+        name = _AGGREGATES[expression.function]
+        return self.aggregate(context, key.table, f"{name}({key.sql})", kind, fold=_FOLDS.get(name, ""))
 
     def distinct_count(self, expression: Call, context: Context) -> Scalar:
         """DISTINCTCOUNT; blank counts as a value."""
@@ -240,7 +242,7 @@ class Translator(Modifiers):
         """COUNTROWS; no rows are blank."""
         self.arity(expression, 1, 1)
         table, inner, also = self.row_table(expression.arguments[0], context)
-        return self.aggregate(inner, table, "NULLIF(COUNT(*), 0)", "number", also=also)
+        return self.aggregate(inner, table, "NULLIF(COUNT(*), 0)", "number", also=also, fold="SUM")
 
     def iterator(self, expression: Call, context: Context) -> Scalar:
         """SUMX and its like, over rows of a table."""
@@ -253,9 +255,10 @@ class Translator(Modifiers):
                 "a measure or variable inside an iterator is outside the subset that is translated",
                 expression.arguments[1],
             )
-        sql = f"{_ITERATORS[expression.function]}({value.sql})"
-        sql = f"NULLIF({sql}, 0)" if expression.function == "COUNTX" else sql
-        return self.aggregate(inner, table, sql, value.type, also=also | frozenset(rows.columns))
+        name = _ITERATORS[expression.function]
+        sql = f"NULLIF({name}({value.sql}), 0)" if expression.function == "COUNTX" else f"{name}({value.sql})"
+        columns = also | frozenset(rows.columns)
+        return self.aggregate(inner, table, sql, value.type, also=columns, fold=_FOLDS.get(name, ""))
 
     def row_table(self, expression: Expr, context: Context) -> tuple[str, Context, frozenset[ColumnKey]]:
         """A table that is iterated row by row: a model table, or FILTER of one."""

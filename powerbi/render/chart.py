@@ -26,7 +26,7 @@ _VEGA_LITE = "5.20"
 _TIP = {"field": "tip", "type": "nominal"}  # becomes aria-label, which the page shows on hovering
 _HERE = "https://this.report"  # Vega makes addresses absolute; this one is taken off again
 _LONGEST = 30  # letters of a category on an axis
-_MOST_POINTS = 62  # with more days than this, points only blur a line
+_MOST_POINTS = 62  # with more days than this, points only blur a line, and rounded corners take longer than all else
 _MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
 
 
@@ -92,7 +92,7 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
                 "symbolSize": 70,
             },
             "text": {"color": theme.muted, "fontSize": 11},
-            "bar": {"cornerRadiusEnd": 2},
+            "bar": {"cornerRadiusEnd": 2 if len(inner["data"]["values"]) <= _MOST_POINTS else 0},
             "line": {"strokeWidth": 2.5},
         },
         **inner,
