@@ -34,6 +34,7 @@ BIN = ROOT / ".venv" / "bin"
 PROJECT = "demo-project"
 DAGSTER_PORT, REPORT_PORT, MAGE_PORT = 3000, 8050, 6789
 LOCATION = "orchestration"
+POOL = "Dagster run pool"
 READY_S = 180.0  # Dagster imports for 5 s; on a loaded machine of two cores beside everything else that took 60 s
 
 
@@ -55,6 +56,7 @@ class Line:
     state: State
     ports: Ports
     note: Callable[[str], None]
+    dagster_yaml: str = ""  # "": as the demo has it
     env: dict[str, str] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -201,7 +203,7 @@ class Line:
 
     def _dagster(self, port: int, code_port: int) -> None:
         home = Path(self.env["DAGSTER_HOME"])
-        (home / "dagster.yaml").write_text(DAGSTER_YAML)
+        (home / "dagster.yaml").write_text(self.dagster_yaml or DAGSTER_YAML)
         workspace = home / "workspace.yaml"
         workspace.write_text(WORKSPACE_YAML.format(port=code_port, location=LOCATION))
         code = self.spawn(
@@ -209,6 +211,9 @@ class Line:
             ["-m", "dagster", "api", "grpc", "-m", "orchestration.definitions", "--host", "127.0.0.1",
              "--port", str(code_port), "--location-name", LOCATION],
         )  # fmt: skip
+        if "WarmRunLauncher" in (self.dagster_yaml or DAGSTER_YAML):
+            # the daemon would start it with the first run: too late to be of use to that one
+            self.spawn(POOL, ["-m", "orchestration.pool", "--socket", str(home / "pool.sock")])
         web = self.spawn(
             "Dagster webserver",
             ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--workspace", str(workspace)],
@@ -294,7 +299,10 @@ class Line:
         """
         for process in self.processes():
             code = process.exit_code()
-            if code is not None and process.name != "producer":
+            if code is not None and process.name not in {
+                "producer",
+                POOL,
+            }:  # without a pool runs start as they always did
                 raise NotReadyError(
                     process.name, found=f"it ended by itself, with exit code {code}", log=process.log,
                     remedy="`make demo` starts it again and goes on from where it was.",
@@ -305,7 +313,7 @@ class Line:
     def stop(self) -> None:
         """Stop everything: first what writes, then what is written to. May be called twice, and while starting."""
         self._closing = True
-        order = ("producer", "landing consumer", "Dagster daemon", "Dagster webserver", "Dagster code server")
+        order = ("producer", "landing consumer", "Dagster daemon", POOL, "Dagster webserver", "Dagster code server")
         left = {process.name: process for process in self.processes()}
         first = [left.pop(name) for name in order if name in left]
         services = [left.pop(name) for name in ("Kafka", "PostgreSQL", "BigQuery emulator") if name in left]
@@ -340,7 +348,7 @@ storage:
   postgres:
     postgres_url: {env: DAGSTER_POSTGRES_URL}
 telemetry: {enabled: false}
-run_launcher: {module: orchestration.launcher, class: CheckedRunLauncher}
+run_launcher: {module: orchestration.launcher, class: WarmRunLauncher}
 run_monitoring: {enabled: true, start_timeout_seconds: 120, poll_interval_seconds: 20}
 run_retries: {enabled: true, max_retries: 2}
 sensors: {use_threads: true, num_workers: 4}

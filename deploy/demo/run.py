@@ -18,7 +18,7 @@ from rich.live import Live
 
 from deploy.demo import show
 from deploy.demo.layers import CHAIN, Watch, open_readers, read_whole, reconcile
-from deploy.demo.line import Line, Ports
+from deploy.demo.line import POOL, Line, Ports
 from deploy.demo.state import State, write_json
 from deploy.errors import DeployError, NotReadyError
 
@@ -176,8 +176,9 @@ def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes:
     """Something must change now and then: a layer, or the log of Dagster's runs, which may take long."""
     now = time.monotonic()
     idle_s = now - max([*watch.changed_at.values(), *ended.values()])
-    with suppress(OSError):
-        silent_s = time.time() - line.log_of("Dagster code server").stat().st_mtime
+    with suppress(OSError, ValueError):
+        logs = [line.log_of(name) for name in ("Dagster code server", POOL)]
+        silent_s = time.time() - max(log.stat().st_mtime for log in logs if log.exists())
         idle_s = idle_s if idle_s > RUNS_PATIENCE * wishes.patience_s else min(idle_s, silent_s)
     if idle_s > wishes.patience_s:
         waiting = next(name for name in CHAIN if name not in ended)
