@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Google's quotas (1,500 modifications a table a day) and Power BI's refreshes are what a shorter span would spend.
 SERVE_EVERY_S = 300.0
 SERVE_EVERY_EMULATED_S = 5.0
+# A run that keeps its day up loads every second or so: free on the emulator, thousands of jobs a day on BigQuery, so
+# there it is off unless it is asked for. Longer than a minute, and an edit of the code waits that long to be live.
+KEEP_UP_S, KEEP_UP_EMULATED_S = 0.0, 45.0
 # A month of runs is what somebody looks back at; a steady flow leaves some thousand a day in Dagster's database.
 RUNS_KEPT_DAYS = 30
 
@@ -29,12 +32,15 @@ class OrchestrationSettings:
         lake_dsn: where the ledger of landed batches is.
         serve_every_s: least time between two refreshes of the report; below it quotas are spent for little, above
             it the report is older than it need be.
+        keep_up_s: how long a run of one day goes on while its batches land; 0: a run ends after its first pass, and
+            the next batch waits up to 5 s for the sensor. Above a minute, new code waits for the old run's end.
         alert_webhook: where failed runs are told; empty for the log only.
         runs_kept_days: older runs are deleted every night, but for the newest of each partition.
     """
 
     lake_dsn: str
     serve_every_s: float
+    keep_up_s: float = 0.0
     alert_webhook: str = ""
     runs_kept_days: int = RUNS_KEPT_DAYS
 
@@ -46,10 +52,13 @@ class OrchestrationSettings:
             SettingsError: something is missing or wrong.
         """
         problems: list[str] = []
-        default = SERVE_EVERY_EMULATED_S if env.get("BIGQUERY_EMULATOR_HOST", "").strip() else SERVE_EVERY_S
+        is_emulated = bool(env.get("BIGQUERY_EMULATOR_HOST", "").strip())
         settings = cls(
             lake_dsn=_dsn(env, problems),
-            serve_every_s=_seconds(env.get("SERVE_EVERY_S", ""), default, problems),
+            serve_every_s=_seconds(
+                env, "SERVE_EVERY_S", SERVE_EVERY_EMULATED_S if is_emulated else SERVE_EVERY_S, problems
+            ),
+            keep_up_s=_seconds(env, "KEEP_UP_S", KEEP_UP_EMULATED_S if is_emulated else KEEP_UP_S, problems),
             alert_webhook=env.get("ALERT_WEBHOOK_URL", "").strip(),
             runs_kept_days=_days(env.get("DAGSTER_RUNS_KEPT_DAYS", ""), problems),
         )
@@ -76,7 +85,8 @@ def _dsn(env: Mapping[str, str], problems: list[str]) -> str:
         return ""
 
 
-def _seconds(text: str, default: float, problems: list[str]) -> float:
+def _seconds(env: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+    text = env.get(name, "")
     if not text.strip():
         return default
     try:
@@ -84,7 +94,7 @@ def _seconds(text: str, default: float, problems: list[str]) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        problems.append(f"SERVE_EVERY_S: {text!r} is not a number of seconds")
+        problems.append(f"{name}: {text!r} is not a number of seconds")
     return value
 
 

@@ -354,8 +354,15 @@ run_retries: {enabled: true, max_retries: 2}
 sensors: {use_threads: true, num_workers: 4}
 schedules: {use_threads: true, num_workers: 2}
 backfills: {use_threads: true, num_workers: 2}
+# A run keeps today up for 45 s, the report has a place of its own, and a late day must wait for neither.
 concurrency:
-  runs: {max_concurrent_runs: 2}
+  runs:
+    max_concurrent_runs: 3
+    tag_concurrency_limits: [{key: stage, value: core, limit: 2}, {key: stage, value: serving, limit: 1}]
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1, dequeue_use_threads: true, dequeue_num_workers: 2}
 """
 WORKSPACE_YAML = """\
 # Written by the demo.

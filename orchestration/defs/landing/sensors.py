@@ -4,6 +4,7 @@ Belongs here: asking the ledger and Dagster's instance. Not here: choosing the d
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -11,11 +12,13 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.defs import keep_up
 from orchestration.defs.jobs import load_days
 from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.runs import busy_days, failures_by_day
 from orchestration.defs.topics import MARTS_READER, Feed, feeds
+from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import DayRange, Pending, choose_ranges, landed_key
 
 # Below the 60 s after which Dagster gives a tick up; the daemon then asks again within 5 s, its constant loop.
@@ -51,14 +54,25 @@ def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> d
     if not ranges and not events:
         return dg.SkipReason(f"{len(pending)} day(s) at work or waiting; nothing new" if pending else "nothing landed")
     return dg.SensorResult(
-        run_requests=[_request(each) for each in ranges], asset_events=events, cursor=json.dumps(moved, sort_keys=True)
+        run_requests=[_request(each, _keep_up_s()) for each in ranges],
+        asset_events=events,
+        cursor=json.dumps(moved, sort_keys=True),
     )
 
 
-def _request(days: DayRange) -> dg.RunRequest:
-    """Without a run key: Dagster would drop a repeated key for ever, and it is the ledger that says what is needed."""
+def _request(days: DayRange, keep_up_s: float) -> dg.RunRequest:
+    """Without a run key: Dagster would drop a repeated key for ever, and it is the ledger that says what is needed.
+
+    A run of one day goes on while its day's batches land; a run of many days brings what was late or missed, and ends.
+    """
     tags = {**range_tags(days.first, days.last), RANGE_TAG: days.key}
+    if days.first == days.last and keep_up_s:
+        tags[keep_up.TAG] = f"{keep_up_s:g}"
     return dg.RunRequest(tags=tags)
+
+
+def _keep_up_s() -> float:
+    return OrchestrationSettings.from_env(os.environ).keep_up_s
 
 
 def _pending(conn: Any) -> list[Pending]:

@@ -1,0 +1,182 @@
+"""A run that goes on while batches of its day land: core and marts again, without a new run for each batch.
+
+Started by the sensor's tag on a run of one day. The run does its ordinary steps first, each with its blocking checks;
+then this loop loads and publishes what has landed since, cycle after cycle, until nothing lands for IDLE_S or the span
+is over, and the run's last check compares core with the marts. What is exactly once is so by the fences of core and
+marts; the lock only keeps two runs of one day from working against each other (docs/decisions/0011).
+
+Belongs here: the loop, its lock, one cycle, how it looks in Dagster. Not here: which runs keep up (landing/sensors.py),
+how a cycle's parts work (mage_project, dbt_like_sql).
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from orchestration import mage
+from orchestration.defs.resources import LakeResource
+from orchestration.defs.topics import MARTS_READER, feeds, project
+from orchestration.errors import MageRunError
+
+TAG = "retail/keep_up_s"
+# Silence after which the run ends: the next batch then waits for the sensor, 0 to 5 s and a fork, instead of a cycle.
+# Landing commits a batch every 0.2 to 1 s while events flow.
+IDLE_S = 2.0
+LOCK_SPACE = 0x6D617274  # "mart": our advisory locks, so that nobody else's numbers meet them
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one turn of the loop did."""
+
+    rows_inserted: int
+    published: Mapping[str, Any]
+    seconds: float
+
+
+def keep_up(
+    *,
+    is_behind: Callable[[], bool],
+    wait: Callable[[float], object],
+    turn: Callable[[], Cycle],
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Cycle]:
+    """Turn while something has landed; wait for it, but not longer than IDLE_S, nor beyond the span.
+
+    Args:
+        is_behind: whether more has landed than the marts show.
+        wait: returns when something lands, at the latest after so many seconds.
+        turn: loads and publishes what has landed.
+        seconds: no turn begins after them.
+        clock: tests have their own.
+    """
+    end = clock() + seconds
+    silent_since = clock()
+    while clock() < end:
+        if is_behind():
+            yield turn()
+            silent_since = clock()
+            continue
+        left = min(silent_since + IDLE_S, end) - clock()
+        if left <= 0:
+            return
+        wait(left)
+
+
+def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float:
+    """How long this run is to keep up: what its tag says, for a run of one day; 0 for every other run."""
+    try:
+        return float(context.run.tags.get(TAG, "0")) if len(days) == 1 else 0.0
+    except ValueError:
+        return 0.0
+
+
+def follow_landing(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    day: date,
+    publish: Callable[[], Mapping[str, Any]],
+) -> None:
+    """The loop for one day, each cycle's materializations logged as it is done.
+
+    Args:
+        context: of the step that publishes the marts.
+        lake: where batches land, and where the lock is.
+        day: the day.
+        publish: publishes the day's marts and marks them; returns what was published by table.
+    """
+    from streaming import lake as door
+
+    with (
+        lake.connect("orchestration.keep_up") as conn,
+        lake.connect("orchestration.keep_up_wait") as waiting,
+        locked(lake, day) as is_ours,
+    ):
+        if not is_ours:
+            context.log.info("another run keeps %s up: nothing left to do here", day)
+            return
+        door.listen(waiting)
+        cycles = keep_up(
+            is_behind=lambda: _is_behind(conn, day),
+            wait=lambda seconds: door.wait_landed(waiting, seconds),
+            turn=lambda: _turn(context, day, publish),
+            seconds=seconds_of(context, [day]),
+        )
+        count = rows = 0
+        for cycle in cycles:
+            count, rows = count + 1, rows + cycle.rows_inserted
+            for event in _materializations(cycle, day):
+                context.log_event(event)
+        context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
+
+
+@contextlib.contextmanager
+def locked(lake: LakeResource, day: date) -> Iterator[bool]:
+    """PostgreSQL's advisory lock of a day: gone with the connection, so never left behind by a killed run."""
+    with lake.connect("orchestration.day_lock") as conn:
+        conn.rollback()
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, day.toordinal()))
+            yield bool(cursor.fetchone()[0])
+
+
+def _is_behind(conn: Any, day: date) -> bool:
+    from streaming import lake as door
+
+    return any(each.event_day == day for feed in feeds() for each in door.pending_days(conn, feed.topic, MARTS_READER))
+
+
+def _turn(
+    context: dg.AssetExecutionContext,
+    day: date,
+    publish: Callable[[], Mapping[str, Any]],
+) -> Cycle:
+    began = time.monotonic()
+    rows = sum(_load(context, pipeline, day) for pipeline in sorted({feed.pipeline for feed in feeds()}))
+    return Cycle(rows_inserted=rows, published=publish(), seconds=time.monotonic() - began)
+
+
+def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> int:
+    """The pipeline's blocks once more, on what is new; every one of their tests must pass, as in the run's own step."""
+    spec = next(each for each in project().pipelines if each.uuid == uuid)
+    names = (spec.partition_variable, spec.last_partition_variable)
+    variables = {
+        "run_id": context.run.run_id,
+        "code_version": spec.code_version,
+        "mode": "incremental",
+        **{name: day.isoformat() for name in names if name},
+    }
+    done = mage.run_pipeline(project(), spec, variables)
+    if done.failed is not None:
+        block = spec.block(done.failed.block)
+        raise MageRunError(
+            f"keeping {day} up: test {done.failed.name} of Mage block {uuid}/{block.uuid} failed: "
+            f"{done.failed.message} [The marts show the state before. Look at what the block was given, mend, and run "
+            "the day again.]",
+            pipeline=uuid,
+            block=block.uuid,
+            path=block.path,
+            line=None,
+        )
+    reports = [dict(each) for each in done.outputs.values() if isinstance(each, dict)]
+    return sum(int(each.get("rows_inserted", 0)) for each in reports)
+
+
+def _materializations(cycle: Cycle, day: date) -> Iterator[dg.AssetMaterialization]:
+    for feed in feeds():
+        yield _event(feed.table, day, {"rows_inserted": cycle.rows_inserted, "cycle_seconds": round(cycle.seconds, 3)})
+    for table, done in cycle.published.items():
+        yield _event(table, day, {"dagster/partition_row_count": done.rows, "publish_seconds": round(done.seconds, 3)})
+
+
+def _event(table: str, day: date, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey(table.split(".")), partition=day.isoformat(), metadata=dict(metadata)
+    )
