@@ -195,14 +195,14 @@ class LandingConsumer:
     @property
     def owner(self) -> str:
         """Who lands, as the ledger says."""
-        return f"{self._slot.name if self._slot else self.settings.group_id}, pid {os.getpid()}"
+        return f"{(self._slot and self._slot.name) or self.settings.group_id}, pid {os.getpid()}"
 
     def _config(self, session: int = 0) -> dict[str, Any]:
         settings = self.settings
         return {
             **settings.kafka.client_config(),
             "group.id": settings.group_id,
-            "group.instance.id": self._slot.name if self._slot else settings.instance_id,
+            **({"group.instance.id": self._slot.name} if self._slot and self._slot.name else {}),
             "client.id": "streaming-consume",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -490,6 +490,7 @@ class LandingConsumer:
                 raise writer.failure
         fenced = [claim for claim in self.claims.values() if claim.is_fenced]
         if fenced:
+            self._raise_twin(fenced[0])
             self._count_fence(fenced[0])
             raise _RejoinError(f"fenced: another consumer took {fenced[0].topic}[{fenced[0].topic_partition}]")
         if self.broker_down_since is not None:
@@ -522,16 +523,30 @@ class LandingConsumer:
                 self.metrics.outages.labels("broker").inc()
                 log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
         elif error.fatal():
-            self._failure = TopicError(
-                f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; "
-                f"nothing is lost. Another process with the same STREAMING_INSTANCE_ID "
-                f"is the usual cause of a fenced instance."
-            )
+            self._failure = self._fatal(error)
         elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
             self._failure = TopicError(
                 f"logging in to {self.settings.kafka.bootstrap_servers}: {error.str()}. Check KAFKA_SASL_MECHANISM, "
                 f"KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
             )
+
+    def _fatal(self, error: KafkaError) -> TopicError:
+        return TopicError(
+            f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; nothing "
+            f"is lost. If it was fenced: another process with the same STREAMING_INSTANCE_ID took its place; give each "
+            f"a name of its own, or none."
+        )
+
+    def _raise_twin(self, claim: Claim) -> None:
+        """Stop if the ledger's fence came from a process of our own name: to join again would only throw it out."""
+        if self._current is None or self._slot is None or not self._slot.name:
+            return
+        at = TopicPartition(claim.topic, claim.topic_partition, claim.next_offset)
+        try:
+            self._current.commit(offsets=[at], asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].fatal() or error.args[0].code() == KafkaError.FENCED_INSTANCE_ID:
+                raise self._fatal(error.args[0]) from error
 
     def _on_message_error(self, message: PolledMessage) -> None:
         """Errors that come in the place of a message."""
@@ -539,6 +554,8 @@ class LandingConsumer:
         if error is None:
             return
         code, where = error.code(), f"{message.topic()}[{message.partition()}]"
+        if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001
+            raise self._fatal(error)
         if code in OFFSET_GONE:
             raise _RejoinError(f"{where}: the offset that is due does not exist any more ({error.str()})")
         if code in PASSING or error.retriable():

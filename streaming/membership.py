@@ -11,9 +11,14 @@ from typing import Any
 
 from streaming.errors import StreamingError
 
+DYNAMIC = "dynamic"  # as STREAMING_INSTANCE_ID: no stable name
+
 
 class InstanceSlot:
     """A stable name for static membership: the host and the first number that no process here holds.
+
+    The price: one that leaves for good is missed only after the session timeout. Where consumers come and go (an
+    autoscaler), STREAMING_INSTANCE_ID=dynamic gives a plain member, whose place is free as soon as it leaves.
 
     A consumer that is killed and started again takes its old name, and with it its topic partitions, at once, where a
     new name would wait for the session timeout (measured: 3.7 s for ten kills instead of 25.8 s).
@@ -22,6 +27,8 @@ class InstanceSlot:
     def __init__(self, group_id: str, wanted: str) -> None:
         self.name = wanted
         self._file: Any = None
+        if wanted == DYNAMIC:
+            self.name = ""
         if wanted:
             return
         safe = "".join(c if c.isalnum() else "-" for c in group_id)
