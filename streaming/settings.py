@@ -170,7 +170,7 @@ class LandingSettings:
     kafka: KafkaSettings
     lake: LakeSettings
     group_id: str = "landing"
-    instance_id: str = ""  # empty: host name and the first free slot, so that a restart keeps its place
+    instance_id: str = ""  # empty: host name and the first free slot, so that a restart keeps its place; dynamic: none
     metrics_port: int | None = None  # none: no metrics; 0: any free port, told in the log
     writers: int = 1  # connections; above 1 helps where several topic partitions are busy and cores are free
     batch_events: int = (
