@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TYPES = {
     "int64": "number",
     "double": "number",
-    "decimal": "number",
+    "decimal": "money",
     "string": "text",
     "dateTime": "date",
     "boolean": "boolean",

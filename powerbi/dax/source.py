@@ -104,7 +104,9 @@ class Source:
         found = []
         for one in self.members:
             if one.column is not None:
-                found.append(f"{column(one.column)} = {one.members}.value")
+                # the blank member may be among what is listed
+                same = "IS NOT DISTINCT FROM" if one.column.table in self.translator.blank_members else "="
+                found.append(f"{column(one.column)} {same} {one.members}.value")
             known = dict(self.keys())
             for key in one.keys:
                 own = f"{one.members}.k{self.context.cells.keys.index(key)}"

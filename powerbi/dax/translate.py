@@ -218,7 +218,7 @@ class Translator(Modifiers):
         self.arity(expression, 1, 1)
         key = self.column(expression.arguments[0])
         kind = self.type_of(key)
-        if expression.function in ("SUM", "AVERAGE") and kind != "number":
+        if expression.function in ("SUM", "AVERAGE") and kind not in ("number", "money"):
             raise self.refuse(
                 f"{expression.function} of '{key.table}'[{key.column}], which is not a number", expression
             )

@@ -16,13 +16,13 @@ from powerbi.errors import DaxRefusedError
 if TYPE_CHECKING:
     from powerbi.dax.syntax import Unary
 
-_ZERO = {"number": "0", "text": "''", "date": "DATE '1899-12-30'", "boolean": "FALSE", "blank": "0"}
+_ZERO = {"number": "0", "money": "0", "text": "''", "date": "DATE '1899-12-30'", "boolean": "FALSE", "blank": "0"}
 _WITH_OTHER = 3  # arguments of DIVIDE and IF when the last is given
 
 
 def literal_of(value: object, kind: str) -> str:
     """A value from outside as an SQL literal of a column's type; what is none of that type is refused."""
-    if kind == "number":
+    if kind in ("number", "money"):
         text = str(value)
         if not re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", text):
             raise DaxRefusedError(f"{text!r} is not a number", where="slicer")
@@ -58,9 +58,9 @@ def binary(operator: str, left: Scalar, right: Scalar) -> Scalar:  # noqa: PLR09
     if operator in ("+", "-"):
         return _sum(operator, left, right)
     if operator == "*":
-        return Scalar(f"({left.sql} * {right.sql})", "number", reads)
+        return Scalar(f"({left.sql} * {right.sql})", _sort_of_number(left, right), reads)
     if operator == "/":
-        return Scalar(f"(CAST({left.sql} AS DOUBLE) / COALESCE({right.sql}, 0))", "number", reads)
+        return _quotient(f"CAST({left.sql} AS DOUBLE) / COALESCE({right.sql}, 0)", left, right, reads)
     if operator == "^":
         return Scalar(f"POWER(COALESCE({left.sql}, 0), COALESCE({right.sql}, 0))", "number", reads)
     return Scalar(comparison(operator, left, right), "boolean", reads)
@@ -69,7 +69,7 @@ def binary(operator: str, left: Scalar, right: Scalar) -> Scalar:  # noqa: PLR09
 def _sum(operator: str, left: Scalar, right: Scalar) -> Scalar:
     """BLANK + BLANK is BLANK; with one side BLANK it counts as 0. A date moves by days."""
     reads = left.reads | right.reads
-    kind = "date" if "date" in (left.type, right.type) and left.type != right.type else "number"
+    kind = "date" if "date" in (left.type, right.type) and left.type != right.type else _sort_of_number(left, right)
     if kind == "date":
         moved = f"({left.sql} {operator} INTERVAL (CAST({right.sql} AS BIGINT)) DAY)"
         return Scalar(f"CAST({moved} AS DATE)", "date", reads)
@@ -79,7 +79,19 @@ def _sum(operator: str, left: Scalar, right: Scalar) -> Scalar:
         return Scalar(f"({left.sql} {operator} {right.sql})", "number")
     both_blank = f"{left.sql} IS NULL AND {right.sql} IS NULL"
     result = f"COALESCE({left.sql}, 0) {operator} COALESCE({right.sql}, 0)"
-    return Scalar(f"(CASE WHEN {both_blank} THEN NULL ELSE {result} END)", "number", reads)
+    return Scalar(f"(CASE WHEN {both_blank} THEN NULL ELSE {result} END)", kind, reads)
+
+
+def _sort_of_number(left: Scalar, right: Scalar) -> str:
+    """Fixed decimals stay fixed decimals beside any other number."""
+    return "money" if "money" in (left.type, right.type) else "number"
+
+
+def _quotient(sql: str, top: Scalar, bottom: Scalar, reads: frozenset[str]) -> Scalar:
+    """A fixed decimal divided by any other number is a fixed decimal again, of four digits; by its like, it is none."""
+    if top.type == "money" and bottom.type != "money":
+        return Scalar(f"ROUND({sql}, 4)", "money", reads)
+    return Scalar(f"({sql})", "number", reads)
 
 
 def comparison(operator: str, left: Scalar, right: Scalar) -> str:
@@ -105,9 +117,10 @@ def _reads(values: list[Scalar]) -> frozenset[str]:
 
 def _divide(_: str, values: list[Scalar]) -> Scalar:
     other = values[2].sql if len(values) == _WITH_OTHER else "NULL"
-    top, bottom = values[0].sql, values[1].sql
-    sql = f"(CASE WHEN COALESCE({bottom}, 0) = 0 THEN {other} ELSE CAST({top} AS DOUBLE) / {bottom} END)"
-    return Scalar(sql, "number", _reads(values))
+    top, bottom = values[0], values[1]
+    quotient = _quotient(f"CAST({top.sql} AS DOUBLE) / {bottom.sql}", top, bottom, _reads(values))
+    sql = f"(CASE WHEN COALESCE({bottom.sql}, 0) = 0 THEN {other} ELSE {quotient.sql} END)"
+    return Scalar(sql, quotient.type, quotient.reads)
 
 
 def _if(_: str, values: list[Scalar]) -> Scalar:

@@ -9,7 +9,7 @@ import calendar
 import datetime as dt
 import math
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -116,6 +116,13 @@ def ratio(top: Any, bottom: Any) -> float | None:
     return None if not bottom or top is None else float(top) / float(bottom)
 
 
+def each(top: Any, bottom: Any) -> Decimal | None:
+    """Money for each of something: Power BI keeps four digits of it."""
+    if not bottom or top is None:
+        return None
+    return (Decimal(top) / Decimal(bottom)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
+
+
 def change(now: Any, before: Any) -> float | None:
     return None if now is None or before is None else ratio(now - before, before)
 
@@ -126,7 +133,7 @@ def minus(left: Any, right: Any) -> Any:
 
 def _seven(truth: Truth, cell: Cell) -> Any:
     day = truth.last_day(cell)
-    return None if day is None else ratio(truth.net(replace(cell, first=day - dt.timedelta(days=6), last=day)), 7)
+    return None if day is None else each(truth.net(replace(cell, first=day - dt.timedelta(days=6), last=day)), 7)
 
 
 def _on_last_day(truth: Truth, cell: Cell, shift: int) -> Any:
@@ -153,7 +160,7 @@ MEASURES = {
     "Cancellations": lambda t, c: t.lines("NULLIF(COUNT(DISTINCT invoice_no), 0)", c, "invoice_no LIKE 'C%'"),
     "Items": lambda t, c: t.lines("SUM(quantity)", c, f"{SALE} AND line_kind = 'product'"),
     "Invoice Lines": lambda t, c: t.lines("NULLIF(COUNT(*), 0)", c),
-    "Average Order Value": lambda t, c: ratio(
+    "Average Order Value": lambda t, c: each(
         t.lines("SUM(gross_sales_gbp)", c), t.lines("COUNT(DISTINCT invoice_no)", c, SALE)
     ),
     "Items per Order": lambda t, c: ratio(
@@ -162,7 +169,7 @@ MEASURES = {
     "Customers": lambda t, c: t.known(c),
     "New Customers": lambda t, c: t.new(c),
     "Returning Customers": lambda t, c: minus(t.known(c), t.new(c)),
-    "Sales per Customer": lambda t, c: ratio(t.lines("SUM(net_sales_gbp)", c, "customer_id <> 'guest'"), t.known(c)),
+    "Sales per Customer": lambda t, c: each(t.lines("SUM(net_sales_gbp)", c, "customer_id <> 'guest'"), t.known(c)),
     "Guest Share": lambda t, c: ratio(t.lines("SUM(net_sales_gbp)", c, "customer_id = 'guest'"), t.net(c)),
     "Products Sold": lambda t, c: t.lines(
         "NULLIF(COUNT(DISTINCT stock_code), 0)", c, f"{SALE} AND line_kind = 'product'"
