@@ -14,7 +14,7 @@ from powerbi.errors import PowerBiError
 
 if TYPE_CHECKING:
     from powerbi.lint.finding import Finding
-    from powerbi.publish import Publisher
+    from powerbi.publish import Plan, Publisher
 
 _PROJECT = Path(__file__).parent
 _Folder = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -94,39 +94,71 @@ def refresh(days: tuple[str, ...], timeout_s: float) -> None:
 @main.command()
 @click.argument("environment")
 @click.option("--project", type=_Folder, default=_PROJECT)
-def plan(environment: str, project: Path) -> None:
-    """Show what differs between the declared and the actual state of an environment."""
-    changes = _publisher(environment, project).plan()
-    for change in changes:
-        click.echo(change.what)
-    click.echo(f"{len(changes)} changes")
+@click.option("--renew-credentials", is_flag=True, help="Send BigQuery's credentials although there are some.")
+def plan(environment: str, project: Path, *, renew_credentials: bool) -> None:
+    """Show what differs between the declared and the actual state of an environment: what apply would change."""
+    _show(_publisher(environment, project, renew=renew_credentials).plan())
 
 
 @main.command()
 @click.argument("environment")
 @click.option("--project", type=_Folder, default=_PROJECT)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def apply(environment: str, project: Path, *, yes: bool) -> None:
-    """Bring an environment to its declared state."""
-    publisher = _publisher(environment, project)
-    changes = publisher.plan()
-    for change in changes:
-        click.echo(change.what)
-    if changes and not yes:
-        click.confirm(f"Apply {len(changes)} changes?", abort=True)
-    publisher.apply(changes)
-    click.echo(f"{len(changes)} changes applied")
+@click.option("--renew-credentials", is_flag=True, help="Send BigQuery's credentials although there are some.")
+def apply(environment: str, project: Path, *, yes: bool, renew_credentials: bool) -> None:
+    """Bring an environment to its declared state, then look whether anything is left. Exit code 1 if so."""
+    publisher = _publisher(environment, project, renew=renew_credentials)
+    found = publisher.plan()
+    _show(found)
+    if found.changes and not yes:
+        click.confirm(f"Apply {len(found.changes)} changes?", abort=True)
+    target = publisher.apply(found)
+    publisher.renew = publisher.access.renew = False
+    left = publisher.plan()
+    click.echo(f"{len(found.changes)} changes applied, {len(left.changes)} left")
+    click.echo(f"POWERBI_WORKSPACE_ID={target.workspace}\nPOWERBI_DATASET_ID={target.model}")
+    for line in left.lines:
+        click.echo(f"the service did not keep: {line}")
+    sys.exit(1 if left.changes else 0)
 
 
-def _publisher(environment: str, project: Path) -> Publisher:
+@main.command("role-members")
+@click.argument("environment")
+@click.option("--project", type=_Folder, default=_PROJECT)
+def role_members(environment: str, project: Path) -> None:
+    """Print roles and declared members as a TMSL script for the XMLA endpoint."""
+    import json  # noqa: PLC0415 - imported only by who needs it
+
+    from powerbi.definitions import model_files  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.deployment import read_environment  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.lint.check import project_files  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.publish import members_script  # noqa: PLC0415 - imported only by who needs it
+
+    declared = read_environment(project / "deployment.yaml", environment)
+    name = project_files(project, "SemanticModel")[0].removesuffix(".SemanticModel")
+    click.echo(json.dumps(members_script(declared, model_files(project, declared), name), indent=2))
+
+
+def _show(found: Plan) -> None:
+    for line in found.lines:
+        click.echo(line)
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"{len(found.changes)} changes")
+
+
+def _publisher(environment: str, project: Path, *, renew: bool) -> Publisher:
     from powerbi.deployment import read_environment  # noqa: PLC0415 - imported only by who needs it
     from powerbi.publish import Publisher  # noqa: PLC0415 - imported only by who needs it
     from powerbi.rest import Client, credential_of  # noqa: PLC0415 - imported only by who needs it
     from powerbi.settings import PowerBiSettings  # noqa: PLC0415 - imported only by who needs it
+    from powerbi.source import read_key  # noqa: PLC0415 - imported only by who needs it
 
-    settings = PowerBiSettings.from_env(os.environ)
+    settings = PowerBiSettings.from_env(os.environ, needs_ids=False)
     client = Client(settings, credential_of(settings))
-    return Publisher(client, project, read_environment(project / "deployment.yaml", environment))
+    key = read_key(settings.bigquery_key, "POWERBI_BIGQUERY_KEY") if settings.bigquery_key else None
+    declared = read_environment(project / "deployment.yaml", environment)
+    return Publisher(client, project, declared, key, renew)
 
 
 if __name__ == "__main__":

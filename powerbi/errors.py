@@ -13,7 +13,9 @@ PowerBiError
 │   ├── ThrottledError       429 for longer than we are willing to wait
 │   ├── RefreshError         a refresh failed, was cancelled or timed out
 │   │   └── BudgetSpentError today's refreshes are used up; the change waits for the next budget
-│   └── OperationError       a long-running operation failed
+│   ├── OperationError       a long-running operation failed
+│   └── PublishError         applying stopped at a change; those before it are done
+├── StateError               the stand-in's folder was written by another version
 └── WarehouseError           the stand-in could not read the marts
 """
 
@@ -101,6 +103,14 @@ class BudgetSpentError(RefreshError):
 
 class OperationError(ServiceError):
     """A long-running operation ended as Failed or did not end in time."""
+
+
+class PublishError(ServiceError):
+    """Applying stopped at a change; those before it are done, those after it are not."""
+
+
+class StateError(PowerBiError):
+    """The stand-in's folder was written by another version, or is not a stand-in's."""
 
 
 class WarehouseError(PowerBiError):

@@ -15,3 +15,4 @@ def id_of(*names: str) -> str:
 STANDIN_WORKSPACE = id_of("workspace")
 STANDIN_DATASET = id_of("dataset")
 STANDIN_REPORT = id_of("report")
+STANDIN_CALLER = id_of("caller")

@@ -1,33 +1,55 @@
-"""Bringing a workspace to its declared state: definitions, parameters, permissions. First a plan, then its application.
+"""Bringing an environment to its declared state: workspace, definitions, source, rights. A plan first, then apply.
 
-Here: what differs, and one change at a time. Not here: what is declared (deployment.py), HTTP (rest.py), data
-(refresh.py). Applying twice changes nothing the second time. fabric-cicd is not used: docs/decisions/0008.
+Here: what differs, in which order it is mended. Not here: what is declared (deployment.py), files (definitions.py),
+single requests (fabric.py, source.py, access.py), HTTP (rest.py), data (refresh.py).
+
+A plan holds every change that apply makes, also those to things that the same apply creates first: ids of what is made
+on the way are handed on. Applying twice changes nothing the second time; after a failure, applying again goes on where
+it stopped. fabric-cicd is not used: docs/decisions/0030.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from powerbi.errors import OperationError
+from powerbi.access import DATASET, WORKSPACE, Difference, dataset_difference, rights, workspace_difference
+from powerbi.definitions import Files, changed_parameters, changed_parts, model_files, report_files
+from powerbi.errors import PowerBiError, PublishError
+from powerbi.fabric import Fabric
 from powerbi.lint.check import project_files
-from powerbi.storage import with_storage
+from powerbi.model import model_of
+from powerbi.rest import POWERBI_SCOPE
+from powerbi.source import Key, SourceAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from powerbi.deployment import Access, Environment
+    from powerbi.access import Request
+    from powerbi.deployment import Environment
     from powerbi.rest import Client
 
-Files = dict[str, str]
-_OPERATION_TIMEOUT_S = 900.0
 _SHOWN = 5  # changed files named in a plan; enough to recognise a change
-_KINDS = {"SemanticModel": "semanticModels", "Report": "reports"}
+_NOT_YET = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass
+class Target:
+    """The ids of an environment; None until what they name is created."""
+
+    workspace: str | None = None
+    model: str | None = None
+    report: str | None = None
+
+    def known(self, name: str) -> str:
+        """An id that must be there by now."""
+        found: str | None = getattr(self, name)
+        if found is None:
+            raise PublishError(f"the {name} does not exist yet, though it should have been created before")
+        return found
 
 
 @dataclass(frozen=True)
@@ -35,193 +57,262 @@ class Change:
     """One difference between what is declared and what is there."""
 
     what: str
-    apply: Callable[[], object] = field(repr=False, compare=False)
+    apply: Callable[[Target], object] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Changes in the order in which they are applied, and notes: what only a person can do."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    target: Target
+
+    @property
+    def lines(self) -> list[str]:
+        """What the changes are."""
+        return [change.what for change in self.changes]
 
 
 @dataclass
 class Publisher:
-    """Plans and applies changes for one workspace."""
+    """Plans and applies changes for one environment.
+
+    Attributes:
+        key: the service account's key, where one was given.
+        renew: whether credentials are sent although there are some: the API does not show which.
+    """
 
     client: Client
     project: Path
     environment: Environment
-    clock: Callable[[], float] = time.monotonic
+    key: Key | None = None
+    renew: bool = False
 
-    def plan(self) -> list[Change]:
-        """Everything that differs, in the order in which it must be applied."""
-        return [*self._definitions(), *self._parameters(), *self._workspace_users(), *self._dataset_users()]
+    def __post_init__(self) -> None:
+        self.fabric = Fabric(self.client)
+        self.access = SourceAccess(self.client, self.environment.source, self.key, self.renew)
+        self._notes: list[str] = []
 
-    def apply(self, changes: Sequence[Change]) -> None:
-        """Apply changes in order. One that fails leaves those before it applied; planning again shows what is left."""
-        for change in changes:
-            change.apply()
+    def plan(self) -> Plan:
+        """Everything that differs."""
+        self._notes = []
+        target = self.find()
+        roles: dict[str, str] = {}
+        changes = [
+            *self._workspace(target),
+            *self._workspace_users(target, roles),
+            *self._model(target),
+            *self._source(target),
+            *self._report(target),
+            *self._dataset_users(target, roles),
+        ]
+        return Plan(tuple(changes), tuple(self._notes), target)
+
+    def apply(self, plan: Plan) -> Target:
+        """Apply a plan and return the ids of what there is now.
+
+        Raises:
+            PublishError: a change failed; those before it are applied, and planning again shows what is left.
+        """
+        target = Target(plan.target.workspace, plan.target.model, plan.target.report)
+        for number, change in enumerate(plan.changes, 1):
+            try:
+                change.apply(target)
+            except PowerBiError as error:
+                raise PublishError(
+                    f"change {number} of {len(plan.changes)} ({change.what}) failed: {error} The {number - 1} before"
+                    " it are applied; applying again goes on from here.",
+                    status=getattr(error, "status", None),
+                    code=getattr(error, "code", None),
+                ) from error
+        return target
+
+    def find(self) -> Target:
+        """The ids of what is there."""
+        workspace = self._find_workspace()
+        if workspace is None:
+            return Target()
+        names = {kind: self._name(kind) for kind in ("SemanticModel", "Report")}
+        ids = {
+            one["type"]: str(one["id"])
+            for one in self.fabric.listed(f"/workspaces/{workspace}/items")
+            if one["displayName"] == names.get(one["type"])
+        }
+        return Target(workspace, ids.get("SemanticModel"), ids.get("Report"))
+
+    def _name(self, kind: str) -> str:
+        return project_files(self.project, kind)[0].removesuffix(f".{kind}")
+
+    # ------------------------------------------------------------------ workspace
+
+    def _find_workspace(self) -> str | None:
+        declared = self.environment
+        listed = self.fabric.listed("/workspaces")
+        wanted = declared.workspace_id or ("" if declared.workspace_name else self.client.settings.workspace_id)
+        if wanted:
+            if any(str(one["id"]).lower() == wanted.lower() for one in listed):
+                return wanted
+            raise PublishError(
+                f"{declared.name}: workspace {wanted} does not exist, or whoever applies has no role in it. Nothing was"
+                " changed. An Admin of the workspace adds the identity as Member."
+            )
+        return next((str(one["id"]) for one in listed if one["displayName"] == declared.workspace_name), None)
+
+    def _workspace(self, target: Target) -> Iterator[Change]:
+        name, capacity = self.environment.workspace_name, self.environment.capacity
+        where = f" on capacity {capacity}" if capacity else ""
+        if target.workspace is None:
+            yield Change(f"create workspace {name}{where}", lambda made: self._create_workspace(made, name, capacity))
+            return
+        workspace = target.workspace
+        if not capacity:
+            return
+        now = self.client.send("GET", self.fabric.url(f"/workspaces/{workspace}")).json().get("capacityId", "")
+        if now.lower() != capacity:
+            url = self.fabric.url(f"/workspaces/{workspace}/assignToCapacity")
+            yield Change(
+                f"move the workspace to capacity {capacity} (now {now or 'shared'})",
+                lambda _: self.client.send("POST", url, {"capacityId": capacity}, is_repeatable=True),
+            )
+
+    def _create_workspace(self, target: Target, name: str, capacity: str) -> None:
+        target.workspace = self.fabric.create_workspace(name, capacity)
+
+    def _workspace_users(self, target: Target, roles: dict[str, str]) -> Iterator[Change]:
+        """Rights on the workspace; `roles` is filled with what they will be."""
+        caller = self._caller()
+        now = dict.fromkeys(caller, ("Admin", "App"))
+        if target.workspace is not None:
+            now = rights(self.client.send("GET", self._group(target, "/users")).json()["value"], WORKSPACE)
+        declared, is_exclusive = self.environment.workspace_users, self.environment.is_exclusive
+        found = workspace_difference(now, declared, is_exclusive=is_exclusive, caller=caller)
+        kept = {one.identifier.lower() for one in declared} | set(caller)
+        roles |= {key: right for key, (right, _) in now.items() if not is_exclusive or key in kept}
+        roles |= {one.identifier.lower(): one.right for one in declared}
+        yield from self._requests(found, lambda at: self._group(at, "/users"))
+
+    def _caller(self) -> list[str]:
+        """Names by which the service may list whoever applies."""
+        token = self.client.credential.get_token(POWERBI_SCOPE).token
+        try:
+            body = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        except (ValueError, IndexError):
+            return []
+        names = (claims.get(name) for name in ("oid", "upn", "unique_name", "preferred_username"))
+        return [str(name).lower() for name in names if name]
 
     # ------------------------------------------------------------------ definitions
 
-    def _definitions(self) -> Iterator[Change]:
-        items = {one["type"]: one for one in self._items()}
-        for kind in _KINDS:
-            name, files = self.definition(kind)
-            item = items.get(kind)
-            if item is None:
-                yield Change(f"create {kind} {name}", partial(self.create, kind, name, files))
-                continue
-            changed = changed_parts(self.download(kind, item["id"]), files)
-            if changed:
-                shown = ", ".join(changed[:_SHOWN]) + (" ..." if len(changed) > _SHOWN else "")
-                what = f"update {kind} {item['displayName']}: {shown}"
-                yield Change(what, partial(self.update, kind, item["id"], files))
-
-    def definition(self, kind: str) -> tuple[str, Files]:
-        """The project's files as this environment's service takes them."""
-        folder, files = project_files(self.project, kind)
-        if kind == "SemanticModel":
-            return folder.removesuffix(f".{kind}"), with_storage(files, self.environment.storage)
-        return folder.removesuffix(f".{kind}"), {
-            **files,
-            "definition.pbir": self._by_connection(files["definition.pbir"]),
-        }
-
-    def _by_connection(self, text: str) -> str:
-        """The service knows no paths: a report names its model by id."""
-        found = json.loads(text)
-        found["datasetReference"] = {
-            "byConnection": {"connectionString": f"semanticmodelid={self.client.settings.dataset_id}"}
-        }
-        return json.dumps(found, indent=2) + "\n"
-
-    def _items(self) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = self.client.send("GET", self._fabric("/items")).json()["value"]
-        wanted = {"SemanticModel": self.client.settings.dataset_id}
-        names = {kind: self.definition(kind)[0] for kind in _KINDS}
-        return [
-            one
-            for one in listed
-            if one["type"] in _KINDS
-            and (
-                one["id"] == wanted.get(one["type"])
-                or (one["type"] not in wanted and one["displayName"] == names[one["type"]])
+    def _model(self, target: Target) -> Iterator[Change]:
+        name, files = self._name("SemanticModel"), model_files(self.project, self.environment)
+        if target.model is None:
+            what = ", ".join(f"{key} {value!r}" for key, value in self.environment.parameters.items())
+            members = sum(len(listed) for listed in self.environment.roles.values())
+            more = f" ({what}{f', {members} role members' if members else ''})"
+            yield Change(f"create SemanticModel {name}{more}", lambda made: self._create_model(made, name, files))
+            return
+        there = self.fabric.download(target.known("workspace"), "SemanticModel", target.model)
+        parameters = changed_parameters(there, files)
+        if parameters is not None:
+            shown = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in parameters.items())
+            values = {key: new for key, (_, new) in parameters.items()}
+            yield Change(f"set parameters {shown}", lambda made: self._set_parameters(made, values))
+            return
+        changed = changed_parts(there, files)
+        if changed:
+            yield Change(
+                f"update SemanticModel {name}: {_shown(changed)}",
+                lambda made: self.fabric.update(made.known("workspace"), "SemanticModel", made.known("model"), files),
             )
-        ]
 
-    def _fabric(self, path: str) -> str:
-        settings = self.client.settings
-        return f"{settings.fabric_url}/v1/workspaces/{settings.workspace_id}{path}"
+    def _create_model(self, target: Target, name: str, files: Files) -> None:
+        target.model = self.fabric.create(target.known("workspace"), "SemanticModel", name, files)
 
-    def create(self, kind: str, name: str, files: Files) -> dict[str, Any]:
-        """Create an item; returns it as the service describes it."""
-        body = {"displayName": name, "type": kind, "definition": {"parts": parts_of(files)}}
-        return self._long(
-            self.client.send("POST", self._fabric("/items"), body, is_repeatable=False), wants_result=True
+    def _set_parameters(self, target: Target, values: dict[str, str]) -> None:
+        details = {"updateDetails": [{"name": name, "newValue": value} for name, value in values.items()]}
+        dataset = self._dataset(target, "")
+        self.access.as_owner(
+            dataset,
+            lambda: self.client.send("POST", f"{dataset}/Default.UpdateParameters", details, is_repeatable=True),
         )
 
-    def update(self, kind: str, item: str, files: Files) -> None:
-        """Replace an item's definition."""
-        body = {"definition": {"parts": parts_of(files)}}
-        url = self._fabric(f"/{_KINDS[kind]}/{item}/updateDefinition")
-        self._long(self.client.send("POST", url, body, is_repeatable=True))
+    def _source(self, target: Target) -> Iterator[Change]:
+        what, note = self.access.missing(target.workspace, target.model)
+        if note is not None:
+            self._notes.append(note)
+        if what is not None:
+            yield Change(what, lambda made: self.access.apply(made.known("workspace"), made.known("model")))
 
-    def download(self, kind: str, item: str) -> Files:
-        """An item's definition as the service has it."""
-        url = self._fabric(f"/{_KINDS[kind]}/{item}/getDefinition")
-        found = self._long(self.client.send("POST", url, is_repeatable=True), wants_result=True)
-        return {one["path"]: base64.b64decode(one["payload"]).decode() for one in found["definition"]["parts"]}
-
-    def _long(self, response: Any, *, wants_result: bool = False) -> dict[str, Any]:
-        """Follow a long-running operation to its end.
-
-        Raises:
-            OperationError: it failed, or has not ended after a quarter of an hour.
-        """
-        if response.status_code != 202:  # noqa: PLR2004 - the number says itself
-            done: dict[str, Any] = response.json() if response.content else {}
-            return done
-        # Asked for at the address we know: Location may name another host, which gets no token of ours.
-        operation = response.headers["x-ms-operation-id"]
-        url = f"{self.client.settings.fabric_url}/v1/operations/{operation}"
-        began = self.clock()
-        while True:
-            state = self.client.send("GET", url)
-            found: dict[str, Any] = state.json()
-            if found["status"] == "Succeeded":
-                result: dict[str, Any] = self.client.send("GET", f"{url}/result").json() if wants_result else {}
-                return result
-            if found["status"] == "Failed":
-                reason = found.get("error") or {}
-                raise OperationError(
-                    f"operation {operation} failed: {reason.get('message', reason)}. The item is as before.",
-                    code=reason.get("errorCode"),
-                )
-            if self.clock() - began > _OPERATION_TIMEOUT_S:
-                raise OperationError(
-                    f"operation {operation} has not ended after {_OPERATION_TIMEOUT_S:.0f} s; it still may."
-                    " Plan again later."
-                )
-            self.client.sleep(float(state.headers.get("Retry-After", "2")))
-
-    # ------------------------------------------------------------------ parameters and permissions
-
-    def _parameters(self) -> Iterator[Change]:
-        listed = self.client.send("GET", self.client.dataset("/parameters")).json()["value"]
-        now = {one["name"]: one.get("currentValue") for one in listed}
-        wanted = {name: value for name, value in self.environment.parameters.items() if now.get(name) != value}
-        if not wanted:
+    def _report(self, target: Target) -> Iterator[Change]:
+        name = self._name("Report")
+        if target.report is None:
+            yield Change(f"create Report {name}", lambda made: self._create_report(made, name))
             return
-        details = {"updateDetails": [{"name": name, "newValue": value} for name, value in wanted.items()]}
-        what = ", ".join(f"{name}: {now.get(name)!r} -> {value!r}" for name, value in wanted.items())
-        url = self.client.dataset("/Default.UpdateParameters")
-        yield Change(f"set parameters {what}", lambda: self.client.send("POST", url, details, is_repeatable=True))
+        there = self.fabric.download(target.known("workspace"), "Report", target.report)
+        changed = changed_parts(there, report_files(self.project, target.model or _NOT_YET))
+        if changed:
+            yield Change(f"update Report {name}: {_shown(changed)}", self._update_report)
 
-    def _workspace_users(self) -> Iterator[Change]:
-        now = self._rights(self.client.group("/users"), "groupUserAccessRight")
-        url = self.client.group("/users")
-        yield from self._users(now, self.environment.workspace_users, url, "groupUserAccessRight", "workspace")
-        if not self.environment.is_exclusive:
-            return
-        declared = {one.identifier for one in self.environment.workspace_users}
-        for identifier in sorted(set(now) - declared):
-            address = self.client.group(f"/users/{identifier}")
-            yield Change(f"remove {identifier} from the workspace", partial(self.client.send, "DELETE", address))
+    def _create_report(self, target: Target, name: str) -> None:
+        files = report_files(self.project, target.known("model"))
+        target.report = self.fabric.create(target.known("workspace"), "Report", name, files)
 
-    def _dataset_users(self) -> Iterator[Change]:
-        url = self.client.dataset("/users")
-        now = self._rights(url, "datasetUserAccessRight")
-        yield from self._users(now, self.environment.dataset_users, url, "datasetUserAccessRight", "semantic model")
+    def _update_report(self, target: Target) -> None:
+        files = report_files(self.project, target.known("model"))
+        self.fabric.update(target.known("workspace"), "Report", target.known("report"), files)
 
-    def _rights(self, url: str, right: str) -> dict[str, str]:
-        listed = self.client.send("GET", url).json()["value"]
-        return {one.get("identifier") or one.get("emailAddress", ""): one[right] for one in listed}
+    # ------------------------------------------------------------------ rights on the model
 
-    def _users(
-        self, now: dict[str, str], declared: Sequence[Access], url: str, right: str, where: str
-    ) -> Iterator[Change]:
-        for one in declared:
-            if now.get(one.identifier) == one.right:
-                continue
-            method = "PUT" if one.identifier in now else "POST"
-            body = {"identifier": one.identifier, "principalType": one.type, right: one.right}
-            what = f"{one.identifier} on the {where}: {now.get(one.identifier, 'none')} -> {one.right}"
-            send = partial(self.client.send, method, url, body, is_repeatable=method == "PUT")
-            yield Change(what, send)
+    def _dataset_users(self, target: Target, roles: dict[str, str]) -> Iterator[Change]:
+        now: dict[str, tuple[str, str]] = {}
+        if target.model is not None:
+            now = rights(self.client.send("GET", self._dataset(target, "/users")).json()["value"], DATASET)
+        declared, is_exclusive = self.environment.dataset_users, self.environment.is_dataset_exclusive
+        found = dataset_difference(now, declared, is_exclusive=is_exclusive, roles=roles)
+        yield from self._requests(found, lambda at: self._dataset(at, "/users"))
+
+    def _requests(self, found: Difference, url: Callable[[Target], str]) -> Iterator[Change]:
+        self._notes += found.notes
+        for one in found.requests:
+            yield Change(one.what, self._sending(one, url))
+
+    def _sending(self, one: Request, url: Callable[[Target], str]) -> Callable[[Target], object]:
+        def send(target: Target) -> object:
+            body = one.body or None
+            return self.client.send(one.method, url(target) + one.path, body, is_repeatable=one.method != "POST")
+
+        return send
+
+    def _group(self, target: Target, path: str) -> str:
+        return f"{self.client.settings.api_url}/v1.0/myorg/groups/{target.known('workspace')}{path}"
+
+    def _dataset(self, target: Target, path: str) -> str:
+        return self._group(target, f"/datasets/{target.known('model')}{path}")
 
 
-def parts_of(files: Files) -> list[dict[str, str]]:
-    """Files as the parts of an uploaded definition."""
-    return [
-        {"path": path, "payload": base64.b64encode(text.encode()).decode(), "payloadType": "InlineBase64"}
-        for path, text in sorted(files.items())
+def _shown(changed: Sequence[str]) -> str:
+    return ", ".join(changed[:_SHOWN]) + (" ..." if len(changed) > _SHOWN else "")
+
+
+def members_script(environment: Environment, files: Files, database: str) -> dict[str, Any]:
+    """Roles and their members as a TMSL script for the XMLA endpoint, where a definition's members are not kept."""
+    found = {role.name: role for role in model_of(files).roles}
+    operations = [
+        {
+            "createOrReplace": {
+                "object": {"database": database, "role": name},
+                "role": {
+                    "name": name,
+                    "modelPermission": found[name].permission,
+                    "members": [{"memberName": one.identifier, "identityProvider": "AzureAD"} for one in members],
+                    "tablePermissions": [
+                        {"name": table, "filterExpression": dax} for table, dax in found[name].filters.items()
+                    ],
+                },
+            }
+        }
+        for name, members in environment.roles.items()
     ]
-
-
-def changed_parts(there: Files, here: Files) -> list[str]:
-    """Paths whose content differs in meaning: line ends, JSON's spacing and the platform file do not count."""
-    paths = sorted((set(there) | set(here)) - {".platform"})
-    return [path for path in paths if _meaning(path, there.get(path)) != _meaning(path, here.get(path))]
-
-
-def _meaning(path: str, text: str | None) -> object:
-    if text is None:
-        return None
-    if path.endswith((".json", ".pbir", ".pbism")):
-        return json.loads(text)
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
+    return {"sequence": {"operations": operations}}

@@ -10,11 +10,13 @@ the history when this module looks before asking, whoever started it, so no two 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from powerbi.budget import SHARED_BUDGET, next_refresh_at, refreshes_left
 from powerbi.errors import BudgetSpentError, RefreshError, ServiceError
 from powerbi.model import Model, read_model
 from powerbi.partitions import granule
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     from powerbi.settings import PowerBiSettings
 
-SHARED_BUDGET = 8  # refreshes a day on shared capacity, scheduled ones included
+_BAD_REQUEST, _SERVER_ERROR = 400, 500
+_STARTS = 3  # tries to start a refresh whose answer is lost; more would spend a budget on a service that is ill
+_APPEARS_S = 60.0  # a plain refresh is in the history after some seconds
 _RUNNING = {"Unknown", "NotStarted", "InProgress", ""}
 _POLL_S = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # a small refresh is seen at once, a long one asked for every 10 s
 _MODEL = Path(__file__).parent / "Retail.SemanticModel"
@@ -124,7 +128,7 @@ class Refresher:
     # ------------------------------------------------------------------ enhanced
 
     def _enhanced(self, body: dict[str, Any], objects: list[tuple[str, str | None]]) -> Refresh:
-        request_id = self._start(body)
+        request_id = self._start({**body, "timeout": _duration(self.timeout_s)})
         try:
             detail = self._follow(request_id)
         except BaseException:  # also a caller's interruption: what nobody waits for must not go on
@@ -144,19 +148,26 @@ class Refresher:
         )
 
     def _start(self, body: dict[str, Any]) -> str:
-        while True:
+        """Start a refresh, once, whatever becomes of the answer; returns its id."""
+        for attempt in itertools.count(1):
             before = {one["requestId"] for one in history(self.client)}
             try:
                 response = self.client.send("POST", self.client.dataset("/refreshes"), body, is_repeatable=False)
             except ServiceError as error:
-                if error.status is None:
-                    found = self._started_since(before)
+                if error.status is None or error.status >= _SERVER_ERROR:
+                    found = self._unanswered(before, body)
                     if found is not None:
                         return found
-                    self._wait(1.0, "starting a refresh")
+                    if attempt >= _STARTS:
+                        raise
                     continue
-                if error.status == 400 and self._wait_for_running():  # noqa: PLR2004 - the number says itself
+                if error.status == _BAD_REQUEST and self._wait_for_running():
                     continue
+                raise
+            except BaseException:  # interrupted before the answer: it may run, and nobody would know
+                found = self._started_since(before, body)
+                if found is not None:
+                    self._cancel(found)
                 raise
             identifier = (
                 response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
@@ -167,15 +178,30 @@ class Refresher:
                     " Set POWERBI_REFRESH_MODE=basic."
                 )
             return identifier
+        raise AssertionError("the attempts end above")
 
-    def _started_since(self, before: set[str]) -> str | None:
-        """The refresh of a request whose answer was lost."""
-        new = [
-            one
-            for one in history(self.client)
-            if one["requestId"] not in before and one.get("refreshType") == "ViaEnhancedApi"
-        ]
-        return str(new[0]["requestId"]) if new else None
+    def _unanswered(self, before: set[str], body: dict[str, Any]) -> str | None:
+        """The refresh of a request whose answer was lost; it may take a moment to be listed."""
+        for pause in (0.0, 1.0, 2.0):
+            if pause:
+                self._wait(pause, "looking whether a refresh was started")
+            found = self._started_since(before, body)
+            if found is not None:
+                return found
+        return None
+
+    def _started_since(self, before: set[str], body: dict[str, Any]) -> str | None:
+        """A refresh that is new and of the same objects."""
+        wanted = {(one["table"], one.get("partition")) for one in body.get("objects", [])}
+        for entry in history(self.client):
+            if entry["requestId"] in before or entry.get("refreshType") != "ViaEnhancedApi":
+                continue
+            url = self.client.dataset(f"/refreshes/{entry['requestId']}")
+            listed = self.client.send("GET", url).json().get("objects", [])
+            names = {(one.get("table"), one.get("partition")) for one in listed}
+            if wanted <= names | {(table, None) for table, _ in names}:
+                return str(entry["requestId"])
+        return None
 
     def _wait_for_running(self) -> bool:
         """Wait while another refresh runs; whether there was one. It began before ours and does not count."""
@@ -186,7 +212,7 @@ class Refresher:
                     one["requestId"] != request_id or one.get("status") not in _RUNNING for one in history(self.client)
                 ):
                     break
-                self._wait(pause, f"waiting for refresh {request_id}, which runs")
+                self._wait(pause, f"waiting for refresh {request_id}, which another started and which runs")
         return bool(running)
 
     def _follow(self, request_id: str) -> dict[str, Any]:
@@ -199,38 +225,55 @@ class Refresher:
 
     def _cancel(self, request_id: str) -> None:
         try:
-            self.client.send("DELETE", self.client.dataset(f"/refreshes/{request_id}"), is_repeatable=False)
+            self.client.send("DELETE", self.client.dataset(f"/refreshes/{request_id}"))
         except ServiceError:
             return  # it has ended, or the service is away: the reason we are here is the one to tell
 
     def _wait(self, seconds: float, what: str) -> None:
         if self.clock() - self._began > self.timeout_s:
             raise RefreshError(
-                f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours;"
-                " see the refresh history."
+                f"{what}: no end after {self.timeout_s:.0f} s. It was cancelled if it was ours; the report shows the"
+                " state before. See the refresh history in the service; then refresh again, or raise the limit."
             )
         self.sleep(seconds)
 
     # ------------------------------------------------------------------ basic
 
     def _basic(self) -> Refresh:
-        """Shared capacity: no request id and no objects; the new entry of the history is ours, or as good as ours."""
-        self._wait_for_running()
-        before = {one["requestId"] for one in history(self.client)}
-        if budget_left(self.client) <= 0:
-            raise BudgetSpentError(
-                f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started;"
-                " the change stays pending until the next day (UTC)."
-            )
-        self.client.send(
-            "POST", self.client.dataset("/refreshes"), {"notifyOption": "NoNotification"}, is_repeatable=False
-        )
+        """Shared capacity: no request id and no objects; a new entry of the history is ours, or as good as ours.
+
+        Any refresh there is of the whole model, so one that somebody else starts after we looked shows our data too.
+        """
+        body = {"notifyOption": "NoNotification"}
+        for attempt in itertools.count(1):
+            self._wait_for_running()
+            before = {one["requestId"] for one in history(self.client)}
+            if budget_left(self.client) <= 0:
+                raise _spent()
+            try:
+                self.client.send("POST", self.client.dataset("/refreshes"), body, is_repeatable=False)
+            except ServiceError as error:
+                if _is_spent(error):
+                    raise _spent() from error
+                is_unknown = error.status is None or error.status >= _SERVER_ERROR
+                if attempt >= _STARTS or not (is_unknown or error.status == _BAD_REQUEST):
+                    raise
+            entry = self._new_entry(before)
+            if entry is not None:
+                return self._basic_result(entry)
+        raise AssertionError("the attempts end above")
+
+    def _new_entry(self, before: set[str]) -> dict[str, Any] | None:
+        """The end of a refresh that was not in the history before; None if none begins within a minute."""
+        asked = self.clock()
         for pause in _pauses():
             new = [one for one in history(self.client) if one["requestId"] not in before]
             ended = [one for one in new if one.get("status") not in _RUNNING]
             if ended:
-                return self._basic_result(ended[-1])
-            self._wait(pause, "waiting for the refresh to appear in the history")
+                return ended[-1]
+            if not new and self.clock() - asked > _APPEARS_S:
+                return None
+            self._wait(pause, "waiting for the refresh to end, by the history")
         raise AssertionError("the pauses never end")
 
     def _basic_result(self, entry: dict[str, Any]) -> Refresh:
@@ -242,7 +285,7 @@ class Refresher:
         return Refresh(entry["requestId"], _instant(entry["startTime"]), _instant(entry["endTime"]), (), "basic")
 
 
-_REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 2, "retryCount": 1, "timeout": "02:00:00"}
+_REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 2, "retryCount": 1}
 
 
 def refresh_model(
@@ -285,9 +328,15 @@ def history(client: Client, *, top: int = 60) -> list[dict[str, Any]]:
 
 def budget_left(client: Client, *, now: dt.datetime | None = None) -> int:
     """Refreshes that a shared capacity allows for the rest of the day (UTC)."""
-    today = (now or dt.datetime.now(dt.UTC)).date()
-    used = sum(_instant(one["startTime"]).date() == today for one in history(client))
-    return max(0, SHARED_BUDGET - used)
+    return refreshes_left(history(client), now or dt.datetime.now(dt.UTC))
+
+
+def refresh_due_at(settings: PowerBiSettings, *, client: Client | None = None) -> dt.datetime:
+    """When a change may have its refresh: now, or on a shared capacity when its budget says so."""
+    now = dt.datetime.now(dt.UTC)
+    if settings.refresh_mode != "basic":
+        return now
+    return next_refresh_at(history(client or Client(settings, credential_of(settings))), now)
 
 
 def query_row(client: Client, dax: str) -> dict[str, Any]:
@@ -304,6 +353,25 @@ def query_row(client: Client, dax: str) -> dict[str, Any]:
 
 def _entry(table: str, partition: str | None) -> dict[str, str]:
     return {"table": table} if partition is None else {"table": table, "partition": partition}
+
+
+def _spent() -> BudgetSpentError:
+    return BudgetSpentError(
+        f"today's {SHARED_BUDGET} refreshes are used up. Nothing was started;"
+        " the change stays pending until the next day (UTC)."
+    )
+
+
+def _is_spent(error: ServiceError) -> bool:
+    """Whether the service refuses since the day's refreshes are used up; a busy capacity says `limit` too."""
+    text = f"{error.code} {error}".lower()
+    return error.status in (400, 429) and "limit" in text and "refresh" in text and "capacity limit" not in text
+
+
+def _duration(seconds: float) -> str:
+    """hh:mm:ss as the service takes it: it stops by itself should we not be there to cancel."""
+    whole = int(min(max(seconds, 60.0), 86_399.0))
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _is_missing_partition(error: ServiceError) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import requests
 
 from powerbi.errors import AuthorizationError, ServiceError, ThrottledError
+from powerbi.ids import STANDIN_CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ class StandInCredential:
     def get_token(self, *scopes: str) -> Any:
         """A token with `.token`."""
         expires_on = int(self._clock() + 3600)
-        claims = {"aud": scopes[0] if scopes else "", "exp": expires_on, "appid": "stand-in"}
+        claims = {"aud": scopes[0] if scopes else "", "exp": expires_on, "appid": "stand-in", "oid": STANDIN_CALLER}
         body = ".".join(
             base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
             for part in ({"alg": "none"}, claims)
@@ -55,14 +56,31 @@ class StandInCredential:
 
 
 def credential_of(settings: PowerBiSettings) -> Credential:
-    """Who we are: the stand-in's own token, a service principal, or azure-identity's default chain."""
-    if settings.is_standin:
+    """Who we are: the stand-in's own token, or the credential of azure-identity that POWERBI_AUTH names."""
+    if settings.is_standin and settings.auth == "default":
         return StandInCredential()
     from azure import identity  # noqa: PLC0415 - imported only by who needs it
 
-    if settings.client_secret:
-        return identity.ClientSecretCredential(settings.tenant_id, settings.client_id, settings.client_secret)
-    return identity.DefaultAzureCredential(managed_identity_client_id=settings.client_id or None)
+    tenant, client = settings.tenant_id, settings.client_id
+    if settings.auth == "managed_identity":
+        return identity.ManagedIdentityCredential(client_id=client) if client else identity.ManagedIdentityCredential()
+    if settings.auth == "device_code":
+        named: dict[str, Any] = {"tenant_id": tenant, "client_id": client}
+        return identity.DeviceCodeCredential(**{name: value for name, value in named.items() if value})
+    if settings.auth == "cli":
+        return identity.AzureCliCredential(tenant_id=tenant)
+    if settings.certificate_file or settings.client_secret:
+        return _service_principal(settings)
+    return identity.DefaultAzureCredential(managed_identity_client_id=client or None)
+
+
+def _service_principal(settings: PowerBiSettings) -> Credential:
+    from azure import identity  # noqa: PLC0415 - imported only by who needs it
+
+    tenant, client = settings.tenant_id, settings.client_id
+    if settings.certificate_file:
+        return identity.CertificateCredential(tenant, client, settings.certificate_file)
+    return identity.ClientSecretCredential(tenant, client, settings.client_secret)
 
 
 @dataclass
@@ -136,7 +154,7 @@ class Client:
                 timeout=_TIMEOUT_S,
                 allow_redirects=False,
             )
-        except (requests.ConnectionError, requests.Timeout) as error:
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             if is_last:
                 raise ServiceError(
                     f"{method} {url}: no answer ({error}). Whether it was acted on is unknown."

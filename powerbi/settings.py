@@ -19,6 +19,8 @@ FABRIC_API_URL = "https://api.fabric.microsoft.com"
 _LOCAL = {"localhost", "127.0.0.1", "::1", "powerbi"}
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 RefreshMode = Literal["enhanced", "basic"]
+Auth = Literal["default", "service_principal", "managed_identity", "device_code", "cli"]
+_AUTHS = ("default", "service_principal", "managed_identity", "device_code", "cli")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,14 @@ class PowerBiSettings:
         api_url: https://api.powerbi.com, or the stand-in's address.
         workspace_id: the workspace; the stand-in's own unless told.
         dataset_id: the semantic model; the stand-in's own unless told.
-        tenant_id: with client_id and client_secret a service principal; else azure-identity's default chain.
+        auth: who we are: service_principal (tenant, client and secret, or its certificate), managed_identity (client_id
+            names one of several), device_code (a person signs in in a browser), cli (`az login`), or default: a service
+            principal where a secret is given, else whatever azure-identity finds.
+        tenant_id: of a service principal or a person.
+        client_id: of a service principal, an app to sign in with, or a managed identity.
+        certificate_file: of a service principal, PEM or PFX; instead of a secret.
         refresh_mode: enhanced (Premium, PPU, Embedded, Fabric) or basic (Pro: 8 refreshes a day, no partitions).
+        bigquery_key: the key of the service account with which Power BI reads BigQuery, for `powerbi apply`.
         is_standin: whether the address is a stand-in, which takes a token that nobody signed.
     """
 
@@ -40,6 +48,9 @@ class PowerBiSettings:
     tenant_id: str = ""
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
+    certificate_file: str = ""
+    auth: Auth = "default"
+    bigquery_key: str = field(default="", repr=False)
     refresh_mode: RefreshMode = "enhanced"
     is_standin: bool = False
 
@@ -56,8 +67,12 @@ class PowerBiSettings:
         return f"https://app.powerbi.com/groups/{self.workspace_id}/datasets/{self.dataset_id}/details"
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> PowerBiSettings:
+    def from_env(cls, env: Mapping[str, str], *, needs_ids: bool = True) -> PowerBiSettings:
         """Read POWERBI_*.
+
+        Args:
+            env: the environment.
+            needs_ids: whether workspace and model must be named; publishing finds them by name.
 
         Raises:
             SettingsError: lists every problem at once.
@@ -70,16 +85,22 @@ class PowerBiSettings:
             problems.append(f"POWERBI_REFRESH_MODE is {mode!r}; expected enhanced or basic")
         settings = cls(
             api_url=url,
-            workspace_id=_id(env, "POWERBI_WORKSPACE_ID", STANDIN_WORKSPACE if is_standin else "", problems),
-            dataset_id=_id(env, "POWERBI_DATASET_ID", STANDIN_DATASET if is_standin else "", problems),
+            workspace_id=_id(
+                env, "POWERBI_WORKSPACE_ID", STANDIN_WORKSPACE if is_standin else "", problems, is_needed=needs_ids
+            ),
+            dataset_id=_id(
+                env, "POWERBI_DATASET_ID", STANDIN_DATASET if is_standin else "", problems, is_needed=needs_ids
+            ),
             tenant_id=env.get("POWERBI_TENANT_ID", "").strip(),
             client_id=env.get("POWERBI_CLIENT_ID", "").strip(),
-            client_secret=_secret(env, problems),
+            client_secret=_secret(env, "POWERBI_CLIENT_SECRET", problems),
+            certificate_file=env.get("POWERBI_CERTIFICATE_FILE", "").strip(),
+            auth=_auth(env, problems),
+            bigquery_key=_secret(env, "POWERBI_BIGQUERY_KEY", problems),
             refresh_mode=cast("RefreshMode", mode),
             is_standin=is_standin,
         )
-        if settings.client_secret and not (settings.tenant_id and settings.client_id):
-            problems.append("POWERBI_CLIENT_SECRET is set, but POWERBI_TENANT_ID or POWERBI_CLIENT_ID is not")
+        _check_identity(settings, problems)
         if problems:
             raise SettingsError(problems)
         return settings
@@ -95,21 +116,44 @@ def _url(env: Mapping[str, str], problems: list[str]) -> str:
     return url
 
 
-def _id(env: Mapping[str, str], name: str, default: str, problems: list[str]) -> str:
+def _id(env: Mapping[str, str], name: str, default: str, problems: list[str], *, is_needed: bool) -> str:
     value = env.get(name, "").strip() or default
     if not value:
-        problems.append(f"{name} is not set; it stands in the address of the workspace or semantic model in Power BI")
+        if is_needed:
+            problems.append(
+                f"{name} is not set; it stands in the address of the workspace or semantic model in Power BI"
+            )
     elif not _ID.fullmatch(value):
         problems.append(f"{name} is {value!r}; expected an id such as f089354e-8366-4e18-aea3-4cb4a3a50b48")
     return value
 
 
-def _secret(env: Mapping[str, str], problems: list[str]) -> str:
-    file = env.get("POWERBI_CLIENT_SECRET_FILE", "").strip()
+def _auth(env: Mapping[str, str], problems: list[str]) -> Auth:
+    value = env.get("POWERBI_AUTH", "").strip() or "default"
+    if value not in _AUTHS:
+        problems.append(f"POWERBI_AUTH is {value!r}; expected one of {', '.join(_AUTHS)}")
+    return cast("Auth", value)
+
+
+def _check_identity(settings: PowerBiSettings, problems: list[str]) -> None:
+    is_named = bool(settings.tenant_id and settings.client_id)
+    if settings.client_secret and not is_named:
+        problems.append("POWERBI_CLIENT_SECRET is set, but POWERBI_TENANT_ID or POWERBI_CLIENT_ID is not")
+    if settings.auth != "service_principal":
+        return
+    if not is_named or not (settings.client_secret or settings.certificate_file):
+        problems.append(
+            "POWERBI_AUTH is service_principal; it needs POWERBI_TENANT_ID, POWERBI_CLIENT_ID and POWERBI_CLIENT_SECRET"
+            " (or POWERBI_CERTIFICATE_FILE)"
+        )
+
+
+def _secret(env: Mapping[str, str], name: str, problems: list[str]) -> str:
+    file = env.get(f"{name}_FILE", "").strip()
     if not file:
-        return env.get("POWERBI_CLIENT_SECRET", "").strip()
+        return env.get(name, "").strip()
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except OSError as error:
-        problems.append(f"POWERBI_CLIENT_SECRET_FILE {file!r} cannot be read: {error.strerror}")
+        problems.append(f"{name}_FILE {file!r} cannot be read: {error.strerror}")
         return ""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from powerbi.standin.service import exact
 
 if TYPE_CHECKING:
     from powerbi.standin.state import Document
+
+Worker = Callable[[Request, Any], Response]
+"""What answers a request: it gets the request and its body as JSON."""
 
 
 def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

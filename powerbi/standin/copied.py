@@ -67,8 +67,12 @@ class Copy:
         cursor.execute("SET TimeZone = 'UTC'")
         return cursor
 
-    def prepare(self, model: Model) -> None:
-        """Create each table; one whose columns differ from the model's is made anew and is empty until refreshed."""
+    def prepare(self, model: Model) -> bool:
+        """Create each table; one whose columns differ from the model's is made anew and is empty until refreshed.
+
+        Returns: whether any table was made.
+        """
+        is_made = False
         with self._write:
             for table in model.tables:
                 wanted = [(column.name, column_type(column)) for column in table.columns]
@@ -79,9 +83,11 @@ class Copy:
                 ).fetchall()
                 if have == wanted:
                     continue
+                is_made = True
                 columns = ", ".join(f"{quote(name)} {kind}" for name, kind in wanted)
                 self._connection.execute(f"CREATE OR REPLACE TABLE model.{quote(table.name)} ({columns})")
                 self._connection.execute("DELETE FROM filled WHERE table_name = ?", [table.name])
+        return is_made
 
     def partitions(self, table: str) -> set[str]:
         """Names of a table's partitions that have been filled."""

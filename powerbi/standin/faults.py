@@ -1,7 +1,8 @@
 """Faults on demand: what a test or a drill asks the stand-in to do wrong, and how often.
 
 Kinds: throttle (429 with retry_after), status (any HTTP status), expire_tokens, fail_refresh (code, message),
-slow_refresh (seconds), drop (close without an answer). In memory only: a restart is healthy.
+slow_refresh (seconds), drop (act, then close before the answer is whole), fail_operation (code, message),
+slow_operation (seconds). In memory only: a restart is healthy.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-KINDS = frozenset({"throttle", "status", "expire_tokens", "fail_refresh", "slow_refresh"})
+KINDS = frozenset(
+    {
+        "throttle", "status", "expire_tokens", "fail_refresh", "slow_refresh", "drop", "fail_operation",
+        "slow_operation",
+    }
+)  # fmt: skip
 
 
 class Faults:

@@ -33,6 +33,7 @@ _TYPES = {"full", "clearvalues", "calculate", "dataonly", "automatic", "defragme
 _DATA_TYPES = {"full", "dataonly", "automatic"}
 SHARED_LIMIT = 8  # a day, scheduled ones included, on shared capacity
 _KEPT = 60  # the history the service returns by default
+_REMEMBERED = 2000  # of all models together; a demo that refreshes every five seconds for a day stays small
 
 
 class RequestRefusedError(PowerBiError):
@@ -58,27 +59,37 @@ class Project:
 
 @dataclass
 class Refreshes:
-    """The refreshes of the stand-in's dataset."""
+    """The refreshes of one semantic model; `check` raises where its source may not be read."""
 
     state: State
     copy: Copy
     marts: Marts
     project: Callable[[], Project]
     faults: Faults
+    item: str = ""
+    check: Callable[[], None] = lambda: None
     is_shared: bool = False
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _cancelled: set[str] = field(default_factory=set)
-    _wake: threading.Event = field(default_factory=threading.Event)
+    _running: threading.Thread | None = None
 
     def recover(self) -> None:
         """After a restart: what was running did not commit, so it has failed."""
-        for one in self.state.all("refresh"):
+        for one in self._all():
             if one["extendedStatus"] in ("NotStarted", "InProgress"):
                 self._finish(one, "Failed", "ModelRefreshInterrupted", "the service was restarted while it ran")
 
-    def accept(self, body: Document) -> Document:
-        """Accept a refresh and run it in the background.
+    def close(self) -> None:
+        """Cancel what runs and wait for its thread: nothing writes after this."""
+        for one in self._all():
+            if one["extendedStatus"] in ("NotStarted", "InProgress"):
+                self._cancelled.add(one["requestId"])
+        if self._running is not None:
+            self._running.join(timeout=30)
+
+    def accept(self, body: Document, *, started_by: str | None = None) -> Document:
+        """Accept a refresh and run it in the background; `started_by` replaces what the history says of its kind.
 
         Raises:
             RequestRefusedError: 400 or 429, as the service documents it.
@@ -91,22 +102,35 @@ class Refreshes:
                     400, "RefreshInProgressException", "Another refresh request is already executing"
                 )
             document = self._new(body, is_enhanced=is_enhanced)
+            document["refreshType"] = started_by or document["refreshType"]
             self.state.put("refresh", document["requestId"], document)
-        threading.Thread(target=self._run, args=(document["requestId"],), name="refresh", daemon=True).start()
+            self.state.trim("refresh", _REMEMBERED)
+            self._running = threading.Thread(
+                target=self._run, args=(document["requestId"],), name="refresh", daemon=True
+            )
+            self._running.start()
         return document
+
+    def get(self, request_id: str) -> Document | None:
+        """A refresh of this model by id."""
+        found = self.state.get("refresh", request_id)
+        return found if found is not None and found["item"] == self.item else None
+
+    def _all(self) -> list[Document]:
+        return [one for one in self.state.all("refresh") if one["item"] == self.item]
 
     def history(self, top: int = _KEPT) -> list[Document]:
         """Refreshes, newest first."""
-        return list(reversed(self.state.all("refresh")))[:top]
+        return list(reversed(self._all()))[:top]
 
     def used_today(self) -> int:
         """Refreshes accepted today (UTC)."""
         today = self.now().date().isoformat()
-        return sum(one["startTime"].startswith(today) for one in self.state.all("refresh"))
+        return sum(one["startTime"].startswith(today) for one in self._all())
 
     def cancel(self, request_id: str) -> None:
         """Cancel a running refresh."""
-        document = self.state.get("refresh", request_id)
+        document = self.get(request_id)
         if document is None:
             raise RequestRefusedError(404, "RefreshNotFound", f"refresh {request_id} does not exist")
         if document["extendedStatus"] not in ("NotStarted", "InProgress"):
@@ -168,6 +192,7 @@ class Refreshes:
     def _new(self, body: Document, *, is_enhanced: bool) -> Document:
         return {
             "requestId": str(uuid.uuid4()),
+            "item": self.item,
             "refreshType": "ViaEnhancedApi" if is_enhanced else "ViaApi",
             "startTime": _text(self.now()),
             "endTime": None,
@@ -212,6 +237,7 @@ class Refreshes:
         slow = self.faults.take("slow_refresh")
         if slow is not None:
             self._wait(document["requestId"], float(slow.get("seconds", 5)), deadline)
+        self.check()
         project = self.project()
         parts = []
         for table, source, wanted in self._plan(project, body):

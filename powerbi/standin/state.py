@@ -1,7 +1,7 @@
-"""What the stand-in remembers beside the data: refreshes, definitions, parameters, users, operations.
+"""What the stand-in remembers beside the data: workspaces, items, definitions, users, refreshes, operations.
 
 Here: documents by kind and id in SQLite, each write durable before it returns, so that kill -9 loses nothing that was
-answered. Not here: what the documents mean.
+answered; and which version of this code wrote the folder. Not here: what the documents mean.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
+from powerbi.errors import StateError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+log = structlog.get_logger()
 Document = dict[str, Any]
+VERSION = 2
+"""Of the folder's content: raise it whenever documents or the copy's tables are read in another way than before."""
 
 
 class State:
@@ -29,6 +36,7 @@ class State:
             "CREATE TABLE IF NOT EXISTS document"
             " (kind TEXT, id TEXT, sequence INTEGER, body TEXT, PRIMARY KEY (kind, id))"
         )
+        self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close the file."""
@@ -63,3 +71,54 @@ class State:
                 "SELECT body FROM document WHERE kind = ? ORDER BY sequence", (kind,)
             ).fetchall()
         return [json.loads(row[0]) for row in rows]
+
+    def trim(self, kind: str, keep: int) -> None:
+        """Forget all but the newest documents of a kind, so that a stand-in that runs for months stays small."""
+        with self._lock:
+            self._connection.execute(
+                "DELETE FROM document WHERE kind = ? AND sequence <= (SELECT sequence FROM document WHERE kind = ?"
+                " ORDER BY sequence DESC LIMIT 1 OFFSET ?)",
+                (kind, kind, keep),
+            )
+
+
+def prepare_folder(folder: Path) -> bool:
+    """Make the folder one that this version reads; whether an older version's content was set aside.
+
+    What an older version kept is a copy of the warehouse and can be had again: it is deleted and read anew.
+
+    Raises:
+        StateError: the folder was written by a newer version, or is not a stand-in's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "service.sqlite"
+    copies = sorted(folder.glob("*.duckdb"))
+    if not file.exists() and not copies:
+        return False
+    found = _version(file)
+    if found == VERSION:
+        return False
+    if found > VERSION:
+        raise StateError(
+            f"{folder} was written by version {found} of the stand-in; this one reads version {VERSION}. Nothing was"
+            " changed. Start the newer version, or another --data-dir; deleting the folder costs one refresh."
+        )
+    log.warning("state of an older version is read anew", folder=str(folder), found=found, expected=VERSION)
+    for path in [*folder.glob("service.sqlite*"), *folder.glob("*.duckdb*")]:
+        path.unlink()
+    return True
+
+
+def _version(file: Path) -> int:
+    if not file.exists():
+        return 0
+    connection = sqlite3.connect(file)
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise StateError(
+            f"{file} is not a database ({error}). Nothing was changed. Give another --data-dir, or delete the folder:"
+            " it costs one refresh."
+        ) from error
+    finally:
+        connection.close()

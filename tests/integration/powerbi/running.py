@@ -66,9 +66,13 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, tables: dict[str, Any], *, is_shared: bool = False) -> Iterator[Running]:
+def running(
+    folder: Path, tables: dict[str, Any], *, is_shared: bool = False, page_size: int = 100
+) -> Iterator[Running]:
     marts = MemoryMarts(tables)
-    service = Service(Settings(folder, shop.ROOM, marts.settings, is_shared=is_shared), marts=marts)
+    service = Service(
+        Settings(folder, shop.ROOM, marts.settings, is_shared=is_shared, page_size=page_size), marts=marts
+    )
     server = uvicorn.Server(
         uvicorn.Config(create_app(service), port=0, log_level="warning", access_log=False, ws="none")
     )

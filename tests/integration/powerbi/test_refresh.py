@@ -129,13 +129,91 @@ def test_expired_token_is_renewed_once(standin: Running) -> None:
         history(standin.client())
 
 
-def test_server_errors_are_repeated_for_reading_but_not_for_starting(standin: Running) -> None:
+def test_token_that_expires_while_a_refresh_is_followed_is_renewed(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=0.2)
+    standin.fault(kind="expire_tokens", path="GET " + standin.client().dataset("/refreshes/").removeprefix(standin.url))
+    assert refresh(standin).mode == "enhanced"
+    assert len(history(standin.client())) == 1
+
+
+def test_server_error_while_a_refresh_is_followed_does_not_start_another(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=0.2)
+    followed = "GET " + standin.client().dataset("/refreshes/").removeprefix(standin.url)
+    standin.fault(kind="status", status=503, count=3, path=followed)
+    standin.fault(kind="drop", path=followed)
+    assert refresh(standin).mode == "enhanced"
+    assert len(history(standin.client())) == 1
+
+
+def test_refresh_whose_acceptance_is_lost_is_found_and_followed(standin: Running) -> None:
+    refresh(standin)
+    standin.fault(kind="drop", path="POST")
+    done = refresh(standin, days=[MARCH])
+    assert history(standin.client())[0]["requestId"] == done.request_id
+    assert len(history(standin.client())) == 2
+
+
+def test_somebody_elses_refresh_of_other_objects_is_not_taken_for_ours(standin: Running) -> None:
+    refresh(standin)
+    others = {"type": "Full", "applyRefreshPolicy": False, "objects": [{"table": "Country"}]}
+    refresher = Refresher(standin.client(), shop.model())
+    before = {one["requestId"] for one in history(standin.client())}
+    theirs = standin.service.refreshes.accept(others)["requestId"]
+    ours = {"objects": [{"table": "Sales", "partition": "2024Q103"}, {"table": "Country"}]}
+    assert refresher._started_since(before, ours) is None
+    assert refresher._started_since(before, others) == theirs
+
+
+def test_server_errors_at_the_start_are_tried_again_and_then_told(standin: Running) -> None:
     standin.fault(kind="status", status=503, count=2, path="GET")
     assert history(standin.client()) == []
-    standin.fault(kind="status", status=500, path="POST")
+    standin.fault(kind="status", status=500, count=2, path="POST")
+    assert refresh(standin).mode == "enhanced"
+    standin.fault(kind="status", status=500, count=3, path="POST")
     with pytest.raises(ServiceError) as caught:
         refresh(standin)
     assert caught.value.status == 500
+    assert len(history(standin.client())) == 1
+
+
+def test_caller_interrupted_before_the_answer_leaves_no_refresh_behind(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=30)
+    client = standin.client()
+    send = client.session.request
+
+    def interrupted(method: str, url: str, **arguments: Any) -> Any:
+        answer = send(method, url, **arguments)
+        if method == "POST":
+            raise KeyboardInterrupt
+        return answer
+
+    client.session.request = interrupted  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        Refresher(client, shop.model()).run(Wish())
+    assert _ends_as(standin, "Cancelled")
+
+
+def _ends_as(standin: Running, status: str) -> bool:
+    for _ in range(300):
+        if history(standin.client(), top=1)[0]["status"] == status:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_service_is_told_to_stop_by_itself_at_the_same_limit(standin: Running) -> None:
+    refresh(standin, timeout_s=5400)
+    assert standin.service.refreshes.history()[0]["body"]["timeout"] == "01:30:00"
+
+
+def test_change_of_a_closed_month_is_read_though_the_policy_would_leave_it(
+    standin: Running, lines: list[dict[str, Any]]
+) -> None:
+    refresh(standin)
+    kept = [row for row in lines if row["invoice_date"] != lines[0]["invoice_date"]]
+    standin.marts.tables = shop.marts(kept)
+    refresh(standin, days=[lines[0]["invoice_date"]])
+    assert requests.get(standin.url + "/status", timeout=10).json()["rows"] == len(kept) != len(lines)
 
 
 def test_budget_of_a_shared_capacity_is_counted_and_kept(tmp_path: Path, mart_tables: dict[str, Any]) -> None:
@@ -151,6 +229,51 @@ def test_budget_of_a_shared_capacity_is_counted_and_kept(tmp_path: Path, mart_ta
         assert len(history(client)) == 8
         tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
         assert budget_left(client, now=tomorrow) == 8
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "drop"}, {"kind": "status", "status": 503}, {"kind": "throttle", "retry_after": 1}]
+)
+def test_plain_refresh_is_spent_once_though_its_answer_is_lost(
+    tmp_path: Path, mart_tables: dict[str, Any], fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("powerbi.refresh._APPEARS_S", 0.2)
+    with running(tmp_path, mart_tables, is_shared=True) as standin:
+        client = standin.client(POWERBI_REFRESH_MODE="basic")
+        standin.fault(path="POST", **fault)
+        refresher = Refresher(client, shop.model(), sleep=client.sleep)
+        assert refresher.run(Wish()).budget_left == 7
+        assert len(history(client)) == 1
+
+
+def test_refresh_that_a_person_starts_after_we_looked_counts_as_ours(
+    tmp_path: Path, mart_tables: dict[str, Any]
+) -> None:
+    with running(tmp_path, mart_tables, is_shared=True) as standin:
+        client = standin.client(POWERBI_REFRESH_MODE="basic")
+        send, started = client.send, []
+
+        def racing(method: str, url: str, *arguments: Any, **named: Any) -> Any:
+            if method == "POST" and not started:
+                started.append(standin.service.refreshes.accept({"notifyOption": "NoNotification"})["requestId"])
+            return send(method, url, *arguments, **named)
+
+        client.send = racing  # type: ignore[method-assign]
+        standin.fault(kind="slow_refresh", seconds=0.3)
+        assert Refresher(client, shop.model(), sleep=client.sleep).run(Wish()).request_id == started[0]
+        assert len(history(client)) == 1
+
+
+def test_service_that_counts_more_refreshes_than_its_history_is_believed(
+    tmp_path: Path, mart_tables: dict[str, Any]
+) -> None:
+    with running(tmp_path, mart_tables, is_shared=True) as standin:
+        client = standin.client(POWERBI_REFRESH_MODE="basic")
+        standin.fault(
+            kind="status", status=400, code="RefreshLimitReached", message="refresh limit reached", path="POST"
+        )
+        with pytest.raises(BudgetSpentError):
+            refresh_model(client.settings, client=client)
 
 
 def test_plain_refresh_that_ran_before_does_not_count(tmp_path: Path, mart_tables: dict[str, Any]) -> None:

@@ -38,7 +38,10 @@ REQUEST_DEVIATIONS: dict[str, str] = {
     "timeout": "documented for enhanced refresh, absent from the description",
     "notifyOption": "required by the description; the text beside it says it must be left out of an enhanced refresh",
 }
-_NAMES = {"group": "groupId", "dataset": "datasetId", "refresh": "refreshId", "user": "user"}
+_NAMES = {
+    "group": "groupId", "dataset": "datasetId", "refresh": "refreshId", "user": "user", "gateway": "gatewayId",
+    "source": "datasourceId",
+}  # fmt: skip
 _GROUP, _SET = STANDIN_WORKSPACE, STANDIN_DATASET
 
 
