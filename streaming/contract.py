@@ -49,6 +49,7 @@ EARLIEST_POSSIBLE = datetime(1900, 1, 1, tzinfo=UTC)  # a month is a table parti
 INT64 = 2**63
 NUMERIC = re.compile(r"(?:numeric|decimal)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
 FIELD_NAME = re.compile(r"[a-z_][a-z0-9_]{0,58}")
+EVENT_KEY = re.compile(r'[^"\\\x00-\x1f]*')
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 RESERVED_FIELDS = frozenset({"topic", "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key"})
 
@@ -66,7 +67,7 @@ class Field:
     logical_type: str
     nullable: bool
     description: str = ""
-    source: str = ""
+    source: str | None = None
     encoding: str = "iso"
     precision: int = 38
     scale: int = 9
@@ -80,6 +81,11 @@ class Field:
     multiple_of: int | None = None
     allowed: tuple[Any, ...] = ()
     is_key: bool = False
+
+    @property
+    def event_key(self) -> str:
+        """The key under which an event has it."""
+        return self.name if self.source is None else self.source
 
     def without_limits(self) -> Field:
         """The field with its type only."""
@@ -203,7 +209,7 @@ class _Reader:
         if not FIELD_NAME.fullmatch(stream) or len(stream) > 50:  # noqa: PLR2004 a month's suffix has to fit in 63
             self.problems.append(f"schema.name {stream!r} is not a table's name (a-z, 0-9, _; at most 50)")
         fields = tuple(self._field(prop) for prop in schema.properties or [])
-        for what, given in (("properties", [f.name for f in fields]), ("physicalNames", [f.source for f in fields])):
+        for what, given in (("properties", [f.name for f in fields]), ("physicalNames", [f.event_key for f in fields])):
             repeated = sorted({name for name in given if given.count(name) > 1})
             if repeated:
                 self.problems.append(f"{what} given twice: {', '.join(repeated)}")
@@ -325,6 +331,11 @@ class _Reader:
         where = f"property {name!r}"
         if not FIELD_NAME.fullmatch(name):
             self.problems.append(f"{where}: the name is no column's name (a-z, 0-9, _)")
+        if prop.physicalName is not None and not EVENT_KEY.fullmatch(prop.physicalName):
+            self.problems.append(
+                f"{where}: physicalName {prop.physicalName!r} has a quote, a backslash or a control character, which "
+                f"the reader of events does not take; leave the field out, it stays in the payload"
+            )
         if name in RESERVED_FIELDS:
             self.problems.append(f"{where}: the name is taken by the landing itself; choose another")
         logical_type = prop.logicalType or ""
@@ -335,7 +346,7 @@ class _Reader:
                 f"{where}: logicalType {logical_type!r}, expected one of {', '.join(LOGICAL_TYPES)}, or physicalType "
                 f"json and no logicalType for any JSON value"
             )
-            return Field(name, "string", nullable=True, source=name)
+            return Field(name, "string", nullable=True)
         options = dict(prop.logicalTypeOptions or {})
         self.problems.extend(
             f"{where}: logicalTypeOptions.{option} is not known for {logical_type}"
@@ -347,7 +358,7 @@ class _Reader:
             logical_type=logical_type,
             nullable=not prop.required,
             description=prop.description or "",
-            source=name if prop.physicalName is None else prop.physicalName,
+            source=prop.physicalName,
             encoding=self._encoding(options, logical_type, where),
             precision=precision,
             scale=scale,

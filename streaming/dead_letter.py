@@ -16,6 +16,7 @@ from streaming.batch import headers_from_json, headers_json
 from streaming.database import transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
@@ -27,6 +28,7 @@ INSERT INTO control.dead_letter
     (topic, topic_partition, topic_offset, reason, field, detail, value, key, headers, produced_at)
 VALUES %s
 """
+PAGE_LETTERS = 200  # a letter may have a megabyte
 COLUMNS = (
     "topic, topic_partition, topic_offset, reason, field, detail, value, key, headers, produced_at, landed_at, "
     "replayed_at, replay_batch"
@@ -87,8 +89,9 @@ def read_dead_letters(
     at: tuple[int, int] | None = None,
     is_open: bool = True,
     limit: int | None = 100,
+    after: tuple[int, int] | None = None,
 ) -> list[DeadLetter]:
-    """Dead letters, oldest first. `at`: one topic partition and offset."""
+    """Dead letters by topic partition and offset. `at`: one of them; `after`: those that follow it."""
     wanted, values = ["true"], list[Any]()
     for condition, value in (("topic = %s", topic), ("reason = %s", reason)):
         if value is not None:
@@ -97,6 +100,9 @@ def read_dead_letters(
     if at is not None:
         wanted.append("topic_partition = %s AND topic_offset = %s")
         values.extend(at)
+    if after is not None:
+        wanted.append("(topic_partition, topic_offset) > (%s, %s)")
+        values.extend(after)
     if is_open:
         wanted.append("replayed_at IS NULL")
     with transaction(conn) as cursor:
@@ -106,6 +112,16 @@ def read_dead_letters(
             [*values, limit],
         )
         return [_letter(row) for row in cursor.fetchall()]
+
+
+def iter_dead_letters(
+    conn: Connection, topic: str, *, reason: str | None = None, is_open: bool = True
+) -> Iterator[DeadLetter]:
+    """All of a topic, page by page, so that memory stays bounded; letters may be replayed meanwhile."""
+    after: tuple[int, int] | None = None
+    while page := read_dead_letters(conn, topic, reason=reason, is_open=is_open, limit=PAGE_LETTERS, after=after):
+        yield from page
+        after = (page[-1].topic_partition, page[-1].topic_offset)
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:

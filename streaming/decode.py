@@ -229,11 +229,11 @@ class Decoder:
             for f in contract.fields
             if f.nullable
         ]
-        self.names = {f.source or f.name: f.name for f in contract.fields}
+        self.names = {f.event_key: f.name for f in contract.fields}
+        rename = {f.name: f.event_key for f in contract.fields if f.event_key != f.name} or None
         self.struct: type[Any] = msgspec.defstruct(
-            "Event", [*required, *optional], kw_only=True, gc=False,
-            rename={f.name: f.source for f in contract.fields if f.source and f.source != f.name} or None,
-        )  # fmt: skip
+            "Event", [*required, *optional], kw_only=True, gc=False, rename=rename
+        )
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
         self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]

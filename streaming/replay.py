@@ -19,6 +19,8 @@ from streaming.errors import ReplayError
 from streaming.ledger import notify
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
     from streaming.batch import Headers
@@ -31,6 +33,7 @@ class Replayed:
 
     landed: int
     refused: list[tuple[DeadLetter, str]]
+    already: int = 0  # landed by a replay before, or by one at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +61,39 @@ class _StoredMessage:
 
 
 def replay(
-    conn: Connection, decoder: Decoder, letters: list[DeadLetter], *, edited: bytes | None = None, owner: str = "replay"
+    conn: Connection,
+    decoder: Decoder,
+    letters: Iterable[DeadLetter],
+    *,
+    edited: bytes | None = None,
+    owner: str = "replay",
 ) -> Replayed:
     """Land dead letters again under their own offsets, each as a batch of its own; one transaction a letter.
 
     Args:
         conn: the lake.
         decoder: today's contract.
-        letters: open dead letters of the decoder's topic.
+        letters: dead letters of the decoder's topic.
         edited: the value to land instead; for a single letter.
         owner: who replays, for the ledger.
     """
-    if edited is not None and len(letters) != 1:
-        raise ReplayError(f"replaying {len(letters)} letters with one edited value: name one letter by its offset.")
-    landed, refused = 0, list[tuple[DeadLetter, str]]()
-    for letter in letters:
+    if edited is None:
+        return replay_edited(conn, decoder, ((letter, None) for letter in letters), owner=owner)
+    chosen = list(letters)
+    if len(chosen) != 1:
+        raise ReplayError(f"replaying {len(chosen)} letters with one edited value: name one letter by its offset.")
+    return replay_edited(conn, decoder, [(chosen[0], edited)], owner=owner)
+
+
+def replay_edited(
+    conn: Connection, decoder: Decoder, letters: Iterable[tuple[DeadLetter, bytes | None]], *, owner: str = "replay"
+) -> Replayed:
+    """`replay`, each letter with the value to land instead of its own, or None for its own."""
+    landed, already, refused = 0, 0, list[tuple[DeadLetter, str]]()
+    for letter, edited in letters:
+        if letter.replayed_at is not None:
+            already += 1
+            continue
         message = _StoredMessage(letter, edited)
         batch = prepare_batch(
             decoder,
@@ -81,12 +102,20 @@ def replay(
             expected_offset=letter.topic_offset,
             now=datetime.now(UTC),
         )
-        if batch.rejected:
-            refused.append((letter, f"{batch.rejected[0].refusal.reason}: {batch.rejected[0].refusal.detail}"))
-            continue
-        if _replay_one(conn, decoder, batch, edited=edited, owner=owner):
+        if not batch.rows:
+            refused.append((letter, _why(batch)))
+        elif _replay_one(conn, decoder, batch, edited=edited, owner=owner):
             landed += 1
-    return Replayed(landed, refused)
+        else:
+            already += 1
+    return Replayed(landed, refused, already)
+
+
+def _why(batch: Batch) -> str:
+    if not batch.rejected:
+        return "empty: there is no event in it"
+    refusal = batch.rejected[0].refusal
+    return f"{refusal.reason}: {refusal.detail}"
 
 
 REPLAY_LEDGER = """

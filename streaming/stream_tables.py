@@ -67,8 +67,8 @@ COMMENT ON COLUMN {table}.produced_at IS 'Timestamp of the Kafka message.';
 def create_view(contract: Contract) -> str:
     """DDL of the typed view; the payload is parsed once a row."""
     view = f"lake.{contract.stream}"
-    inner = [field for field in contract.fields if _is_identifier(field.source or field.name)]
-    typed = ", ".join(f"{identifier(field.source or field.name)} {_json_type(field)}" for field in inner)
+    inner = [field for field in contract.fields if _is_identifier(field.event_key)]
+    typed = ", ".join(f"{identifier(field.event_key)} {_json_type(field)}" for field in inner)
     columns = ", ".join(f'{_column(field)} AS "{field.name}"' for field in contract.fields)
     comments = "\n".join(
         f'COMMENT ON COLUMN {view}."{field.name}" IS {quote(field.description)};'
@@ -106,7 +106,7 @@ def _json_type(field: Field) -> str:
 
 def _column(field: Field) -> str:
     """Expression of a field in the typed view; independent of the session's time zone."""
-    source = field.source or field.name
+    source = field.event_key
     if _is_identifier(source):
         value = f"f.{identifier(source)}"
     else:
@@ -131,8 +131,8 @@ def describe_fields(contract: Contract) -> list[dict[str, Any]]:
     described = []
     for field in contract.fields:
         roles: dict[str, Any] = {}
-        if field.source and field.source != field.name:
-            roles["source"] = field.source
+        if field.event_key != field.name:
+            roles["source"] = field.event_key
         if field.encoding != "iso":
             roles["encoding"] = field.encoding
         if field.is_key:

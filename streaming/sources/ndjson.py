@@ -24,19 +24,20 @@ NAMESPACE = uuid.UUID("c0f7f0c6-9a55-4a4e-8a3a-60d9f7c2d1a2")
 
 def read_ndjson_events(lines: Iterable[bytes], contract: Contract | None, *, name: str = "stdin") -> Iterator[Outgoing]:
     """One event a line; empty lines are left out."""
-    key_field = contract.message_key if contract else None
-    id_fields = [field.name for field in contract.fields if field.is_key] if contract else []
-    time_field = contract.event_time_field if contract else None
+    keys = {field.name: field.event_key for field in contract.fields} if contract else {}
+    key_field = keys.get(contract.message_key or "") if contract else None
+    id_fields = [field.event_key for field in contract.fields if field.is_key] if contract else []
+    time_field = keys.get(contract.event_time_field) if contract else None  # none: the message's own timestamp
     for number, line in enumerate(lines, start=1):
         value = line.rstrip(b"\r\n")
         if not value.strip():
             continue
         event = _read(value)
         yield Outgoing(
-            key=_text(event.get(key_field)) if key_field else None,
+            key=_text(event.get(key_field)) if key_field is not None else None,
             value=value,
             event_id=_event_id(value, event, id_fields),
-            event_time=str(event.get(time_field, "")) if time_field else "",
+            event_time=str(event.get(time_field, "")) if time_field is not None else "",
             where=f"{name}:{number}",
         )
 

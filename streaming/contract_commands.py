@@ -1,0 +1,66 @@
+"""Commands about contracts: propose one. Wiring only.
+
+Not here: the proposal itself (propose.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from streaming import contract as contracts
+from streaming.errors import ContractError, SourceError
+
+
+@click.command("new-stream")
+@click.argument("topic")
+@click.option(
+    "--from-sample", "sample_path", required=True, help="A file of events, one JSON object a line; - for stdin."
+)
+@click.option("--stdout", "is_shown", is_flag=True, help="Print the contract instead of writing the file.")
+@click.option("--force", "is_forced", is_flag=True, help="Replace the contract that there is.")
+def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool) -> None:
+    """Propose a contract for TOPIC from a sample of its events, which it lands without an edit."""
+    from streaming.propose import propose_contract  # noqa: PLC0415 a command imports what it needs
+    from streaming.sample import read_sample  # noqa: PLC0415
+
+    folder = Path(os.environ.get("STREAMING_CONTRACTS_DIR") or contracts.CONTRACTS_DIR)
+    path = folder / f"{topic}.yaml"
+    if path.exists() and not (is_forced or is_shown):
+        raise ContractError(
+            f"proposing a contract for {topic}: {path} exists. Nothing was written. Replace it by --force."
+        )
+    try:
+        with nullcontext(sys.stdin.buffer) if sample_path == "-" else Path(sample_path).open("rb") as lines:
+            sample = read_sample(lines, name=sample_path)
+    except OSError as error:
+        raise SourceError(
+            f"reading the sample {sample_path}: {error.strerror}. Nothing was written. Check --from-sample."
+        ) from error
+    text, contract = propose_contract(topic, sample, now=datetime.now(UTC))
+    if is_shown:
+        click.echo(text, nl=False)
+        return
+    _refuse_shared_stream(contract, folder)
+    path.write_text(text, encoding="utf-8")
+    cut = " (the first ones of the file)" if sample.is_cut else ""
+    click.echo(f"wrote {path}: {len(contract.fields)} fields of {sample.events:,} events{cut}, event time "
+               f"{contract.event_time_field}. Read its comments; then `streaming migrate`.")  # fmt: skip
+
+
+def _refuse_shared_stream(contract: contracts.Contract, folder: Path) -> None:
+    if not folder.is_dir():
+        raise ContractError(
+            f"proposing a contract for {contract.topic}: STREAMING_CONTRACTS_DIR={folder} is no folder."
+        )
+    for other in contracts.load_contracts(folder).values():
+        if other.stream == contract.stream and other.topic != contract.topic:
+            raise ContractError(
+                f"proposing a contract for {contract.topic}: topic {other.topic} has the landing table "
+                f"landing.{contract.stream} already. Nothing was written. Take --stdout, and change schema.name in it."
+            )
