@@ -28,7 +28,7 @@ from dagster._serdes import ConfigurableClass, deserialize_value
 from orchestration.warm import PROCESS_TAG, Identity, Server, ask, find_server, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from dagster import DagsterRun
@@ -81,6 +81,7 @@ class WarmRunLauncher(CheckedRunLauncher):
         socket: where the pool listens; default `pool.sock` in Dagster's home.
         start_pool: start it when it is missing. False where something else does (a service of its own).
         max_children: how many runs the pool forks at a time; more wait in it. The queue's limit comes first.
+        preload: modules that the pool imports; default those of pool.py.
         inst_data: how Dagster writes this launcher down.
     """
 
@@ -90,9 +91,12 @@ class WarmRunLauncher(CheckedRunLauncher):
         socket: str | None = None,
         start_pool: bool = True,
         max_children: int | None = None,
+        preload: Sequence[str] | None = None,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
-        self._socket, self._starts_pool, self._max_children = socket, start_pool, max_children
+        self._socket, self._starts_pool = socket, start_pool
+        self._options = [] if max_children is None else ["--max-children", str(max_children)]
+        self._options += [] if preload is None else ["--preload", ",".join(preload)]
         self._starting = threading.Lock()
         self._pool: subprocess.Popen[bytes] | None = None
         self._started_at = float("-inf")
@@ -105,6 +109,7 @@ class WarmRunLauncher(CheckedRunLauncher):
             "socket": Field(str, is_required=False),
             "start_pool": Field(bool, is_required=False),
             "max_children": Field(int, is_required=False),
+            "preload": Field([str], is_required=False),
         }
 
     @classmethod
@@ -173,10 +178,8 @@ class WarmRunLauncher(CheckedRunLauncher):
             self._started_at = time.monotonic()
             self._let_go()
             command = [sys.executable, "-m", "orchestration.pool", "--socket", str(self.socket), "--lifeline"]
-            if self._max_children is not None:
-                command += ["--max-children", str(self._max_children)]
             self._pool = subprocess.Popen(
-                command,
+                [*command, *self._options],
                 stdin=subprocess.PIPE,
                 env=dict(server.env),
                 cwd=_project_folder(),

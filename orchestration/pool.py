@@ -29,7 +29,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from importlib import import_module, invalidate_caches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestration.warm import (
     PROCESS_TAG,
@@ -39,6 +39,9 @@ from orchestration.warm import (
     receive,
     send,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Found by comparing sys.modules before and after a run: what a run of ours imports from the environment, slowest first.
 LIBRARIES = (
@@ -301,11 +304,11 @@ def _leave_project_modules() -> None:
         del sys.modules[name]
 
 
-def preload() -> None:
+def preload(libraries: Iterable[str]) -> None:
     """Import the libraries; one that is not installed is no reason not to serve."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in LIBRARIES:
+        for name in libraries:
             try:
                 import_module(name)
             except ImportError as error:
@@ -349,6 +352,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--max-children", type=int, default=MAX_CHILDREN)
+    parser.add_argument("--preload", default=",".join(LIBRARIES), help="modules, with commas between them")
     parser.add_argument("--lifeline", action="store_true", help="go when standard input ends")
     options = parser.parse_args()
     key = fingerprint(os.environ)
@@ -362,7 +366,7 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     began = time.monotonic()
-    preload()
+    preload(options.preload.split(","))
     if threading.active_count() > 1:
         names = ", ".join(each.name for each in threading.enumerate())
         _say("not served: a library has started threads, which a fork would lose", threads=names)
