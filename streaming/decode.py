@@ -1,6 +1,6 @@
 """Bytes -> event or refusal, by a contract. Pure: no client, no driver, no clock.
 
-Two ways that agree: `Decoder.decode_all` takes a whole batch at once and raises `DoubtError` at the first doubt;
+Two ways that agree: `Decoder.check_all` takes a whole batch at once and raises `DoubtError` at the first doubt;
 `Decoder.judge` takes one value and says why it is refused. The landing calls the first and, on doubt, the second.
 Not here: Kafka messages and COPY (batch.py).
 """
@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from zoneinfo import ZoneInfo
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from streaming.contract import MESSAGE_TIME
+from streaming.iso_times import iso_times_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,6 +235,12 @@ class Decoder:
             "Event", [*required, *optional], kw_only=True, gc=False, rename=rename
         )
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
+        self._time_text: Callable[[Any], str] = attrgetter(contract.event_time_field)
+        self._decode_quick: Callable[[bytes], Any] | None = None
+        if contract.event_time_field != MESSAGE_TIME and contract.field(contract.event_time_field).encoding == "iso":
+            quick = [(name, str if name == contract.event_time_field else kind) for name, kind in required]
+            struct = msgspec.defstruct("Checked", [*quick, *optional], kw_only=True, gc=False, rename=rename)
+            self._decode_quick = msgspec.json.Decoder(struct).decode
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
         self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]
         self.uses_message_time = contract.event_time_field == MESSAGE_TIME
@@ -251,22 +257,41 @@ class Decoder:
         Raises DoubtError at the first doubt, without saying which event; `judge` says. `stamps_us` are the messages'
         own timestamps; they are looked at only where the contract takes them as the event time.
         """
+        events = self._decode_values(values, self.decode)
+        times_us = self.event_times(events, stamps_us)
+        self._check_values(events, times_us, now)
+        return events, times_us
+
+    def check_all(
+        self, values: Sequence[bytes | None], *, now: datetime, stamps_us: Sequence[int | None] = ()
+    ) -> NDArray[np.int64]:
+        """The times of `decode_all`, and its checks, without the events: the landing's way, and the quicker one."""
+        if self._decode_quick is not None:
+            events = self._decode_values(values, self._decode_quick)
+            times_us = iso_times_us([*map(self._time_text, events)])
+            if times_us is not None:
+                self._check_values(events, times_us, now)
+                return times_us
+        return self.decode_all(values, now=now, stamps_us=stamps_us)[1]
+
+    def _decode_values(self, values: Sequence[bytes | None], decode: Callable[[bytes], Any]) -> list[Any]:
         try:
             if max(map(len, values), default=0) > self.contract.maximum_payload_bytes:  # type: ignore[arg-type]
                 raise DoubtError
-            if any(map(bytes.__contains__, values, repeat(NUL_ESCAPE))):  # type: ignore[arg-type]
+            joined = b"".join(values)  # type: ignore[arg-type]
+            if b"\\" in joined and NUL_ESCAPE in joined:  # a search a value costs ten times as much (0.3 us)
                 raise DoubtError
-            events = [*map(self.decode, values)]  # type: ignore[arg-type]
+            return [*map(decode, values)]  # type: ignore[arg-type]
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
             raise DoubtError from error
+
+    def _check_values(self, events: Sequence[Any], times_us: NDArray[np.int64], now: datetime) -> None:
         for name in self.numbers:
             self.number_column(events, name)
         if self.containers and any(self._judge_containers(event) for event in events):
             raise DoubtError
-        times_us = self.event_times(events, stamps_us)
         if events and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
             raise DoubtError
-        return events, times_us
 
     def number_column(self, events: Sequence[Any], name: str) -> list[Decimal | None]:
         """One number field of many events, exact."""
