@@ -157,9 +157,9 @@ class Writer(threading.Thread):
         conn = self._connect()
         if self.down_since is not None:
             claimed = self._without_committed(conn, claimed)
-            self._tell_up()
         if claimed:
             self._land(conn, claimed)
+        self._tell_up()  # a server that answers but cannot write (a full disk) is still an outage
 
     def _connect(self) -> Connection:
         if self._conn is None or self._conn.closed:
