@@ -92,7 +92,7 @@ def migrate() -> None:
 @click.option("--json", "is_json", is_flag=True, help="A line of JSON a second on stdout, logs as JSON.")
 def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool) -> None:
     """Land events until stopped (SIGTERM, Ctrl-C)."""
-    from streaming.consumer import LandingConsumer  # noqa: PLC0415
+    from streaming.consumer import LandingConsumer, spare_garbage_collector  # noqa: PLC0415
     from streaming.metrics import MetricsServer  # noqa: PLC0415
 
     _configure_logs(is_json=is_json)
@@ -111,6 +111,7 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         structlog.get_logger().info("consumes", topics=sorted(wanted), metrics_port=getattr(server, "port", None))
         teller = threading.Thread(target=_tell_landing, args=(consumer, stop, is_json), daemon=True)
         teller.start()
+        spare_garbage_collector()
         summary = consumer.run(stop, until_idle_s=until_idle)
     if is_json:
         click.echo(json.dumps({"event": "consumed", **dataclasses.asdict(summary)}))
