@@ -30,6 +30,9 @@ status: setup ## is the running demo well, where does it lag, what to do
 test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some)
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
+	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property -k 'faults or property' $(ARGS)
+
 check: setup ## format, lint, types, import directions, unit and golden tests; under a minute
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,24 @@ def test_every_expression_is_promql() -> None:
     expressions += [target["expr"] for panel in panels for target in panel["targets"]]
     for expression in expressions:
         parser.parse(expression)
+
+
+def test_each_alert_has_a_case_in_which_it_fires() -> None:
+    cases = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text())["tests"]
+    fired = {
+        name
+        for case in cases
+        for asked in case["promql_expr_test"]
+        for sample in asked["exp_samples"]
+        for name in re.findall(r'alertname="(\w+)"', sample["labels"])
+    }
+    assert fired == {rule["alert"] for rule in RULES}
+
+
+def test_alerts_fire_as_their_cases_say() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (of Prometheus) is not installed; the GitHub workflow runs it")
+    command = [promtool, "test", "rules", str(FOLDER / "alerts_test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
