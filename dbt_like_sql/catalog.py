@@ -14,6 +14,7 @@ from dbt_like_sql.checks import Check, contract_checks, read_checks
 from dbt_like_sql.contract import Column, Contract, read_contract
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import order, references, tree
+from dbt_like_sql.incremental import check_incremental
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Materialization = Literal["table", "view", "loaded", "once"]
 MODELS_DIR = Path(__file__).parent / "models"
 LAYERS = ("control", "core", "mart")
-_PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity"}
+_PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy"}
 _FILES = {"contract.yaml", "query.sql", "checks.sql"}
 
 
@@ -36,6 +37,8 @@ class Table:
         partition_column: DATE column that partitions it by day, if any.
         clustering: columns by which rows lie together.
         identity: columns that name one event; loaded tables keep one row for each.
+        incremental_by: column by which a day can be published for some of its rows: each row of the query is made of
+            source rows with the same value of it (see incremental.py, which checks that).
         columns: in order.
         grain: what one row is.
         depends_on: tables its query reads.
@@ -55,6 +58,7 @@ class Table:
     clustering: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
     requires_partition_filter: bool = False
+    incremental_by: str | None = None
     depends_on: tuple[str, ...] = ()
     query_path: Path | None = None
     checks: tuple[Check, ...] = ()
@@ -151,6 +155,8 @@ def _load(models_dir: Path) -> Catalog:
                 raise ContractError(
                     table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}"
                 )
+        if table.incremental_by:
+            check_incremental(table, tables)
     try:
         names = order({name: table.depends_on for name, table in tables.items()})
     except ValueError as error:
@@ -198,6 +204,7 @@ def read_table(folder: Path, name: str) -> Table:
         clustering=_named_columns(contract, "clustering"),
         identity=_named_columns(contract, "identity"),
         requires_partition_filter=bool(contract.properties.get("requirePartitionFilter", False)),
+        incremental_by=contract.properties.get("incrementalBy"),
         depends_on=references(tree(found.read_text(encoding="utf-8"), found)) if found else (),
         query_path=found,
         checks=contract_checks(name, contract.columns, partition) + own,

@@ -15,8 +15,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.audit_sql import audit_sql
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
-from dbt_like_sql.publish_sql import CHECKS_FAILED, check_sql, publish_script, stale_sql
+from dbt_like_sql.publish_sql import CHECKS_FAILED, Publication, model_version, publish_script, stale_sql
+from dbt_like_sql.publish_state import growing_days, read_state, source_versions, state_sql
+from dbt_like_sql.render import Slice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 # Two publications of one table at a time: one is rolled back and tried again. Each try takes about a second.
 TRIES = 6
-_LOST_RACE = ("failed to commit", "conflict", "concurrent update", "aborted due to", "aborted")
+_LOST_RACE = ("fenced", "failed to commit", "conflict", "concurrent update", "aborted due to", "aborted")
 # BigQuery: 4,000 table partitions a job may be modified; three partitioned tables in one script stay below it.
 MAX_DAYS_A_SCRIPT = 1000
 
@@ -50,7 +53,10 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication did. `rows` are those written; bytes and seconds are of the whole script."""
+    """What a publication did. `rows` are what the days, or the table, hold now; bytes and seconds are of the script.
+
+    `grown_days` were published by what was loaded since; the other days were built anew.
+    """
 
     table: str
     days: tuple[date, ...] | None
@@ -60,6 +66,7 @@ class Published:
     seconds: float
     checks: list[CheckResult] = field(default_factory=list)
     job_id: str = ""
+    grown_days: tuple[date, ...] = ()
 
 
 def publish(
@@ -147,6 +154,7 @@ def _merge(built: dict[str, Published], more: Mapping[str, Published]) -> None:
                 seconds=old.seconds + new.seconds,
                 checks=old.checks + new.checks,
                 job_id=new.job_id,
+                grown_days=old.grown_days + new.grown_days,
             )
         )
 
@@ -155,36 +163,48 @@ def _publish_chunk(
     warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
 ) -> dict[str, Published]:
     tables = [table for table in tables if days or not table.partition_column]
-    today = warehouse.settings.today()
-    sql = publish_script(warehouse.settings, catalog, tables, days=days, today=today, run_id=run_id)
     labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
     if days:
         labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
-    done = _run(warehouse, sql, labels, f"{', '.join(table.name for table in tables)}{_span(days)}")
+    what = f"{', '.join(table.name for table in tables)}{_span(days)}"
+    work, done = _run(warehouse, catalog, tables, days, run_id=run_id, labels=labels, what=what)
     row = done.rows[0]
     checks = [_check_result(found) for found in row["checks"]]
-    counts = {found["table_name"]: found for found in row["counts"]}
+    counts = {found["table_name"]: found["row_count"] for found in row["counts"]}
+    versions = source_versions(catalog, tables, days, work.state)
     return {
         table.name: Published(
             table=table.name,
             days=days if table.partition_column else None,
-            rows=counts[table.name]["row_count"],
-            source_version=counts[table.name]["source_version"],
+            rows=counts.get(table.name, 0),
+            source_version=max((versions[table.name, day] for day in days), default=0) if table.partition_column else 0,
             bytes_billed=done.bytes_billed,
             seconds=done.seconds,
             checks=[check for check in checks if check.table == table.name],
             job_id=done.job_id,
+            grown_days=tuple(work.growing.get(table.name) or ()),
         )
         for table in tables
     }
 
 
-def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -> Done:
-    """Run a publication; one that lost a race is tried again, since it reads its sources anew each time."""
+def _run(
+    warehouse: Warehouse,
+    catalog: Catalog,
+    tables: Sequence[Table],
+    days: tuple[date, ...],
+    *,
+    run_id: str,
+    labels: Mapping[str, str],
+    what: str,
+) -> tuple[Publication, Done]:
+    """Run a publication; one that lost a race is tried again, and reads the ledgers and its sources anew."""
     # Publications are idempotent and must read what is there now: each try is a job of its own.
     for left in reversed(range(TRIES)):
+        work = _prepare(warehouse, catalog, tables, days, run_id)
+        sql = publish_script(warehouse.settings, work)
         try:
-            return warehouse.run(sql, params=parameters(warehouse, sql), labels=labels, kind="publish")
+            return work, warehouse.run(sql, params=parameters(warehouse, sql), labels=labels, kind="publish")
         except JobError as error:
             failed = _failed_checks(error.detail)
             if failed:
@@ -195,6 +215,25 @@ def _run(warehouse: Warehouse, sql: str, labels: Mapping[str, str], what: str) -
                 raise PublishError(message, is_retryable=lost or error.is_retryable) from error
             time.sleep(random.uniform(0.1, 0.6))  # noqa: S311  spreading two racers, nothing secret
     raise AssertionError
+
+
+def _prepare(
+    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
+) -> Publication:
+    """Read the ledgers, and say which days grow."""
+    state = read_state(warehouse.run(state_sql(warehouse.settings, catalog, tables, days), kind="ledger").rows[0])
+    missing = [table.name for table in tables if table.name not in state.publishers]
+    if missing:
+        raise PublishError(f"publishing {', '.join(missing)}: no fence row in control.publisher. Run migrate first.")
+    return Publication(
+        catalog=catalog,
+        tables=tables,
+        days=days,
+        today=warehouse.settings.today(),
+        run_id=run_id,
+        state=state,
+        growing={table.name: growing_days(table, days, state, model_version(table)) for table in tables},
+    )
 
 
 def parameters(warehouse: Warehouse, sql: str) -> dict[str, Any]:
@@ -251,11 +290,11 @@ def check_tables(
     """
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
     tables = [catalog[name] for name in catalog.tables if name in set(names)]
-    selects = [check_sql(warehouse.settings, table, check, wanted) for table in tables for check in table.checks]
-    if not selects:
+    if not any(table.checks for table in tables):
         return []
-    sql = "\nUNION ALL".join(selects)
-    return [_check_result(row) for row in warehouse.run(sql, params=parameters(warehouse, sql), kind="check").rows]
+    sql = f"SELECT {audit_sql(tables, warehouse.settings.table_id, lambda _table: Slice(wanted))} AS checks"
+    [row] = warehouse.run(sql, params=parameters(warehouse, sql), kind="check").rows
+    return [_check_result(found) for found in row["checks"]]
 
 
 def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:

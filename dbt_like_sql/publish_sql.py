@@ -6,52 +6,69 @@ Belongs here: pure SQL from values. Does not: running it (publish.py), what a ch
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dbt_like_sql.render import day_sql, quote, render
-from dbt_like_sql.restate_sql import Restated, is_compared
+from dbt_like_sql.audit_sql import RESULT, audit_sql
+from dbt_like_sql.publish_state import causes, source_versions
+from dbt_like_sql.render import Slice, day_sql, quote, render
+from dbt_like_sql.restate_sql import measures, restated_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
-    from dbt_like_sql.checks import Check
+    from dbt_like_sql.publish_state import OffsetRange, State
     from dbt_like_sql.settings import WarehouseSettings
 
 # An error rolls the transaction back; it carries the failed checks, since the emulator rolls variables back as well.
 CHECKS_FAILED = "checks failed: "
+FENCED = "fenced: another publication was faster"
+UNION = "\nUNION ALL"
+_RESULT = """
+SELECT checks, ARRAY(
+  SELECT AS STRUCT s.table_name, SUM(s.row_count) AS row_count FROM UNNEST(sums) AS s GROUP BY s.table_name
+) AS counts;"""
 
 
-def publish_script(
-    settings: WarehouseSettings,
-    catalog: Catalog,
-    tables: Sequence[Table],
-    *,
-    days: Sequence[date],
-    today: date,
-    run_id: str,
-) -> str:
-    """The transaction: fence, rows and ledger of each table in order, all checks, then commit.
+@dataclass(frozen=True)
+class Publication:
+    """What is published: tables in build order, their days, and which of these grow by what was loaded since."""
 
-    Days before `today` are compared with what was published before; today grows with every publication.
+    catalog: Catalog
+    tables: Sequence[Table]
+    days: Sequence[date]
+    today: date
+    run_id: str
+    state: State
+    growing: Mapping[str, Mapping[date, tuple[OffsetRange, ...]]] = field(default_factory=dict)
+
+    def slice(self, table: Table) -> Slice:
+        """The rows of a table that are built."""
+        growing = self.growing.get(table.name) or {}
+        if not growing:
+            return Slice(self.days)
+        keys = f"SELECT {table.incremental_by} FROM {keys_table(table)}"
+        return Slice([day for day in self.days if day not in growing], sorted(growing), table.incremental_by, keys)
+
+
+def publish_script(settings: WarehouseSettings, work: Publication) -> str:
+    """The transaction: fence, rows, checks, ledger of all tables, then commit.
+
+    Days before today that were published before are compared with what they were; today grows with every publication.
     """
-    past = [day for day in days if day < today]
-    restated = {table.name: Restated(at, table, past) for at, table in enumerate(tables) if past and is_compared(table)}
-    parts = [_declarations(tables), *(each.declaration() for each in restated.values())]
-    parts += ["BEGIN TRANSACTION;", _fence(settings, tables, run_id)]
-    for at, table in enumerate(tables):
-        compared = restated.get(table.name)
-        if compared:
-            parts.append(compared.before_sql(settings))
-        parts.append(_write(settings, table, days))
-        parts.append(f"SET rows_{at} = @@row_count;")
-        parts.append(_ledger(settings, catalog, table, days, run_id))
-        if compared:
-            parts.append(compared.record_sql(settings, catalog, model_version(table), run_id))
-    parts.append(f"SET checks = {_audit(settings, tables, days)};")
-    parts.append(f"SET counts = {_counts(settings, tables)};")
-    parts.append(f"""
+    width = max((len(measures(table)) for table in work.tables), default=0)
+    sums = "".join(f", m_{at} NUMERIC" for at in range(width))
+    parts = [
+        f"DECLARE checks ARRAY<{RESULT}>;",
+        f"DECLARE sums ARRAY<STRUCT<table_name STRING, event_day DATE, row_count INT64{sums}>>;",
+        *(_keys(settings, work, table) for table in work.tables if work.growing.get(table.name)),
+        "BEGIN TRANSACTION;",
+        _fence(settings, work),
+        *(_write(settings, work, table) for table in work.tables),
+        f"SET checks = {audit_sql(work.tables, settings.table_id, work.slice)};",
+        f"""
 IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN
   RAISE USING MESSAGE = CONCAT(
     {quote(CHECKS_FAILED)},
@@ -61,10 +78,14 @@ IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.fai
       WHERE c.failed_rows > 0
     ))
   );
-END IF;
-COMMIT TRANSACTION;
-SELECT checks, counts;""")
-    return "\n".join(parts)
+END IF;""",
+        f"SET sums = {_sums(settings, work, width)};",
+        _ledger(settings, work),
+        _restated(settings, work),
+        "COMMIT TRANSACTION;",
+        _RESULT,
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def model_version(table: Table) -> str:
@@ -73,51 +94,49 @@ def model_version(table: Table) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def check_sql(settings: WarehouseSettings, table: Table, check: Check, days: Sequence[date]) -> str:
-    """One check as a row: how many rows it found, and one of them."""
-    path = table.contract_path.with_name("checks.sql")
-    query = render(check.sql, table_id=settings.table_id, days=days, path=path)
-    return f"""
-SELECT
-  {quote(table.name)} AS table_name,
-  {quote(check.name)} AS name,
-  {quote(check.severity)} AS severity,
-  COUNT(*) AS failed_rows,
-  ANY_VALUE(TO_JSON_STRING(found)) AS example
-FROM (
-{query}
-) AS found"""
-
-
 def stale_sql(settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table]) -> str:
     """Table and day wherever sources are newer than the latest publication that was built from them."""
     return "\nUNION ALL\n".join(_stale(settings, catalog, table) for table in tables)
 
 
-def _declarations(tables: Sequence[Table]) -> str:
-    rows = "\n".join(f"DECLARE rows_{at} INT64 DEFAULT 0;" for at, _ in enumerate(tables))
+def keys_table(table: Table) -> str:
+    """The temporary table of the keys that were loaded since."""
+    return f"new_{table.name.replace('.', '_')}"
+
+
+def _keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
+    """Before the transaction: what is loaded in the meantime lies beyond these offsets."""
+    source = work.catalog[table.depends_on[0]]
+    days = []
+    for day, ranges in work.growing[table.name].items():
+        listed = " OR ".join(
+            f"topic_partition = {each.topic_partition} "
+            f"AND topic_offset BETWEEN {each.first_offset} AND {each.last_offset}"
+            for each in ranges
+        )
+        days.append(f"{source.partition_column} = DATE '{day}' AND ({listed or 'FALSE'})")
+    where = " OR ".join(f"({each})" for each in days)
     return f"""
-DECLARE checks ARRAY<
-  STRUCT<table_name STRING, name STRING, severity STRING, failed_rows INT64, example STRING>
->;
-DECLARE counts ARRAY<STRUCT<table_name STRING, row_count INT64, source_version INT64>>;
-{rows}"""
+CREATE TEMP TABLE {keys_table(table)} AS
+SELECT DISTINCT {table.incremental_by} FROM `{settings.table_id(source.name)}` WHERE {where};"""
 
 
-def _fence(settings: WarehouseSettings, tables: Sequence[Table], run_id: str) -> str:
-    """Two publications of one table change one row: one of them is rolled back, so neither doubles the other's rows."""
-    names = ", ".join(quote(table.name) for table in tables)
+def _fence(settings: WarehouseSettings, work: Publication) -> str:
+    """Two publications of one table change one row, and each says what it saw there: one of them is rolled back."""
+    seen = " OR ".join(
+        f"(table_name = {quote(table.name)} AND version = {work.state.publishers[table.name]})" for table in work.tables
+    )
     return f"""
 UPDATE `{settings.table_id("control.publisher")}`
-SET version = version + 1, run_id = {quote(run_id)}, published_at = CURRENT_TIMESTAMP()
-WHERE table_name IN ({names});
-ASSERT @@row_count = {len(tables)} AS 'not migrated: run migrate';"""
+SET version = version + 1, run_id = {quote(work.run_id)}, published_at = CURRENT_TIMESTAMP()
+WHERE {seen};
+ASSERT @@row_count = {len(work.tables)} AS {quote(FENCED)};"""
 
 
-def _write(settings: WarehouseSettings, table: Table, days: Sequence[date]) -> str:
-    table_id = settings.table_id(table.name)
-    where = day_sql(table.partition_column, days) if table.partition_column else "TRUE"
-    query = render(table.query or "", table_id=settings.table_id, days=days, path=table.query_path)
+def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
+    table_id, part = settings.table_id(table.name), work.slice(table)
+    where = part.sql(table.partition_column) if table.partition_column else "TRUE"
+    query = render(table.query or "", table_id=settings.table_id, part=part, path=table.query_path)
     columns = ", ".join(table.column_names)
     return f"""
 DELETE FROM `{table_id}` WHERE {where};
@@ -128,27 +147,99 @@ FROM (
 ) AS built;"""
 
 
-def _ledger(settings: WarehouseSettings, catalog: Catalog, table: Table, days: Sequence[date], run_id: str) -> str:
-    """One row a day, or one in all; source versions are read in the same snapshot as the rows."""
-    publisher = settings.table_id("control.publisher")
-    listed = ", ".join(f"DATE '{day}'" for day in days) if table.partition_column else "CAST(NULL AS DATE)"
-    joined = "s.event_day = d" if table.partition_column else "TRUE"
+def _sums(settings: WarehouseSettings, work: Publication, width: int) -> str:
+    """Rows and additive columns of each day, or of each whole table, as they are now."""
+    selects = []
+    for table in work.tables:
+        day = table.partition_column
+        names = measures(table)
+        columns = "".join(
+            f", {f'CAST(SUM({names[at]}) AS NUMERIC)' if at < len(names) else 'CAST(NULL AS NUMERIC)'} AS m_{at}"
+            for at in range(width)
+        )
+        grouped = f"\nWHERE {day_sql(day, work.days)}\nGROUP BY {day}" if day else ""
+        selects.append(
+            f"\nSELECT {quote(table.name)} AS table_name, {day or 'CAST(NULL AS DATE)'} AS event_day, "
+            f"COUNT(*) AS row_count{columns}\nFROM `{settings.table_id(table.name)}`{grouped}"
+        )
+    kept = "".join(f", t.m_{at}" for at in range(width))
+    return f"ARRAY(SELECT AS STRUCT t.table_name, t.event_day, t.row_count{kept} FROM ({UNION.join(selects)}\n) AS t)"
+
+
+def _ledger(settings: WarehouseSettings, work: Publication) -> str:
+    """One row a day, or one for a whole table, with what it was built from and what it holds.
+
+    Days' source versions are literals; a whole table adds up what the ledger says, so it comes behind what it reads.
+    """
+    versions = source_versions(work.catalog, work.tables, work.days, work.state)
+    waves: list[list[Table]] = [[table for table in work.tables if table.partition_column]]
+    for table in work.tables:
+        if table.partition_column:
+            continue
+        if len(waves) == 1 or {each.name for each in waves[-1]} & set(table.depends_on):
+            waves.append([])
+        waves[-1].append(table)
+    return "\n".join(_ledger_rows(settings, work, wave, versions) for wave in waves if wave)
+
+
+def _ledger_rows(
+    settings: WarehouseSettings, work: Publication, tables: Sequence[Table], versions: Mapping[tuple[str, date], int]
+) -> str:
+    selects = []
+    for table in tables:
+        name = quote(table.name)
+        sums = ", ".join(
+            f"STRUCT({quote(measure)} AS name, s.m_{at} AS value)" for at, measure in enumerate(measures(table))
+        )
+        kept = f"COALESCE(s.row_count, 0), ARRAY<STRUCT<name STRING, value NUMERIC>>[{sums}]"
+        fixed = f"{work.state.publishers[table.name] + 1}"
+        if table.partition_column:
+            days = ", ".join(
+                f"STRUCT(DATE '{day}' AS event_day, {versions[table.name, day]} AS source_version)" for day in work.days
+            )
+            selects.append(
+                f"\nSELECT {name}, d.event_day, {fixed}, d.source_version, {quote(model_version(table))}, {kept}\n"
+                f"FROM UNNEST([{days}]) AS d\n"
+                f"LEFT JOIN UNNEST(sums) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
+            )
+            continue
+        source = f"(SELECT COALESCE(SUM(version), 0) FROM ({_sources(settings, work.catalog, table)}\n) AS v)"
+        selects.append(
+            f"\nSELECT {name}, CAST(NULL AS DATE), {fixed}, {source}, {quote(model_version(table))}, {kept}\n"
+            f"FROM UNNEST(sums) AS s WHERE s.table_name = {name}"
+        )
     return f"""
 INSERT INTO `{settings.table_id("control.publication")}` (
-  table_name, event_day, version, source_version, model_version, run_id, published_at
+  table_name, event_day, version, source_version, model_version, row_count, measures, run_id, published_at
 )
-SELECT
-  {quote(table.name)},
-  d,
-  (SELECT version FROM `{publisher}` WHERE table_name = {quote(table.name)}),
-  COALESCE(SUM(s.version), 0),
-  {quote(model_version(table))},
-  {quote(run_id)},
-  CURRENT_TIMESTAMP()
-FROM UNNEST([{listed}]) AS d
-LEFT JOIN ({_sources(settings, catalog, table)}
-) AS s ON {joined}
-GROUP BY d;"""
+SELECT p.*, {quote(work.run_id)}, CURRENT_TIMESTAMP() FROM ({UNION.join(selects)}
+) AS p;"""
+
+
+def _restated(settings: WarehouseSettings, work: Publication) -> str:
+    versions = source_versions(work.catalog, work.tables, work.days, work.state)
+    selects = []
+    for table in work.tables:
+        known = {day: work.state.published.get((table.name, day)) for day in work.days if day < work.today}
+        before = {day: found for day, found in known.items() if found is not None and found.row_count is not None}
+        if not table.partition_column or not before:
+            continue
+        sources = {day: versions[table.name, day] for day in before}
+        caused = {day: causes(work.catalog, table, day, work.state, sources[day]) for day in before}
+        version, model = work.state.publishers[table.name] + 1, quote(model_version(table))
+        selects.append(
+            f"\nSELECT r.*, {version} AS version, {model} AS model_version FROM ("
+            f"{restated_sql(table, before, sources, caused)}\n) AS r"
+        )
+    if not selects:
+        return ""
+    return f"""
+INSERT INTO `{settings.table_id("control.restatement")}` (
+  table_name, event_day, source_version_before, source_version, rows_before, rows_after, measures, caused_by,
+  version, model_version, run_id, restated_at
+)
+SELECT c.*, {quote(work.run_id)}, CURRENT_TIMESTAMP() FROM ({UNION.join(selects)}
+) AS c;"""
 
 
 def _sources(settings: WarehouseSettings, catalog: Catalog, table: Table) -> str:
@@ -169,32 +260,6 @@ def _built(settings: WarehouseSettings, name: str) -> str:
 SELECT event_day, MAX(source_version) AS version FROM `{settings.table_id("control.publication")}`
 WHERE table_name = {quote(name)}
 GROUP BY event_day"""
-
-
-def _audit(settings: WarehouseSettings, tables: Sequence[Table], days: Sequence[date]) -> str:
-    selects = [check_sql(settings, table, check, days) for table in tables for check in table.checks]
-    if not selects:
-        return "[]"
-    return (
-        "ARRAY(\nSELECT AS STRUCT c.table_name, c.name, c.severity, c.failed_rows, c.example FROM ("
-        + "\nUNION ALL".join(selects)
-        + "\n) AS c\n)"
-    )
-
-
-def _counts(settings: WarehouseSettings, tables: Sequence[Table]) -> str:
-    publication = settings.table_id("control.publication")
-    structs = [
-        f"""
-  STRUCT(
-    {quote(table.name)} AS table_name,
-    rows_{at} AS row_count,
-    (SELECT COALESCE(MAX(source_version), 0) FROM `{publication}` WHERE table_name = {quote(table.name)})
-      AS source_version
-  )"""
-        for at, table in enumerate(tables)
-    ]
-    return f"[{','.join(structs)}\n]"
 
 
 def _stale(settings: WarehouseSettings, catalog: Catalog, table: Table) -> str:

@@ -5,6 +5,7 @@ Belongs here: pure rewriting on the syntax tree. Does not: finding files, runnin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,34 @@ if TYPE_CHECKING:
 DAYS = "days"
 
 
+@dataclass(frozen=True)
+class Slice:
+    """The rows of a table that a publication builds: whole days, and of growing days the rows of some keys.
+
+    `keys_sql` is a query of the keys, `key` the column that holds them in every relation of the query.
+    """
+
+    days: Sequence[date]
+    growing: Sequence[date] = ()
+    key: str | None = None
+    keys_sql: str = ""
+
+    def sql(self, column: str, qualifier: str = "") -> str:
+        """The condition on a relation's day column, in literals, so that BigQuery prunes table partitions."""
+        parts = [day_sql(column, self.days)] if self.days or not self.growing else []
+        if self.growing:
+            key = f"{qualifier}.{self.key}" if qualifier else self.key
+            parts.append(f"{day_sql(column, self.growing)} AND {key} IN ({self.keys_sql})")
+        return parts[0] if len(parts) == 1 else " OR ".join(f"({part})" for part in parts)
+
+
 def render(
-    sql: str, *, table_id: Callable[[str], str], days: Sequence[date] | None = None, path: object = "<query>"
+    sql: str,
+    *,
+    table_id: Callable[[str], str],
+    days: Sequence[date] | None = None,
+    part: Slice | None = None,
+    path: object = "<query>",
 ) -> str:
     """Rewrite one SELECT for BigQuery.
 
@@ -31,6 +58,7 @@ def render(
         sql: plain GoogleSQL with named parameters.
         table_id: full id of a table, `WarehouseSettings.table_id`.
         days: the days to build; None for all.
+        part: instead of `days`, for days of which only some rows are built.
         path: named in errors.
     """
     query = tree(sql, path).copy()
@@ -41,19 +69,22 @@ def render(
         node.set("this", exp.to_identifier(table, quoted=True))
         if not node.alias:
             node.set("alias", exp.TableAlias(this=exp.to_identifier(name.partition(".")[2])))
-    query = query.transform(lambda node: _literal_days(node, days))
+    wanted = part if part is not None else None if days is None else Slice(days)
+    query = query.transform(lambda node: _literal_days(node, wanted))
     return str(query.sql(dialect=DIALECT, pretty=True))
 
 
-def _literal_days(node: Any, days: Sequence[date] | None) -> Any:
+def _literal_days(node: Any, part: Slice | None) -> Any:
     if not isinstance(node, exp.In):
         return node
     parameter = node.args.get("unnest")
     if parameter is None or not any(_is_days(found) for found in parameter.find_all(exp.Parameter)):
         return node
-    if days is None:
+    if part is None:
         return exp.true()
-    return sqlglot.parse_one(day_sql(node.this.sql(dialect=DIALECT), days), dialect=DIALECT)
+    qualifier = node.this.table if isinstance(node.this, exp.Column) else ""
+    predicate = sqlglot.parse_one(part.sql(node.this.sql(dialect=DIALECT), qualifier), dialect=DIALECT)
+    return exp.paren(predicate) if part.growing else predicate
 
 
 def _is_days(parameter: exp.Parameter) -> bool:

@@ -1,28 +1,27 @@
-"""What a publication changed in days of the past, as text: compared and recorded in its own transaction.
+"""What a publication changed in days of the past, as text: recorded in its own transaction.
 
 Belongs here: pure SQL from values. Does not: the publication itself (publish_sql.py).
+
+What a day was before stands in the ledger of publications, what it is now in the variable `sums` of the script: nothing
+is read twice for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dbt_like_sql.render import day_sql, quote
+from dbt_like_sql.render import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
+    from decimal import Decimal
 
-    from dbt_like_sql.catalog import Catalog, Table
-    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.catalog import Table
+    from dbt_like_sql.publish_state import DayPublished, OffsetRange
 
 _CAUSES = "ARRAY<STRUCT<topic STRING, topic_partition INT64, first_offset INT64, last_offset INT64, row_count INT64>>"
-
-
-def is_compared(table: Table) -> bool:
-    """Whether a table's days can be compared: it is built by day."""
-    return table.partition_column is not None
+_MEASURES = "ARRAY<STRUCT<name STRING, before NUMERIC, after NUMERIC>>"
 
 
 def measures(table: Table) -> list[str]:
@@ -30,94 +29,44 @@ def measures(table: Table) -> list[str]:
     return [column.name for column in table.columns if column.is_additive]
 
 
-@dataclass(frozen=True)
-class Restated:
-    """The comparison of one table in a publication; `at` tells its variables from those of other tables."""
-
-    at: int
-    table: Table
-    days: Sequence[date]
-
-    def declaration(self) -> str:
-        """The variable that keeps what was there before."""
-        sums = "".join(f", m_{at} NUMERIC" for at, _ in enumerate(measures(self.table)))
-        return f"DECLARE before_{self.at} ARRAY<STRUCT<event_day DATE, row_count INT64{sums}>>;"
-
-    def before_sql(self, settings: WarehouseSettings) -> str:
-        """Keep what is there, to be run before the days are emptied."""
-        return f"\nSET before_{self.at} = ARRAY(SELECT AS STRUCT {self._sums(settings)});"
-
-    def record_sql(self, settings: WarehouseSettings, catalog: Catalog, model_version: str, run_id: str) -> str:
-        """Record each day that was published before and is different now, with the loads in between."""
-        names = measures(self.table)
-        changed = "".join(f"\n  OR b.m_{at} IS DISTINCT FROM a.m_{at}" for at, _ in enumerate(names))
-        compared = ", ".join(
-            f"STRUCT({quote(name)} AS name, COALESCE(b.m_{at}, 0) AS before, COALESCE(a.m_{at}, 0) AS after)"
-            for at, name in enumerate(names)
-        )
-        publication, publisher = settings.table_id("control.publication"), settings.table_id("control.publisher")
-        this = f"(SELECT version FROM `{publisher}` WHERE table_name = {quote(self.table.name)})"
-        where = f"table_name = {quote(self.table.name)} AND {day_sql('event_day', self.days)}"
-        return f"""
-INSERT INTO `{settings.table_id("control.restatement")}` (
-  table_name, event_day, version, source_version_before, source_version, rows_before, rows_after,
-  measures, caused_by, model_version, run_id, restated_at
-)
+def restated_sql(
+    table: Table,
+    before: Mapping[date, DayPublished],
+    sources: Mapping[date, int],
+    causes: Mapping[date, Sequence[OffsetRange]],
+) -> str:
+    """A SELECT of the table's days that differ from what they were; columns of control.restatement up to caused_by."""
+    names = measures(table)
+    compared = ", ".join(
+        f"STRUCT({quote(name)} AS name, b.m_{at} AS before, COALESCE(a.m_{at}, NUMERIC '0') AS after)"
+        for at, name in enumerate(names)
+    )
+    changed = "".join(f"\n  OR b.m_{at} != COALESCE(a.m_{at}, NUMERIC '0')" for at in range(len(names)))
+    rows = ",\n  ".join(_before(names, day, found, sources[day], causes[day]) for day, found in before.items())
+    return f"""
 SELECT
-  {quote(self.table.name)}, w.event_day, n.version, w.source_version, n.source_version,
-  COALESCE(b.row_count, 0), COALESCE(a.row_count, 0),
-  ARRAY<STRUCT<name STRING, before NUMERIC, after NUMERIC>>[{compared}],
-  COALESCE(c.caused_by, {_CAUSES}[]),
-  {quote(model_version)}, {quote(run_id)}, CURRENT_TIMESTAMP()
-FROM (
-  SELECT event_day, MAX(source_version) AS source_version FROM `{publication}`
-  WHERE {where} AND version < {this}
-  GROUP BY event_day
-) AS w
-JOIN (
-  SELECT event_day, version, source_version FROM `{publication}`
-  WHERE {where} AND version = {this}
-) AS n ON n.event_day = w.event_day
-LEFT JOIN UNNEST(before_{self.at}) AS b ON b.event_day = w.event_day
-LEFT JOIN (SELECT {self._sums(settings)}) AS a ON a.event_day = w.event_day
-LEFT JOIN ({self._causes(settings, catalog, where, this)}
-) AS c ON c.event_day = w.event_day
-WHERE b.row_count IS DISTINCT FROM a.row_count{changed};"""
+  {quote(table.name)} AS table_name, b.event_day, b.source_before, b.source_now, b.row_count AS rows_before,
+  COALESCE(a.row_count, 0) AS rows_after, {_MEASURES}[{compared}] AS measures, b.caused_by
+FROM UNNEST([
+  {rows}
+]) AS b
+LEFT JOIN UNNEST(sums) AS a ON a.table_name = {quote(table.name)} AND a.event_day = b.event_day
+WHERE b.row_count != COALESCE(a.row_count, 0){changed}"""
 
-    def _sums(self, settings: WarehouseSettings) -> str:
-        day = self.table.partition_column or ""
-        sums = "".join(f", CAST(SUM({name}) AS NUMERIC) AS m_{at}" for at, name in enumerate(measures(self.table)))
-        return (
-            f"{day} AS event_day, COUNT(*) AS row_count{sums}\n"
-            f"FROM `{settings.table_id(self.table.name)}`\nWHERE {day_sql(day, self.days)}\nGROUP BY {day}"
-        )
 
-    def _causes(self, settings: WarehouseSettings, catalog: Catalog, where: str, this: str) -> str:
-        """Loads between the two source versions. With several loaded sources their versions add up: none is named."""
-        sources = [
-            name
-            for name in catalog.upstream(self.table.name)
-            if catalog[name].materialization == "loaded" and catalog[name].layer != "control"
-        ]
-        source = sources[0] if len(sources) == 1 else ""
-        publication = settings.table_id("control.publication")
-        return f"""
-  SELECT
-    l.event_day,
-    ARRAY_AGG(STRUCT(
-      l.topic AS topic, o.topic_partition AS topic_partition, o.first_offset AS first_offset,
-      o.last_offset AS last_offset, o.row_count AS row_count
-    )) AS caused_by
-  FROM `{settings.table_id("control.load")}` AS l
-  CROSS JOIN UNNEST(l.offsets) AS o
-  JOIN (
-    SELECT
-      event_day,
-      MAX(IF(version < {this}, source_version, 0)) AS before,
-      MAX(IF(version = {this}, source_version, 0)) AS after
-    FROM `{publication}`
-    WHERE {where}
-    GROUP BY event_day
-  ) AS v ON v.event_day = l.event_day
-  WHERE l.table_name = {quote(source)} AND l.version > v.before AND l.version <= v.after
-  GROUP BY l.event_day"""
+def _before(names: Sequence[str], day: date, found: DayPublished, source: int, causes: Sequence[OffsetRange]) -> str:
+    known = found.measures or {}
+    sums = "".join(f", {_numeric(known.get(name))} AS m_{at}" for at, name in enumerate(names))
+    listed = ", ".join(
+        f"STRUCT({quote(each.topic)} AS topic, {each.topic_partition} AS topic_partition, {each.first_offset} AS "
+        f"first_offset, {each.last_offset} AS last_offset, {each.rows} AS row_count)"
+        for each in causes
+    )
+    return (
+        f"STRUCT(DATE '{day}' AS event_day, {found.source_version} AS source_before, {source} AS source_now, "
+        f"{found.row_count} AS row_count{sums}, {_CAUSES}[{listed}] AS caused_by)"
+    )
+
+
+def _numeric(value: Decimal | None) -> str:
+    return f"NUMERIC '{value or 0:f}'"

@@ -139,6 +139,32 @@ def test_restated_day_is_recorded_with_what_changed_and_the_events_that_changed_
     _forget(warehouse, day)
 
 
+def test_day_that_has_grown_is_published_by_what_is_new_and_equals_the_day_built_anew(warehouse: Warehouse) -> None:
+    day = date(2010, 12, 13)
+    first = day_lines(day, 2, 50, 12)
+    load(warehouse, day, first)
+    assert publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="first")[FACT].grown_days == ()
+    earlier = line(day, 1, 7, event_id=first[4]["event_id"], country="France")  # delivered before what is published
+    later = line(day, 3, 8, event_id=first[5]["event_id"])
+    load(warehouse, day, [earlier, later, line(day, 3, 9)])
+    load(warehouse, day, [line(day, 0, 2)])
+    grown = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="grown")
+    assert (grown[FACT].grown_days, grown[FACT].rows) == ((day,), 14)
+    assert grown[DAILY[1]].grown_days == ()
+    where = f"WHERE invoice_date = DATE '{day}' ORDER BY 1, 2, 3, topic_offset"
+    rows = warehouse.run(f"SELECT * FROM `{warehouse.table_id(FACT)}` {where}").rows
+    assert {
+        (row["topic_partition"], row["topic_offset"]) for row in rows if row["event_id"] == first[4]["event_id"]
+    } == {(1, 7)}
+    anew = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="anew")
+    assert anew[FACT].grown_days == (), "nothing was loaded since: who asks wants the day mended"
+    assert warehouse.run(f"SELECT * FROM `{warehouse.table_id(FACT)}` {where}").rows == rows
+    load(warehouse, day, [line(day, 0, 30, line_kind="bribe")])
+    with pytest.raises(ChecksFailedError, match="line_kind is one of its contract's values: 1 row"):
+        publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="bad")
+    _forget(warehouse, day)
+
+
 def test_published_of_many_days_is_one_job(warehouse: Warehouse) -> None:
     done = publish_all(warehouse, CATALOG, DAILY, days=[D1, D3], run_id="range")
     assert len({each.job_id for each in done.values()}) == 1

@@ -1,0 +1,51 @@
+"""Checks of single rows are counted in one scan; all others stand as they were written."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from dbt_like_sql.audit_sql import audit_sql, row_check
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.checks import Check
+from dbt_like_sql.render import Slice
+
+CATALOG = load_catalog()
+
+
+def check(sql: str) -> Check:
+    return Check("c", "fail", sql)
+
+
+def test_condition_on_one_row_is_found() -> None:
+    found = row_check(check("SELECT a FROM mart.x WHERE d IN UNNEST(@days) AND a != b AND (c = 1 OR c = 2)"))
+    assert found is not None
+    assert (found.relation, found.is_by_day, found.condition) == ("mart.x", True, "(a <> b) AND (c = 1 OR c = 2)")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT a FROM mart.x WHERE d IN UNNEST(@days) GROUP BY a HAVING COUNT(*) > 1",
+        "SELECT x.a FROM mart.x AS x JOIN mart.y AS y ON x.a = y.a",
+        "SELECT DISTINCT a FROM mart.x",
+        "SELECT COUNT(*) AS n FROM mart.x",
+        "SELECT a FROM mart.x QUALIFY ROW_NUMBER() OVER (PARTITION BY a ORDER BY b) > 1",
+        "SELECT a FROM mart.x WHERE a IN (SELECT a FROM mart.x)",
+        "SELECT * FROM mart.x WHERE a = 1",
+        "SELECT a FROM mart.x WHERE d IN UNNEST(@days) OR a = 1",
+        "SELECT a FROM mart.x LIMIT 1",
+        "WITH y AS (SELECT a FROM mart.x) SELECT a FROM y",
+    ],
+)
+def test_check_that_is_more_than_a_condition_stands_as_it_is(sql: str) -> None:
+    assert row_check(check(sql)) is None
+
+
+def test_checks_of_single_rows_share_one_scan_and_none_is_lost() -> None:
+    fact = CATALOG["mart.invoice_lines"]
+    sql = audit_sql([fact], lambda name: f"p.{name}", lambda _table: Slice([date(2010, 12, 1)]))
+    assert sql.count("COUNTIF(") == sum(row_check(each) is not None for each in fact.checks) >= 5
+    for each in fact.checks:
+        assert sql.count("'" + each.name.replace("'", "\\'") + "' AS name") == 1
