@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orchestration.defs.alerts import alert_checks_and_freshness, alert_failed_runs
 from orchestration.defs.housekeeping import nightly_purge, purge_old_runs
 from orchestration.defs.jobs import load_days, serve_reports
 from orchestration.defs.landing.assets import landed_topics
@@ -24,6 +25,7 @@ defs = dg.Definitions(
     asset_checks=[*core_checks, core_equals_mart],
     jobs=[load_days, serve_reports, purge_old_runs],
     schedules=[nightly_purge],
-    sensors=[landed_batches, published_days],
+    sensors=[landed_batches, published_days, alert_failed_runs, alert_checks_and_freshness],
     resources=RESOURCES,
+    executor=dg.in_process_executor,  # of runs from the UI: a step takes tenths of a second, a process for it 4 s
 )

@@ -45,7 +45,7 @@ def graph() -> dict[str, Any]:
             for job in repository.get_all_jobs()
             if not job.name.startswith("__")
         },
-        "sensors": {sensor.name: sensor.job_name for sensor in repository.sensor_defs},
+        "sensors": {sensor.name: sensor.job_name if sensor.targets else None for sensor in repository.sensor_defs},
     }
 
 

@@ -5,9 +5,14 @@ Belongs here: what a landed topic is. Not here: reporting (sensors.py), reading 
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import dagster as dg
 
 from orchestration.defs.topics import LANDING, feeds
+
+# A shop sells every day but may close for a weekend; `alert_checks_and_freshness` tells when it has been longer.
+SILENCE = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=74))
 
 landed_topics = [
     dg.AssetSpec(
@@ -21,6 +26,7 @@ landed_topics = [
             f"offsets, dead letters and lag. Promise: `streaming/contracts/{feed.topic}.yaml`."
         ),
         metadata={"topic": feed.topic},
+        freshness_policy=SILENCE,
     )
     for feed in feeds()
 ]

@@ -13,6 +13,7 @@ import dagster as dg
 
 from dbt_like_sql.catalog import Catalog, Table, load_catalog
 from orchestration.defs.keep_up import follow_landing, seconds_of
+from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
@@ -52,6 +53,7 @@ def _spec(table: Table, catalog: Catalog) -> dg.AssetSpec:
         kinds={"bigquery", "sql"},
         code_version=table.version,
         metadata=table_metadata(table),
+        freshness_policy=SILENCE if is_daily(table) else None,
     )
 
 

@@ -1,0 +1,143 @@
+"""Alerts: failed runs, checks that begin to fail, assets that are not fresh any more, told once each.
+
+Belongs here: finding them in Dagster's instance. Not here: words and delivery (orchestration/alerts.py).
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.freshness import FreshnessState
+
+from orchestration import alerts
+from orchestration.alerts import Alert
+from orchestration.defs.partitions import days_in_tags
+
+# A check that only warns may fail now and then (the mart moves on while the report is asked); three times in a row is
+# no coincidence.
+WARNINGS_IN_A_ROW = 3
+EVENTS_A_TICK = 1000
+
+
+@dg.run_failure_sensor(
+    name="alert_failed_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=15,
+    description="Tells each failed run with its reason and the next step: in the log, and to ALERT_WEBHOOK_URL.",
+)
+def alert_failed_runs(context: dg.RunFailureSensorContext) -> None:
+    """One alert a failed run."""
+    alerts.tell(run_alert(context.dagster_run, context.failure_event, context.get_step_failure_events()), webhook())
+
+
+def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.DagsterEvent]) -> Alert:
+    """A failed run in words: the first error of ours in the step that failed, else the innermost, else the run's own.
+
+    An error of ours says what was tried and what to do; what caused it stands in its message.
+    """
+    chain = [each for step in steps[:1] for each in causes(getattr(step.event_specific_data, "error", None))]
+    ours = [each for each in chain if each.cls_name in alerts.NEXT_STEPS]
+    reason = (ours or chain[-1:])[0].message.strip() if chain else (failure.message or "no reason was recorded")
+    names = [str(each.cls_name) for each in ours or reversed(chain)]
+    return Alert(
+        kind="run_failed",
+        subject=run.job_name,
+        reason=reason,
+        next_step=alerts.next_step(names, reason),
+        run_id=run.run_id,
+        days=[day.isoformat() for day in days_in_tags(run.tags)],
+    )
+
+
+def causes(error: Any) -> list[Any]:
+    """An error and what caused it, outermost first."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    return chain
+
+
+@dg.sensor(
+    name="alert_checks_and_freshness",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description=(
+        "Tells once when an asset check begins to fail (warnings: at the third time in a row) and when an asset is not "
+        "as fresh as its policy says."
+    ),
+)
+def alert_checks_and_freshness(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Compare with what was told before; the cursor holds that."""
+    told: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"event": None, "checks": {}, "stale": []}
+    found = [*_checks(context.instance, told), *_freshness(context, told)]
+    for alert in found:
+        alerts.tell(alert, webhook())
+    context.update_cursor(json.dumps(told, sort_keys=True))
+    return dg.SkipReason(f"{len(found)} alert(s)")
+
+
+def webhook() -> str:
+    """Where alerts go, read when there is one to tell."""
+    return os.environ.get("ALERT_WEBHOOK_URL", "").strip()
+
+
+def _checks(instance: dg.DagsterInstance, told: dict[str, Any]) -> Iterable[Alert]:
+    """Checks that have begun to fail since the event that `told` names."""
+    records = instance.event_log_storage.get_event_records(
+        dg.EventRecordsFilter(event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=told["event"]),
+        limit=EVENTS_A_TICK,
+        ascending=True,
+    )
+    is_first_look = told["event"] is None
+    for record in records:
+        told["event"] = record.storage_id
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        evaluation = event.asset_check_evaluation_data
+        name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
+        before = told["checks"].pop(name, 0)
+        if evaluation.passed:
+            continue
+        told["checks"][name] = before + 1
+        limit = 1 if evaluation.severity is dg.AssetCheckSeverity.ERROR else WARNINGS_IN_A_ROW
+        if before + 1 == limit and not is_first_look:
+            yield _check_alert(name, evaluation, record.run_id)
+
+
+def _check_alert(name: str, evaluation: Any, run_id: str) -> Alert:
+    numbers = {key: value.value for key, value in evaluation.metadata.items() if isinstance(value.value, (int, str))}
+    return Alert(
+        kind="check_failed",
+        subject=name,
+        reason=f"{evaluation.description or 'the check did not pass'} {json.dumps(numbers, default=str)}",
+        next_step=alerts.NEXT_STEPS["ReconcileError"],
+        run_id=run_id,
+    )
+
+
+def _freshness(context: dg.SensorEvaluationContext, told: dict[str, Any]) -> Iterable[Alert]:
+    """Assets that were told as fresh, or not at all, and are not fresh now."""
+    repository = context.repository_def
+    keys = [] if repository is None else [
+        key for key in repository.asset_graph.get_all_asset_keys()
+        if repository.asset_graph.get(key).freshness_policy is not None
+    ]  # fmt: skip
+    records = context.instance.get_freshness_state_records(keys) if keys else {}
+    stale = {
+        key.to_user_string(): record.freshness_state
+        for key, record in records.items()
+        if record.freshness_state in {FreshnessState.WARN, FreshnessState.FAIL}
+    }
+    for name, state in sorted(stale.items()):
+        if f"{name} {state.value}" not in told["stale"]:
+            yield Alert(
+                kind="not_fresh",
+                subject=name,
+                reason=f"{name} was not materialized within its freshness policy: {state.value}.",
+                next_step="Has the source fallen silent, or the line? `make status`, docs/runbooks/days-pending.md.",
+            )
+    told["stale"] = sorted(f"{name} {state.value}" for name, state in stale.items())
