@@ -29,8 +29,10 @@ from streaming.decode import Decoder
 from streaming.errors import (
     BrokerUnavailableError,
     LakeUnavailableError,
+    RegistryUnavailableError,
     TopicError,
 )
+from streaming.formats.open_reader import open_reader
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.polled import group_messages, is_ascending
@@ -101,7 +103,10 @@ class LandingConsumer:
         self.settings = settings
         self.contracts = contracts
         self.metrics = metrics or LandingMetrics()
-        self.decoders = {topic: Decoder(contract) for topic, contract in contracts.items()}
+        self.decoders = {
+            topic: Decoder(contract, reader=open_reader(contract, settings.registry))
+            for topic, contract in contracts.items()
+        }
         self.windows = {
             topic: RefusalWindow(topic, events=settings.dead_letter_window, limit=settings.dead_letter_limit)
             for topic in contracts
@@ -151,7 +156,7 @@ class LandingConsumer:
     def _trouble(self, error: Exception, since: float | None, now: float) -> float:
         """When the trouble began; raises once it has lasted too long."""
         cause = error.__cause__
-        if not isinstance(cause, LakeUnavailableError | BrokerUnavailableError):
+        if not isinstance(cause, LakeUnavailableError | BrokerUnavailableError | RegistryUnavailableError):
             return now
         begun = now if since is None or now - since > 2 * self.settings.outage_limit_s else since
         if now - begun > self.settings.outage_limit_s:
@@ -275,7 +280,7 @@ class LandingConsumer:
                 continue  # taken away while it was on its way; its new owner reads it
             batch = Batch(*key, first_offset=self.positions[key], next_offset=self.positions[key])
             if fresh := self._expected(consumer, claim, groups.get(key, [])):
-                batch = prepare_batch(self.decoders[key[0]], key[1], fresh, expected_offset=batch.first_offset, now=now)
+                batch = self._prepare(key, fresh, batch.first_offset, now)
             if fresh or (key not in groups and self._is_believed_end(consumer, claim, ends[key])):
                 batch = extend_to_end(batch, ends.get(key, 0))
             if batch.next_offset == batch.first_offset:
@@ -290,6 +295,15 @@ class LandingConsumer:
         for writer, share in zip(self.writers, shares, strict=True):
             if share:
                 self._put(consumer, writer, (share, proof))
+
+    def _prepare(
+        self, key: tuple[str, int], messages: Sequence[PolledMessage], first_offset: int, now: datetime
+    ) -> Batch:
+        """A checked batch; while the schema registry is away nothing can be checked, nor skipped."""
+        try:
+            return prepare_batch(self.decoders[key[0]], key[1], messages, expected_offset=first_offset, now=now)
+        except RegistryUnavailableError as error:
+            raise _RejoinError(f"the schema registry cannot be reached: {error}") from error
 
     def _expected(self, consumer: Consumer, claim: Claim, messages: list[PolledMessage]) -> list[PolledMessage]:
         """The messages that follow the position; what came before is left out, what comes too early is asked again.

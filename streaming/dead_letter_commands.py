@@ -18,7 +18,7 @@ from rich.table import Table
 
 from streaming import contract as contracts
 from streaming.errors import ReplayError
-from streaming.settings import LakeSettings
+from streaming.settings import LakeSettings, RegistrySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +176,7 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
     """Land letters again: after the contract or code was mended, or with edited values. What has landed is left out."""
     from streaming import lake, replay  # noqa: PLC0415
     from streaming.decode import Decoder  # noqa: PLC0415
+    from streaming.formats.open_reader import open_reader  # noqa: PLC0415
 
     if sum([options["at"] is not None, options["is_all"], options["given_path"] is not None]) != 1:
         raise click.UsageError("name one letter as PARTITION:OFFSET, or --all, or --from FILE")
@@ -185,7 +186,8 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
     topic = topic or only_topic(settings)
     contract = contracts.load_contract(topic, settings.contracts_dir)
     with closing(lake.connect(settings.dsn, application_name="streaming replay")) as conn:
-        done = replay.replay_edited(conn, Decoder(contract), _chosen_letters(conn, topic, options))
+        decoder = Decoder(contract, reader=open_reader(contract, RegistrySettings.from_env(os.environ)))
+        done = replay.replay_edited(conn, decoder, _chosen_letters(conn, topic, options))
     total = done.landed + len(done.refused) + done.already
     click.echo(f"landed {done.landed}, still refused {len(done.refused)}, landed before {done.already}, of {total}")
     for letter, problem in done.refused[:20]:

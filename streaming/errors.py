@@ -10,6 +10,8 @@ StreamingError
 ├── TopicError               the topic cannot be read as it is; a person has to decide
 │   ├── TopicRecreatedError  the topic is not the one that the ledger knows
 │   └── BrokerUnavailableError  Kafka could not be reached until the outage limit
+├── RegistryError            the schema registry refuses us; a person has to decide
+├── RegistryUnavailableError the schema registry does not answer; safe to retry, until the outage limit
 ├── DeadLetterLimitError     too many events are refused; the consumer stops before it drains a topic into dead letters
 ├── ReplayError              a dead letter cannot be replayed
 ├── SourceError              a producer's input cannot be read
@@ -63,6 +65,14 @@ class TopicRecreatedError(TopicError):
 
 class BrokerUnavailableError(TopicError):
     """Kafka could not be reached until the outage limit."""
+
+
+class RegistryError(StreamingError):
+    """The schema registry refuses us."""
+
+
+class RegistryUnavailableError(StreamingError):
+    """The schema registry does not answer. Safe to retry."""
 
 
 class DeadLetterLimitError(StreamingError):

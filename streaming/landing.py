@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 
 from streaming import dead_letter, ledger
-from streaming.batch import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Batch, prepare_batch
+from streaming.batch import COPY_HEADER, COPY_TRAILER, Batch, prepare_batch
 from streaming.database import raise_landing_error, transaction
 from streaming.decode import Refusal
 from streaming.errors import LakeUnavailableError, LandingError
@@ -113,10 +113,10 @@ def _write(cursor: Any, decoders: Mapping[str, Decoder], claimed: Sequence[tuple
 
 def copy_rows(cursor: Any, stream: str, batches: Sequence[Batch]) -> None:
     """COPY BINARY of encoded rows into the landing table."""
-    rows = [batch.copy_rows for batch in batches if batch.rows]
-    if rows:
-        source = io.BytesIO(b"".join((COPY_HEADER, *rows, COPY_TRAILER)))
-        columns = ", ".join(COPY_COLUMNS)
+    filled = [batch for batch in batches if batch.rows]
+    if filled:
+        source = io.BytesIO(b"".join((COPY_HEADER, *(batch.copy_rows for batch in filled), COPY_TRAILER)))
+        columns = ", ".join(filled[0].copy_columns)
         cursor.copy_expert(f"COPY landing.{stream} ({columns}) FROM STDIN (FORMAT binary)", source, COPY_CHUNK_BYTES)
 
 

@@ -16,6 +16,7 @@ from streaming.batch import Batch, prepare_batch
 from streaming.database import raise_landing_error, transaction
 from streaming.dead_letter import DeadLetter
 from streaming.errors import ReplayError
+from streaming.formats.translate import Translated
 from streaming.ledger import notify
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
-    from streaming.batch import Headers
+    from streaming.batch import Headers, Message
     from streaming.decode import Decoder
 
 
@@ -94,7 +95,7 @@ def replay_edited(
         if letter.replayed_at is not None:
             already += 1
             continue
-        message = _StoredMessage(letter, edited)
+        message = _as_event(decoder, _StoredMessage(letter, edited))
         batch = prepare_batch(
             decoder,
             letter.topic_partition,
@@ -109,6 +110,15 @@ def replay_edited(
         else:
             already += 1
     return Replayed(landed, refused, already)
+
+
+def _as_event(decoder: Decoder, message: _StoredMessage) -> Message:
+    """A mended value may be the event's JSON, also where the topic has another format: nobody edits Avro by hand."""
+    if decoder.reader is None or message.edited is None or message.edited[:1] != b"{":
+        return message
+    if decoder.contract.payload_format == "json" and b'"op"' in message.edited:
+        return message  # an envelope of plain JSON, mended as the envelope that it is
+    return Translated(message, message.edited)
 
 
 def _why(batch: Batch) -> str:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+OAUTH = "OAUTHBEARER"
 MAX_PORT = 65_535
 
 
@@ -50,6 +51,21 @@ class _Environment:
         except OSError as error:
             self.problems.append(f"{name}_FILE={path} cannot be read: {error.strerror}")
             return ""
+
+    def file(self, name: str) -> str:
+        """The path of a file that has to be readable."""
+        path = self.text(name)
+        if path:
+            try:
+                with Path(path).open("rb"):
+                    pass
+            except OSError as error:
+                self.problems.append(f"{name}={path} cannot be read: {error.strerror}")
+        return path
+
+    def together(self, names: dict[str, str], why: str) -> None:
+        """Each of these has to be set."""
+        self.problems.extend(f"{name} is not set, but {why}" for name, value in names.items() if not value)
 
     def choice(self, name: str, choices: tuple[str, ...], default: str = "") -> str:
         value = self.text(name, default)
@@ -89,6 +105,15 @@ class KafkaSettings:
     sasl_username: str = ""
     sasl_password: str = field(default="", repr=False)
     ssl_ca_file: str = ""
+    ssl_certificate_file: str = ""  # of ours: the broker may demand one (mTLS)
+    ssl_key_file: str = ""
+    ssl_key_password: str = field(default="", repr=False)
+    oauth_token_url: str = ""
+    oauth_client_id: str = ""
+    oauth_client_secret: str = field(default="", repr=False)
+    oauth_scope: str = ""
+    oauth_extensions: str = ""
+    oauth_ca_file: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> KafkaSettings:
@@ -108,30 +133,136 @@ class KafkaSettings:
             sasl_mechanism=reader.choice("KAFKA_SASL_MECHANISM", SASL_MECHANISMS),
             sasl_username=reader.text("KAFKA_SASL_USERNAME"),
             sasl_password=reader.secret("KAFKA_SASL_PASSWORD"),
-            ssl_ca_file=reader.text("KAFKA_SSL_CA_FILE"),
+            ssl_ca_file=reader.file("KAFKA_SSL_CA_FILE"),
+            ssl_certificate_file=reader.file("KAFKA_SSL_CERTIFICATE_FILE"),
+            ssl_key_file=reader.file("KAFKA_SSL_KEY_FILE"),
+            ssl_key_password=reader.secret("KAFKA_SSL_KEY_PASSWORD"),
+            oauth_token_url=reader.text("KAFKA_OAUTH_TOKEN_URL"),
+            oauth_client_id=reader.text("KAFKA_OAUTH_CLIENT_ID"),
+            oauth_client_secret=reader.secret("KAFKA_OAUTH_CLIENT_SECRET"),
+            oauth_scope=reader.text("KAFKA_OAUTH_SCOPE"),
+            oauth_extensions=reader.text("KAFKA_OAUTH_EXTENSIONS"),
+            oauth_ca_file=reader.file("KAFKA_OAUTH_CA_FILE"),
         )
-        if protocol.startswith("SASL"):
-            needed = {
-                "KAFKA_SASL_MECHANISM": settings.sasl_mechanism,
-                "KAFKA_SASL_USERNAME": settings.sasl_username,
-                "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE": settings.sasl_password,
-            }
-            missing = [name for name, value in needed.items() if not value]
-            reader.problems.extend(f"{name} is not set, but KAFKA_SECURITY_PROTOCOL={protocol}" for name in missing)
-        if settings.ssl_ca_file and not Path(settings.ssl_ca_file).is_file():
-            reader.problems.append(f"KAFKA_SSL_CA_FILE={settings.ssl_ca_file} is not a file")
+        settings._check_together(reader)
         return settings
+
+    def _check_together(self, reader: _Environment) -> None:
+        """Settings that make sense with others only."""
+        protocol = self.security_protocol
+        if protocol.startswith("SASL"):
+            needed = {"KAFKA_SASL_MECHANISM": self.sasl_mechanism}
+            if self.sasl_mechanism == OAUTH:
+                needed |= {
+                    "KAFKA_OAUTH_TOKEN_URL": self.oauth_token_url,
+                    "KAFKA_OAUTH_CLIENT_ID": self.oauth_client_id,
+                    "KAFKA_OAUTH_CLIENT_SECRET or KAFKA_OAUTH_CLIENT_SECRET_FILE": self.oauth_client_secret,
+                }
+            else:
+                needed |= {
+                    "KAFKA_SASL_USERNAME": self.sasl_username,
+                    "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE": self.sasl_password,
+                }
+            reader.together(needed, f"KAFKA_SECURITY_PROTOCOL={protocol}")
+        elif self.sasl_mechanism:
+            reader.problems.append(
+                f"KAFKA_SASL_MECHANISM={self.sasl_mechanism} is set, but KAFKA_SECURITY_PROTOCOL={protocol} would not "
+                f"use it; set SASL_SSL"
+            )
+        if self.ssl_certificate_file or self.ssl_key_file:
+            pair = {"KAFKA_SSL_CERTIFICATE_FILE": self.ssl_certificate_file, "KAFKA_SSL_KEY_FILE": self.ssl_key_file}
+            reader.together(pair, "the other of the two is")
+            if not protocol.endswith("SSL"):
+                reader.problems.append(
+                    f"KAFKA_SSL_CERTIFICATE_FILE is set, but KAFKA_SECURITY_PROTOCOL={protocol} would not use it"
+                )
 
     def client_config(self) -> dict[str, str]:
         """What every librdkafka client of ours is given."""
         config = {"bootstrap.servers": self.bootstrap_servers, "security.protocol": self.security_protocol}
-        if self.sasl_mechanism:
+        if self.sasl_mechanism == OAUTH:
+            config |= {
+                "sasl.mechanism": OAUTH,
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+                "sasl.oauthbearer.client.id": self.oauth_client_id,
+                "sasl.oauthbearer.client.secret": self.oauth_client_secret,
+                "sasl.oauthbearer.scope": self.oauth_scope,
+                "sasl.oauthbearer.extensions": self.oauth_extensions,
+                "https.ca.location": self.oauth_ca_file,
+            }
+        elif self.sasl_mechanism:
             config |= {
                 "sasl.mechanism": self.sasl_mechanism,
                 "sasl.username": self.sasl_username,
                 "sasl.password": self.sasl_password,
             }
-        return config | ({"ssl.ca.location": self.ssl_ca_file} if self.ssl_ca_file else {})
+        config |= {
+            "ssl.ca.location": self.ssl_ca_file,
+            "ssl.certificate.location": self.ssl_certificate_file,
+            "ssl.key.location": self.ssl_key_file,
+            "ssl.key.password": self.ssl_key_password,
+        }
+        return {name: value for name, value in config.items() if value}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown."""
+        found = (self.sasl_password, self.ssl_key_password, self.oauth_client_secret)
+        return tuple(secret for secret in found if secret)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """How to reach the schema registry; needed only by contracts whose payloadFormat is avro or protobuf."""
+
+    url: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    key_password: str = field(default="", repr=False)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> RegistrySettings:
+        """Read and check; raises SettingsError with every problem."""
+        reader = _Environment(env)
+        settings = cls.read(reader)
+        reader.raise_problems("streaming (schema registry)")
+        return settings
+
+    @classmethod
+    def read(cls, reader: _Environment) -> RegistrySettings:
+        """Read, and leave the problems with the reader."""
+        settings = cls(
+            url=reader.text("SCHEMA_REGISTRY_URL"),
+            username=reader.text("SCHEMA_REGISTRY_USERNAME"),
+            password=reader.secret("SCHEMA_REGISTRY_PASSWORD"),
+            ca_file=reader.file("SCHEMA_REGISTRY_CA_FILE"),
+            certificate_file=reader.file("SCHEMA_REGISTRY_CERTIFICATE_FILE"),
+            key_file=reader.file("SCHEMA_REGISTRY_KEY_FILE"),
+            key_password=reader.secret("SCHEMA_REGISTRY_KEY_PASSWORD"),
+        )
+        if settings.url and not settings.url.startswith(("http://", "https://")):
+            reader.problems.append("SCHEMA_REGISTRY_URL does not begin with http:// or https://")
+        if "@" in settings.url:
+            reader.problems.append(
+                "SCHEMA_REGISTRY_URL holds a user; set SCHEMA_REGISTRY_USERNAME and _PASSWORD instead"
+            )
+        if settings.username or settings.password:
+            pair = {
+                "SCHEMA_REGISTRY_USERNAME": settings.username,
+                "SCHEMA_REGISTRY_PASSWORD or SCHEMA_REGISTRY_PASSWORD_FILE": settings.password,
+            }
+            reader.together(pair, "the other of the two is")
+        if settings.certificate_file or settings.key_file:
+            pair = {
+                "SCHEMA_REGISTRY_CERTIFICATE_FILE": settings.certificate_file,
+                "SCHEMA_REGISTRY_KEY_FILE": settings.key_file,
+            }
+            reader.together(pair, "the other of the two is")
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +300,7 @@ class LandingSettings:
 
     kafka: KafkaSettings
     lake: LakeSettings
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
     group_id: str = "landing"
     instance_id: str = ""  # empty: host name and the first free slot, so that a restart keeps its place; dynamic: none
     metrics_port: int | None = None  # none: no metrics; 0: any free port, told in the log
@@ -195,6 +327,7 @@ class LandingSettings:
         settings = cls(
             kafka=KafkaSettings.read(reader),
             lake=LakeSettings.read(reader),
+            registry=RegistrySettings.read(reader),
             group_id=reader.text("STREAMING_GROUP_ID", "landing"),
             instance_id=reader.text("STREAMING_INSTANCE_ID"),
             metrics_port=None if port < 0 else port,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from streaming.contract import Contract, Field
 
+FORM = ""  # stands for the message's form among the described fields; no field is called so
+NO_FIELDS = (MESSAGE_TIME, FORM)
 LONGEST_IDENTIFIER = 63  # bytes
 EPOCH_UNITS = {"epoch_s": "second", "epoch_ms": "millisecond", "epoch_us": "microsecond"}
 HAS_ZONE = r"([zZ]|[T t].*[+-]\d\d:?\d*)$"
@@ -46,6 +48,10 @@ def sql_type(field: Field) -> str:
 def create_landing_table(contract: Contract) -> str:
     """DDL of the landing table. Wide columns first, so that a row wastes no bytes on alignment."""
     table = landing_table(contract)
+    value_column = "" if contract.is_plain_json else (
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS value bytea;\n"
+        f"COMMENT ON COLUMN {table}.value IS 'The message as it came; payload is the JSON that was read from it.';\n"
+    )  # fmt: skip
     return f"""
 CREATE TABLE IF NOT EXISTS {table} (
     topic_offset     bigint NOT NULL,
@@ -58,7 +64,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     payload          json NOT NULL,
     PRIMARY KEY (event_day, topic_partition, topic_offset)
 ) PARTITION BY RANGE (event_day);
-COMMENT ON TABLE {table} IS {quote(f"Topic {contract.topic} as it came. {contract.description}")};
+{value_column}COMMENT ON TABLE {table} IS {quote(f"Topic {contract.topic} as it came. {contract.description}")};
 COMMENT ON COLUMN {table}.event_day IS {quote(f"Date of {contract.event_time_field} in {contract.time_zone}.")};
 COMMENT ON COLUMN {table}.produced_at IS 'Timestamp of the Kafka message.';
 """
@@ -140,6 +146,8 @@ def describe_fields(contract: Contract) -> list[dict[str, Any]]:
         if field.name == contract.event_time_field:
             roles["event_time"] = True
         described.append({"name": field.name, "type": sql_type(field), "nullable": field.nullable, **roles})
+    if not contract.is_plain_json:
+        described.append({"name": FORM, "format": contract.payload_format, "envelope": contract.envelope})
     if contract.event_time_field == MESSAGE_TIME:
         described.append({"name": MESSAGE_TIME, "type": "timestamptz", "nullable": True, "event_time": True})
     return described
@@ -148,10 +156,10 @@ def describe_fields(contract: Contract) -> list[dict[str, Any]]:
 def breaking_changes(before: list[dict[str, Any]], contract: Contract, time_zone: str) -> list[str]:
     """What a new version of a contract would break for what has landed already; empty if nothing."""
     described = describe_fields(contract)
-    now = {field["name"]: field for field in described if field["name"] != MESSAGE_TIME}
+    now = {field["name"]: field for field in described if field["name"] not in NO_FIELDS}
     problems: list[str] = []
     for old in before:
-        if old["name"] != MESSAGE_TIME:
+        if old["name"] not in NO_FIELDS:
             problems.extend(_broken_field(old, now.pop(old["name"], None)))
     problems.extend(
         f"field {name} is new and required: landed events do not have it; make it optional"

@@ -1,0 +1,63 @@
+"""Avro with a schema registry -> JSON, by confluent-kafka's deserializer. Decimals and instants stay exact.
+
+Not here: what the registry's errors mean (registry.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import fastavro.read
+import fastavro.schema
+from confluent_kafka.schema_registry import topic_subject_name_strategy
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
+
+from streaming.decode import Refusal
+from streaming.formats.exact_json import exact_decimal, to_json
+from streaming.formats.framing import schema_named
+from streaming.formats.registry import REGISTRY_ERRORS, Registry
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from streaming.batch import Headers
+
+# what decoding bytes by a schema that is not theirs may raise
+UNDECODABLE = (
+    SerializationError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error, RecursionError,
+    MemoryError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType,
+)  # fmt: skip
+
+
+def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -> Decimal:
+    """A decimal with every digit: fastavro's own reader rounds to the schema's precision what goes beyond it."""
+    return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
+
+
+class AvroReader:
+    """Values of one topic."""
+
+    def __init__(self, topic: str, registry: Registry) -> None:
+        self.topic = topic
+        self.registry = registry
+        fastavro.read.LOGICAL_READERS["bytes-decimal"] = _read_decimal
+        fastavro.read.LOGICAL_READERS["fixed-decimal"] = _read_decimal
+        conf: dict[str, Any] = {"subject.name.strategy": topic_subject_name_strategy}
+        self.deserialize = AvroDeserializer(registry.client, conf=conf)
+
+    def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
+        """JSON of a value, or why there is none."""
+        schema = schema_named(value, headers)
+        if isinstance(schema, Refusal):
+            return schema
+        if refusal := self.registry.known_unknown(schema):
+            return refusal
+        context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
+        try:
+            return to_json(self.deserialize(value, context))
+        except REGISTRY_ERRORS as error:
+            return self.registry.judge_error(error, schema)
+        except UNDECODABLE as error:
+            return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])

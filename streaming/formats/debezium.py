@@ -1,0 +1,141 @@
+"""Debezium's envelopes -> the row after the change, with what happened to it. Pure.
+
+The row's fields come first, as they are; beside them stand `__op` (c, u, d, r), `__deleted`, `__ts_ms`,
+`__source_ts_ms` and `__source`, the names that Debezium's own unwrapping uses. A delete is an event like any
+other: the row before it, with `__deleted` true; nothing is taken out of an append-only lake.
+Not here: tombstones (batch.py).
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streaming.decode import Refusal
+from streaming.formats.exact_json import exact_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ROW_OF = {"c": "after", "u": "after", "r": "after", "d": "before"}
+Raws = dict[str, msgspec.Raw]
+NULL = msgspec.Raw(b"null")
+
+
+def unwrap(value: bytes) -> bytes | Refusal:
+    """The event of an envelope; numbers keep every digit, since what is not converted is not read."""
+    try:
+        envelope = msgspec.json.decode(value, type=Raws)
+        schema = None
+        if envelope.keys() == {"schema", "payload"}:
+            schema = msgspec.json.decode(envelope["schema"])
+            envelope = msgspec.json.decode(envelope["payload"], type=Raws)
+        operation = msgspec.json.decode(envelope.get("op", NULL))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        return Refusal("not_an_envelope", f"no Debezium envelope: {error}"[:500])
+    if "op" not in envelope or not envelope.keys() & {"before", "after"}:
+        return Refusal("not_an_envelope", f"no Debezium envelope: its keys are {', '.join(sorted(envelope))[:300]}")
+    side = ROW_OF.get(operation)
+    if side is None:
+        return Refusal("not_allowed", f"the operation {operation!r} is no change of a row (c, u, d, r)", "__op")
+    try:
+        row = _row(envelope, side, schema)
+    except (msgspec.DecodeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        return Refusal("not_an_envelope", f"its {side} cannot be read: {type(error).__name__}: {error}"[:500])
+    if row is None:
+        return Refusal("not_an_envelope", f"the operation is {operation!r}, but there is no {side} (REPLICA IDENTITY?)")
+    return msgspec.json.encode(row | _about(envelope, operation))
+
+
+def _row(envelope: Raws, side: str, schema: Any) -> Raws | None:
+    raw = envelope.get(side, NULL)
+    if bytes(raw) == b"null":
+        return None
+    row: Raws = _without_union(msgspec.json.decode(raw, type=Raws))
+    fields = _fields_of(schema, side)
+    return {name: _converted(value, fields[name]) if name in fields else value for name, value in row.items()}
+
+
+def _without_union(row: Raws) -> Raws:
+    """Avro's JSON names the type of a nullable record: {"db.Value": {...}}."""
+    if len(row) == 1:
+        (name, inner), = row.items()  # fmt: skip
+        if "." in name and bytes(inner)[:1] == b"{":
+            unwrapped: Raws = msgspec.json.decode(inner, type=Raws)
+            return unwrapped
+    return row
+
+
+def _about(envelope: Raws, operation: str) -> Raws:
+    source = envelope.get("source", NULL)
+    stamp = msgspec.json.decode(source, type=Raws).get("ts_ms", NULL) if bytes(source)[:1] == b"{" else NULL
+    return {
+        "__op": msgspec.Raw(msgspec.json.encode(operation)),
+        "__deleted": msgspec.Raw(b"true" if operation == "d" else b"false"),
+        "__ts_ms": envelope.get("ts_ms", NULL),
+        "__source_ts_ms": stamp,
+        "__source": source,
+    }
+
+
+# -- with a schema: what Kafka Connect writes as bytes and counts -------------------------------------------------
+
+
+def _fields_of(schema: Any, side: str) -> dict[str, dict[str, Any]]:
+    """Fields of the row that have to be converted, by the envelope's schema."""
+    if not isinstance(schema, dict):
+        return {}
+    row: dict[str, Any] = next((field for field in schema.get("fields") or () if field.get("field") == side), {})
+    return {f["field"]: f for f in row.get("fields") or () if f.get("name") in CONVERSIONS}
+
+
+def _converted(raw: msgspec.Raw, field: dict[str, Any]) -> msgspec.Raw:
+    if bytes(raw) == b"null":
+        return raw
+    value = CONVERSIONS[field["name"]](msgspec.json.decode(raw), field.get("parameters") or {})
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def _decimal(value: Any, parameters: dict[str, str]) -> str:
+    unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
+    return format(exact_decimal(unscaled, int(parameters["scale"])), "f")
+
+
+def _variable_decimal(value: Any, _: dict[str, str]) -> str:
+    return _decimal(value["value"], {"scale": str(value["scale"])})
+
+
+def _instant(microseconds: int) -> str:
+    return (EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _nanoseconds(value: Any, _: dict[str, str]) -> str:
+    microseconds, rest = divmod(value, 1000)
+    return _instant(microseconds)[:-1] + f"{rest:03d}Z" if rest else _instant(microseconds)
+
+
+def _day(value: Any, _: dict[str, str]) -> str:
+    return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
+
+
+def _time(factor: int) -> Callable[[Any, dict[str, str]], str]:
+    return lambda value, _: (EPOCH + timedelta(microseconds=value * factor)).time().isoformat()
+
+
+CONVERSIONS: dict[str, Callable[[Any, dict[str, str]], Any]] = {
+    "org.apache.kafka.connect.data.Decimal": _decimal,
+    "io.debezium.data.VariableScaleDecimal": _variable_decimal,
+    "org.apache.kafka.connect.data.Timestamp": lambda value, _: _instant(value * 1000),
+    "io.debezium.time.Timestamp": lambda value, _: _instant(value * 1000),
+    "io.debezium.time.MicroTimestamp": lambda value, _: _instant(value),
+    "io.debezium.time.NanoTimestamp": _nanoseconds,
+    "org.apache.kafka.connect.data.Date": _day,
+    "io.debezium.time.Date": _day,
+    "org.apache.kafka.connect.data.Time": _time(1000),
+    "io.debezium.time.Time": _time(1000),
+    "io.debezium.time.MicroTime": _time(1),
+}

@@ -1,0 +1,58 @@
+"""Protobuf schemas of the registry -> descriptors, with everything that they refer to.
+
+Not here: reading messages by them (protobuf.py).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka.schema_registry.protobuf import _init_pool
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+FILE = "message.proto"
+BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")  # every pool has them, and no registry is asked for them
+
+
+def read_pool(client: SchemaRegistryClient, named: Any) -> DescriptorPool:
+    """A pool with the schema's file (as FILE) and those it imports."""
+    schema = (
+        client.get_schema(named.id, fmt="serialized")
+        if named.id is not None
+        else client.get_schema_by_guid(str(named.guid), fmt="serialized")
+    )
+    pool = DescriptorPool()
+    _init_pool(pool)  # the well-known types, as the deserializer itself has them
+    _add(client, pool, schema, FILE, set())
+    return pool
+
+
+def _add(client: SchemaRegistryClient, pool: DescriptorPool, schema: Any, name: str, seen: set[str]) -> None:
+    for reference in schema.references or ():
+        if reference.name in seen or reference.name.startswith(BUILT_IN):
+            continue
+        seen.add(reference.name)
+        referred = client.get_version(reference.subject, reference.version, True, "serialized")  # noqa: FBT003 deleted ones too
+        _add(client, pool, referred.schema, reference.name, seen)
+    file = descriptor_pb2.FileDescriptorProto()
+    file.ParseFromString(base64.b64decode(schema.schema_str, validate=True))
+    file.name = name
+    pool.Add(file)
+
+
+def message_descriptor(pool: DescriptorPool, indexes: Sequence[int]) -> Any:
+    """The message that a value's indexes name: the n-th of the file, the n-th within that, and so on."""
+    file = pool.FindFileByName(FILE)
+    messages = [*file.message_types_by_name.values()]
+    descriptor = None
+    for index in indexes:
+        descriptor = messages[index]
+        messages = [*descriptor.nested_types]
+    return descriptor

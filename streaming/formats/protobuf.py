@@ -1,0 +1,162 @@
+"""Protobuf with a schema registry -> JSON, by confluent-kafka's deserializer, without generated classes.
+
+The message's class is made of the schema that the registry holds. JSON is not Protobuf's own mapping: 64-bit numbers
+are numbers, field names are the schema's, decimals and instants are exact. Not here: the registry's
+errors (registry.py).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from confluent_kafka.schema_registry import dual_schema_id_deserializer, topic_subject_name_strategy
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
+from confluent_kafka.schema_registry.serde import SchemaId
+from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from streaming.decode import Refusal
+from streaming.formats.exact_json import exact_decimal, to_json
+from streaming.formats.framing import schema_named
+from streaming.formats.proto_schema import message_descriptor, read_pool
+from streaming.formats.registry import REGISTRY_ERRORS, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
+    from google.protobuf.message import Message as ProtoMessage
+
+    from streaming.batch import Headers
+
+UNDECODABLE = (
+    SerializationError,
+    DecodeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RecursionError,
+)
+WRAPPERS = frozenset(f"google.protobuf.{kind}Value" for kind in (
+    "Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes",
+))  # fmt: skip
+
+
+class ProtobufReader:
+    """Values of one topic."""
+
+    def __init__(self, topic: str, registry: Registry) -> None:
+        self.topic = topic
+        self.registry = registry
+        self.pools: dict[str, Any] = {}
+        self.deserializers: dict[tuple[str, tuple[int, ...]], ProtobufDeserializer] = {}
+
+    def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
+        """JSON of a value, or why there is none."""
+        schema = schema_named(value, headers)
+        if isinstance(schema, Refusal):
+            return schema
+        if refusal := self.registry.known_unknown(schema):
+            return refusal
+        context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
+        try:
+            message: Any = self._deserializer(value, context, schema)(value, context)
+            return to_json(_fields(message))
+        except REGISTRY_ERRORS as error:
+            return self.registry.judge_error(error, schema)
+        except UNDECODABLE as error:
+            return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])
+
+    def _deserializer(self, value: bytes, context: SerializationContext, schema: str) -> ProtobufDeserializer:
+        """The deserializer of the message that the value's indexes name."""
+        named = SchemaId("PROTOBUF")
+        dual_schema_id_deserializer(value, context, named)
+        indexes = tuple(named.message_indexes or [0])
+        found = self.deserializers.get((schema, indexes))
+        if found is None:
+            if schema not in self.pools:
+                self.pools[schema] = read_pool(self.registry.client, named)
+            descriptor = message_descriptor(self.pools[schema], indexes)
+            found = ProtobufDeserializer(
+                message_factory.GetMessageClass(descriptor),
+                {"use.deprecated.format": False, "subject.name.strategy": topic_subject_name_strategy},
+                self.registry.client,
+            )
+            self.deserializers[schema, indexes] = found
+        return found
+
+
+def _fields(message: ProtoMessage) -> dict[str, Any]:
+    """A message as a dict. A field without presence that is not set has its default: that is what proto3 means."""
+    found: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated:
+            found[field.name] = _repeated(getattr(message, field.name), field)
+        elif not field.has_presence or message.HasField(field.name):
+            found[field.name] = _single(getattr(message, field.name), field)
+    return found
+
+
+def _repeated(values: Any, field: Any) -> Any:
+    entry = field.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        value_field = entry.fields_by_name["value"]
+        return {_key(key): _single(values[key], value_field) for key in sorted(values)}
+    return [_single(value, field) for value in values]
+
+
+def _key(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _single(value: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        name = field.message_type.full_name
+        if name in WRAPPERS:
+            return _single(value.value, field.message_type.fields_by_name["value"])
+        known = WELL_KNOWN.get(name)
+        return known(value) if known is not None else _fields(value)
+    if field.enum_type is not None:
+        named = field.enum_type.values_by_number.get(value)
+        return value if named is None else named.name
+    if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
+        return float(str(np.float32(value)))  # 0.1, not 0.10000000149011612
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+
+
+def _confluent_decimal(value: Any) -> Decimal:
+    unscaled = int.from_bytes(value.value, "big", signed=True)
+    return exact_decimal(unscaled, value.scale)
+
+
+def _date(value: Any) -> Any:
+    is_whole = value.year and value.month and value.day
+    return f"{value.year:04d}-{value.month:02d}-{value.day:02d}" if is_whole else _fields(value)
+
+
+def _any(value: Any) -> dict[str, str]:
+    return {"@type": value.type_url, "value": base64.b64encode(value.value).decode("ascii")}
+
+
+def _document(value: Any) -> Any:
+    return json_format.MessageToDict(value)
+
+
+WELL_KNOWN: dict[str, Callable[[Any], Any]] = {
+    "google.protobuf.Timestamp": lambda value: value.ToJsonString(),
+    "google.protobuf.Duration": lambda value: value.ToJsonString(),
+    "google.protobuf.FieldMask": lambda value: value.ToJsonString(),
+    "google.protobuf.Any": _any,
+    "google.protobuf.Struct": _document,
+    "google.protobuf.Value": _document,
+    "google.protobuf.ListValue": _document,
+    "google.type.Date": _date,
+    "google.type.Decimal": lambda value: value.value,
+    "confluent.type.Decimal": _confluent_decimal,
+}

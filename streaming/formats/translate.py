@@ -1,0 +1,77 @@
+"""Messages of other formats -> messages whose value is the event's JSON; what they were stays beside it.
+
+Pure but for the reader, which may ask a schema registry.
+Not here: the formats (avro.py, protobuf.py, debezium.py), the checks of the event (decode.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streaming.decode import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streaming.batch import Headers, Message
+    from streaming.decode import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A message, and the JSON that was read from its value; or why there is none; or a tombstone that is left out."""
+
+    message: Message
+    json: bytes | None
+    refusal: Refusal | None = None
+    is_left_out: bool = False
+
+    def value(self) -> bytes | None:
+        """The event's JSON."""
+        return self.json
+
+    def raw(self) -> bytes | None:
+        """The value as it came."""
+        return self.message.value()
+
+    def key(self) -> bytes | None:
+        """The key."""
+        return self.message.key()
+
+    def offset(self) -> int:
+        """The offset."""
+        return self.message.offset()
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind and milliseconds since 1970."""
+        return self.message.timestamp()
+
+    def headers(self) -> Headers | None:
+        """Names and values, in order."""
+        return self.message.headers()
+
+
+def translate(decoder: Decoder, messages: Sequence[Message]) -> list[Translated]:
+    """Each message as the event that it holds; what was translated before stays as it is."""
+    return [
+        message if isinstance(message, Translated) else _translate_one(decoder, message) for message in messages
+    ]  # fmt: skip
+
+
+def _translate_one(decoder: Decoder, message: Message) -> Translated:
+    contract, value = decoder.contract, message.value()
+    if value is None:
+        return Translated(message, None, is_left_out=contract.tombstones == "skip")
+    if decoder.reader is None:
+        return Translated(message, value)
+    if len(value) > contract.maximum_payload_bytes:
+        detail = f"{len(value)} bytes, the contract allows {contract.maximum_payload_bytes}"
+        return Translated(message, None, Refusal("too_large", detail))
+    found = decoder.reader(value, list(message.headers() or []))
+    return Translated(message, None, found) if isinstance(found, Refusal) else Translated(message, found)
+
+
+def raw_value(message: Message) -> bytes | None:
+    """The value as it came."""
+    return message.raw() if isinstance(message, Translated) else message.value()
