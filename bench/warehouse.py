@@ -1,5 +1,6 @@
 """The warehouse's day: rebuilt from 1,000,000 landed events, and grown by 10,000, each step against the bare thing."""
 
+# ruff: noqa: TID251  the bench runs what orchestration runs
 from __future__ import annotations
 
 import argparse
@@ -159,13 +160,14 @@ def _verify(found: Rig, day: date, rows: int) -> None:
         landed = tuple(cursor.fetchone())
     found.conn.rollback()
     seen = {"landed": landed}
+    where = f"WHERE invoice_date = DATE '{day}'"
     for name, counted in (
         (TABLE, "COUNT(*)"),
         (DAILY[0], "COUNT(*)"),
         (DAILY[1], "SUM(lines)"),
         (DAILY[2], "SUM(lines)"),
     ):
-        sql = f"SELECT {counted} AS n, SUM(amount_gbp) AS amount FROM `{warehouse.table_id(name)}` WHERE invoice_date = DATE '{day}'"
+        sql = f"SELECT {counted} AS n, SUM(amount_gbp) AS amount FROM `{warehouse.table_id(name)}` {where}"
         [row] = warehouse.run(sql).rows
         seen[name] = (row["n"], row["amount"])
     if len(set(seen.values())) != 1 or landed[0] != rows:
@@ -192,6 +194,18 @@ def _print(title: str, parts: dict[str, dict[str, float]]) -> None:
         print(f"| {name} | " + " | ".join(f"{each.get(name, 0):.3f}" for each in parts.values()) + " |")
 
 
+def _tell_rebuild(found: dict[str, Any]) -> None:
+    _print(f"rebuild of {found['rows']} rows", {"rebuild": found["parts_s"], "bare": found["bare_parts_s"]})
+    rebuilt, bare_s = statistics.median(found["rebuild_s"]), statistics.median(found["bare_s"])
+    print(f"\nrebuild_ratio {found['rebuild_ratio']} (goal {REBUILD_GOAL}): rebuilt in {rebuilt} s, bare {bare_s} s")
+
+
+def _tell_growth(found: dict[str, Any]) -> None:
+    _print(f"{found['new_rows']} new rows on a day of", found["parts_s"])
+    print(f"\nincremental_growth_ratio {found['incremental_growth_ratio']} (goal {GROWTH_GOAL})")
+    print("each run, s:", found["incremental_s"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="events of the day that is rebuilt")
@@ -212,21 +226,12 @@ def main() -> None:
             if options.only != "growth":
                 rebuild = measure_rebuild(found, options.rows, options.repeats)
                 result |= {"rebuild_ratio": rebuild["rebuild_ratio"], "rebuild": rebuild}
-                _print(
-                    f"rebuild of {options.rows} rows", {"rebuild": rebuild["parts_s"], "bare": rebuild["bare_parts_s"]}
-                )
-                print(
-                    f"\nrebuild_ratio {rebuild['rebuild_ratio']} (goal {REBUILD_GOAL}): rebuilt in {statistics.median(rebuild['rebuild_s'])} s, bare {statistics.median(rebuild['bare_s'])} s"
-                )
+                _tell_rebuild(rebuild)
             if options.only != "rebuild":
-                growth = measure_growth(
-                    found, [int(size) for size in options.sizes.split(",")], options.new, options.repeats
-                )
+                sizes = [int(size) for size in options.sizes.split(",")]
+                growth = measure_growth(found, sizes, options.new, options.repeats)
                 result |= {"incremental_growth_ratio": growth["incremental_growth_ratio"], "incremental": growth}
-                _print(f"{options.new} new rows on a day of", growth["parts_s"])
-                print(
-                    f"\nincremental_growth_ratio {growth['incremental_growth_ratio']} (goal {GROWTH_GOAL}): {growth['incremental_s']}"
-                )
+                _tell_growth(growth)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
