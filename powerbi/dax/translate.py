@@ -291,6 +291,11 @@ class Translator(Modifiers):
         count = self.aggregate(context, key.table, f"COUNT(DISTINCT {key.sql})", "number")
         return Scalar(f"(COALESCE({count.sql}, 0) = 1)", "boolean", count.reads)
 
+    def is_in_scope(self, expression: Call, context: Context) -> Scalar:
+        """ISINSCOPE: whether the visual's rows are members of the column."""
+        self.arity(expression, 1, 1)
+        return Scalar("TRUE" if self.column(expression.arguments[0]) in context.groups else "FALSE", "boolean")
+
     def is_filtered(self, expression: Call, context: Context) -> Scalar:
         """ISFILTERED."""
         self.arity(expression, 1, 1)
@@ -308,6 +313,7 @@ _CONTEXT_FUNCTIONS: dict[str, Callable[[Translator, Call, Context], Scalar]] = {
     "SELECTEDVALUE": Translator.selected_value,
     "HASONEVALUE": Translator.has_one_value,
     "ISFILTERED": Translator.is_filtered,
+    "ISINSCOPE": Translator.is_in_scope,
     "RANKX": Translator.rank,
 }
 FUNCTIONS = frozenset(

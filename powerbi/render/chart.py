@@ -93,7 +93,7 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
             },
             "text": {"color": theme.muted, "fontSize": 11},
             "bar": {"cornerRadiusEnd": 2 if len(inner["data"]["values"]) <= _MOST_POINTS else 0},
-            "line": {"strokeWidth": 2.5},
+            "line": {"strokeWidth": 2.5, "strokeJoin": "round"},
         },
         **inner,
     }
@@ -141,6 +141,15 @@ def _category(answer: Answer, records: list[Spec]) -> Spec:
     return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}
 
 
+def _upright(category: Spec, width: float) -> Spec:
+    """Labels below columns: level where they fit side by side, else slanted."""
+    if category["type"] != "nominal" or not category["sort"]:
+        return category
+    longest = max(len(name) for name in category["sort"]) * 6.2  # pixels a letter at 11
+    fits = longest < (width - 48) / len(category["sort"])
+    return category | {"axis": category["axis"] | {"labelAngle": 0 if fits else -35}}
+
+
 def _day_bands(answer: Answer, *, is_grouped: bool) -> Spec:
     """Bars of days: a time axis with few labels; only groups of bars need a band for each day."""
     if not _is_date(answer):
@@ -176,7 +185,7 @@ def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
     is_grouped = not stack and len({record["series"] for record in records}) > 1
     encoding = {
-        "x": _category(answer, records) | _day_bands(answer, is_grouped=is_grouped),
+        "x": _upright(_category(answer, records), frame.width) | _day_bands(answer, is_grouped=is_grouped),
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
         "description": _TIP,
@@ -215,9 +224,7 @@ def _lines(answer: Answer, frame: Frame, *, area: bool = False) -> Spec:
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
     }
-    mark: Spec = (
-        {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line", "interpolate": "monotone"}
-    )
+    mark: Spec = {"type": "area", "opacity": 0.25, "line": True} if area else {"type": "line"}
     points = {**encoding, "description": _TIP, **_href(frame)}
     layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
     if len(records) <= _MOST_POINTS * max(1, len(answer.measures)):
@@ -235,6 +242,8 @@ def _combination(answer: Answer, frame: Frame) -> Spec:
     bars = {"x": category, "y": y, "color": colour, "description": _TIP, **_href(frame)}
     line = {"x": category, "y": y, "color": colour}
     width = max(2.0, min(26.0, frame.width * 0.6 / max(1, len({r["category"] for r in records}))))
+    if category["type"] == "temporal":
+        category["scale"] = category["scale"] | {"padding": width / 2 + 4}  # else the first bar lies on the axis
     return {
         "data": {"values": records},
         "layer": [
@@ -244,7 +253,7 @@ def _combination(answer: Answer, frame: Frame) -> Spec:
                 "transform": [{"filter": {"field": "series", "equal": names[0]}}],
             },
             {
-                "mark": {"type": "line", "interpolate": "monotone"},
+                "mark": {"type": "line"},
                 "encoding": line,
                 "transform": [{"filter": {"field": "series", "oneOf": names[1:]}}],
             },

@@ -10,7 +10,8 @@ from powerbi.evaluate import Scope
 from powerbi.lint.check import project_files
 from powerbi.model import model_of
 from powerbi.pbir import report_of
-from powerbi.render.page import Reader, page_html, page_png, page_svg, selections_of
+from powerbi.render.page import Reader, page_png, page_svg, selections_of
+from powerbi.render.whole import report_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def render_report(
     project: Path, data: Path, out: Path, *, formats: Sequence[str] = ("html",), filters: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """Write every page in every format; yields the files.
+    """Write every page as a picture, and the whole report as one HTML file; yields the files.
 
     Args:
         project: folder with `*.SemanticModel` and `*.Report`.
         data: an imported copy; it is opened read-only, so no stand-in may hold it.
         out: folder, made if absent.
-        formats: html, png, svg.
+        formats: html (report.html, all pages), png, svg (a file a page).
         filters: `Table.column=value` as in a page's address.
     """
     model = model_of(project_files(project, "SemanticModel")[1])
@@ -37,13 +38,14 @@ def render_report(
         blanks = connection.execute("SELECT table_name FROM blank_member").fetchall()
         scope = Scope(selections_of(pairs, model), blank_members=frozenset(name for (name,) in blanks))
         reader = Reader(model, report, connection, scope, as_of=_as_of(connection))
+        if "html" in formats:
+            path = out / "report.html"
+            path.write_text(report_html(reader), encoding="utf-8")
+            yield path
         for page in report.pages:
-            for kind in formats:
+            for kind in [one for one in formats if one != "html"]:
                 path = out / f"{page.name}.{kind}"
-                if kind == "png":
-                    path.write_bytes(page_png(page, reader))
-                else:
-                    path.write_text((page_svg if kind == "svg" else page_html)(page, reader), encoding="utf-8")
+                path.write_bytes(page_png(page, reader) if kind == "png" else page_svg(page, reader).encode())
                 yield path
 
 

@@ -18,7 +18,7 @@ from powerbi.errors import DaxError
 from powerbi.evaluate import Connection, Heading, Scope, answer
 from powerbi.render import picture as pictures
 from powerbi.render.picture import Drawing, Picture
-from powerbi.render.style import SCRIPT, style_sheet
+from powerbi.render.style import LIVE_SCRIPT, SCRIPT, style_sheet
 from powerbi.render.theme import Theme, theme_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Reader:
     scope: Scope = field(default_factory=Scope)
     as_of: str = ""
     base: str = "/report"
+    kept: tuple[tuple[str, str], ...] = ()  # of an address, beside the filters: the roles
+    is_live: bool = True  # a server answers: slicers and clicks lead somewhere
 
     @property
     def theme(self) -> Theme:
@@ -85,7 +87,7 @@ def page_svg(page: Page, reader: Reader) -> str:
     """The whole page as one SVG document."""
     theme = reader.theme
     parts = [
-        f'<g transform="translate({one.x:g},{one.y:g})">{_drawn(one, index, page, reader).svg}</g>'
+        f'<g transform="translate({one.x:g},{one.y:g})">{_drawn(one, f"v{index}", page, reader).svg}</g>'
         for index, one in enumerate(page.visuals)
     ]
     return (
@@ -105,28 +107,32 @@ def page_png(page: Page, reader: Reader, *, scale: float = 1.0) -> bytes:
 
 def page_html(page: Page, reader: Reader) -> str:
     """The page as HTML with tabs, slicers, cross-filters and the state it shows."""
-    theme = reader.theme
+    return _document(page, reader, reader.theme, visuals_html(page, reader))
+
+
+def visuals_html(page: Page, reader: Reader, *, prefix: str = "") -> str:
+    """Every visual of a page at its place; `prefix` keeps ids apart where several pages are in one document."""
     parts = []
     for index, one in enumerate(page.visuals):
-        drawn = _drawn(one, index, page, reader, is_html=True)
+        drawn = _drawn(one, f"{prefix}v{index}", page, reader, is_html=True)
         style = f"left:{one.x:g}px;top:{one.y:g}px;width:{one.width:g}px;height:{one.height:g}px;z-index:{int(one.z)}"
         inner = drawn.html if drawn.html is not None else _inline(one, drawn)
         kind = "visual html" if drawn.html is not None else "visual"
-        parts.append(f'<div class="{kind}" id="{escape(one.name)}" style="{style}">{inner}</div>')
-    return _document(page, reader, theme, "".join(parts))
+        parts.append(f'<div class="{kind}" id="{escape(prefix + one.name)}" style="{style}">{inner}</div>')
+    return "".join(parts)
 
 
 def _inline(visual: Visual, drawn: Picture) -> str:
     return f'<svg width="{visual.width:g}" height="{visual.height:g}" xmlns:xlink="http://www.w3.org/1999/xlink">{drawn.svg}</svg>'
 
 
-def _drawn(visual: Visual, index: int, page: Page, reader: Reader, *, is_html: bool = False) -> Picture:
+def _drawn(visual: Visual, prefix: str, page: Page, reader: Reader, *, is_html: bool = False) -> Picture:
     theme = reader.theme
     try:
         if visual.type == "textbox":
             return pictures.textbox(visual, theme)
         if visual.type == "slicer":
-            return _slicer(visual, page, reader, is_html=is_html)
+            return _slicer(visual, page, reader, is_html=is_html and reader.is_live)
         if visual.type not in pictures.DRAWN:
             return pictures.refusal(
                 visual, f"A visual of type {visual.type} is not drawn here; Power BI shows it.", theme
@@ -134,8 +140,8 @@ def _drawn(visual: Visual, index: int, page: Page, reader: Reader, *, is_html: b
         if not visual.fields:
             return pictures.refusal(visual, "The visual has no fields.", theme)
         found = answer(visual, reader.model, reader.connection, reader.scope, page_filters=page.filters)
-        link = _linker(page, reader) if is_html else None
-        return pictures.picture(visual, found, Drawing(theme, link, f"v{index}"))
+        link = _linker(page, reader) if is_html and reader.is_live else None
+        return pictures.picture(visual, found, Drawing(theme, link, prefix))
     except DaxError as error:
         return pictures.refusal(visual, str(error), theme)
 
@@ -149,14 +155,14 @@ def _linker(page: Page, reader: Reader) -> Callable[[Heading, object], str]:
         current = parameters_of(reader.scope.selections)
         others = [pair for pair in current if pair[0] != name]
         chosen = [] if (name, text) in current else [(name, text)]
-        return _address(reader.base, page.name, others + chosen)
+        return _address(reader, page.name, others + chosen)
 
     return link
 
 
-def _address(base: str, page: str, parameters: Parameters) -> str:
-    query = urlencode(parameters)
-    return f"{base}/{page}" + (f"?{query}" if query else "")
+def _address(reader: Reader, page: str, parameters: Parameters) -> str:
+    query = urlencode([*parameters, *reader.kept])
+    return f"{reader.base}/{page}" + (f"?{query}" if query else "")
 
 
 # ---------------------------------------------------------------------- slicers
@@ -174,7 +180,7 @@ def _slicer(visual: Visual, page: Page, reader: Reader, *, is_html: bool) -> Pic
     others = [
         pair for pair in parameters_of(reader.scope.selections) if not pair[0].startswith(f"{one.table}.{one.name}")
     ]
-    hidden = "".join(f'<input type=hidden name="{escape(n)}" value="{escape(v)}">' for n, v in others)
+    hidden = "".join(f'<input type=hidden name="{escape(n)}" value="{escape(v)}">' for n, v in (*others, *reader.kept))
     action = escape(f"{reader.base}/{page.name}")
     return Picture(
         "",
@@ -235,20 +241,18 @@ def _list_form(key: ColumnKey, chosen: Selection | None, reader: Reader) -> str:
 def _document(page: Page, reader: Reader, theme: Theme, visuals: str) -> str:
     parameters = parameters_of(reader.scope.selections)
     tabs = "".join(
-        f'<a href="{escape(_address(reader.base, one.name, _synced(parameters, one)))}"'
+        f'<a href="{escape(_address(reader, one.name, _synced(parameters, one)))}"'
         f"{' class=here' if one.name == page.name else ''}>{escape(one.title)}</a>"
         for one in reader.report.pages
     )
     chips = "".join(_chip(pair, parameters, page, reader) for pair in parameters)
-    reset = (
-        f'<a class=reset href="{escape(_address(reader.base, page.name, []))}">Clear all filters</a>' if chips else ""
-    )
+    reset = f'<a class=reset href="{escape(_address(reader, page.name, []))}">Clear all filters</a>' if chips else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(page.title)}</title><style>{style_sheet(theme)}</style></head>
+<link rel="icon" href="data:,"><title>{escape(page.title)}</title><style>{style_sheet(theme)}</style></head>
 <body><header><nav>{tabs}</nav><div class=state>{chips}{reset}<span>{escape(reader.as_of)}</span></div></header>
 <main style="width:{page.width:g}px;height:{page.height:g}px">{visuals}</main>
-<script>{SCRIPT}</script></body></html>"""
+<script>{SCRIPT}{LIVE_SCRIPT}</script></body></html>"""
 
 
 def _synced(parameters: Parameters, page: Page) -> Parameters:
@@ -260,5 +264,5 @@ def _synced(parameters: Parameters, page: Page) -> Parameters:
 def _chip(pair: tuple[str, str], parameters: Parameters, page: Page, reader: Reader) -> str:
     name, value = pair
     label = name.split(".", 1)[1].replace(".from", " from").replace(".to", " to").replace("_", " ")
-    address = _address(reader.base, page.name, [one for one in parameters if one != pair])
+    address = _address(reader, page.name, [one for one in parameters if one != pair])
     return f'<a class=chip href="{escape(address)}" title="Remove this filter">{escape(label)}: {escape(value)} ×</a>'  # noqa: RUF001 - typography

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from powerbi.render.theme import Theme
 
 SCRIPT = """
-const fit=()=>{const m=document.querySelector('main'),s=Math.min(document.documentElement.clientWidth/m.offsetWidth,
-(innerHeight-document.querySelector('header').offsetHeight)/m.offsetHeight);m.style.zoom=Math.max(.5,Math.min(s,2));};
+const fit=()=>{for(const m of document.querySelectorAll('main')){const s=Math.min(document.documentElement.clientWidth/m.offsetWidth,
+(innerHeight-document.querySelector('header').offsetHeight)/m.offsetHeight);m.style.zoom=Math.max(.5,Math.min(s,2));}};
 addEventListener('resize',fit);fit();
 for(const f of document.querySelectorAll('form.slicer')){f.addEventListener('change',e=>{if(e.target.type==='date')f.submit();});
 const d=f.querySelector('details');if(d)d.addEventListener('toggle',()=>{if(!d.open&&d.dirty)f.submit();});
@@ -21,6 +21,8 @@ const tip=document.createElement('div');tip.className='tip';document.body.append
 addEventListener('mousemove',e=>{const t=e.target.closest&&e.target.closest('[aria-label]');
 if(!t||!t.closest('.visual')){tip.style.display='none';return;}tip.textContent=t.getAttribute('aria-label');
 tip.style.display='block';tip.style.left=Math.min(e.clientX+14,innerWidth-tip.offsetWidth-8)+'px';tip.style.top=(e.clientY+14)+'px';});
+"""
+LIVE_SCRIPT = """
 let seen=null;setInterval(async()=>{try{const r=await fetch('/status');const s=await r.json();
 if(seen&&s.refreshed_at!==seen&&!document.querySelector('details[open]'))location.reload();seen=s.refreshed_at;}catch(e){}},4000);
 """

@@ -7,6 +7,7 @@ Here: addresses. Not here: drawing (powerbi/render), the REST (app.py and its ne
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -15,6 +16,7 @@ from powerbi.dax.query import VisualQuery
 from powerbi.dax.translate import translate
 from powerbi.errors import DaxError
 from powerbi.render.page import page_html, page_png, page_svg, selections_of
+from powerbi.render.whole import report_html
 from powerbi.standin.answers import error
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Pages:
         """Address and who answers it."""
         return [
             ("/report", self.first_page),
+            ("/report.html", self.whole),
             ("/report/{page}", self.page),
             ("/reports/{report}", self.first_page),
             ("/reports/{report}/{page}", self.page),
@@ -47,6 +50,17 @@ class Pages:
         base = f"/reports/{identifier}" if identifier else "/report"
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{base}/{report.pages[0].name}{query}")
+
+    def whole(self, request: Request, _: Any) -> Response:
+        """Every page in one file that needs no server."""
+        connection = self.service.default.copy.reader()
+        try:
+            reader = self.service.reader(connection, roles=request.query_params.getlist("role"))
+            return HTMLResponse(report_html(reader))
+        except DaxError as refusal:
+            return error(400, "InvalidFilter", str(refusal))
+        finally:
+            connection.close()
 
     def page(self, request: Request, _: Any) -> Response:
         identifier = request.path_params.get("report") or self.service.settings.report_id
@@ -62,6 +76,7 @@ class Pages:
             selections = selections_of(request.query_params.multi_items(), hosted.model)
             translate(hosted.model, VisualQuery((), (), selections))  # a value that is none is refused once
             reader = self.service.reader(connection, selections=selections, roles=roles, report=identifier)
+            reader = replace(reader, kept=tuple(("role", role) for role in roles))
             if suffix == "svg":
                 return Response(page_svg(page, reader), media_type="image/svg+xml")
             if suffix == "png":

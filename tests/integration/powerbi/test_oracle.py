@@ -187,7 +187,7 @@ def _ours(asked: Asked, model: Model, connection: Any, names: list[str]) -> dict
 def _question(model: Model, data: Path, role: str) -> dict[str, Any]:
     tables = {table.name: "TRUE" for table in model.tables}
     if role:  # the engine knows no roles: what a role hides is not there
-        tables |= {"Sales": ROLES[role], "Country": ROLES[role]}
+        tables |= {"Sales": ROLES[role], "Country": ROLES[role], "Data Trust": "FALSE"}
     columns = [column for table in model.tables for column in table.columns]
     date = model.date_table
     assert date is not None

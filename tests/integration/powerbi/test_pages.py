@@ -144,7 +144,7 @@ def test_visual_that_cannot_be_drawn_says_so_on_its_place(tmp_path: Path, filled
     data = tmp_path / "imported.duckdb"
     shutil.copy(filled.service.settings.data_dir / "imported.duckdb", data)
     written = {path.name: path for path in render_report(tmp_path, data, tmp_path / "out", formats=("html", "png"))}
-    text = written["overview.html"].read_text(encoding="utf-8")
+    text = written["report.html"].read_text(encoding="utf-8")
     words = html.unescape(re.sub(r"<[^>]+>", " ", text))
     words = re.sub(r"\s+", " ", words)
     assert "type treemap is not drawn here" in words

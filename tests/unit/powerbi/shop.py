@@ -105,7 +105,7 @@ def marts(lines: list[dict[str, Any]]) -> dict[str, pa.Table]:
     """Every mart the model reads, made from the lines in plain Python."""
     return {
         "invoice_lines": _table(lines),
-        "dates": _table(_dates()),
+        "dates": _table(dates()),
         "products": _table(
             [
                 {"stock_code": c, "description": f"THING {c}", "product": f"{c} THING {c}"}
@@ -126,9 +126,9 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns)
 
 
-def _dates() -> list[dict[str, Any]]:
-    rows, day = [], CALENDAR[0]
-    while day <= CALENDAR[1]:
+def dates(first: dt.date = CALENDAR[0], last: dt.date = CALENDAR[1]) -> list[dict[str, Any]]:
+    rows, day = [], first
+    while day <= last:
         year, week, weekday = day.isocalendar()
         rows.append({
             "date": day, "year": day.year, "quarter": f"{day.year} Q{(day.month + 2) // 3}", "month_number": day.month,
