@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import os
 import queue
 import threading
@@ -226,7 +225,7 @@ class LandingConsumer:
             "statistics.interval.ms": 5_000,
             "stats_cb": self._on_statistics,
             "error_cb": lambda error: self._on_error(error) if session == self._number else None,
-            "logger": logging.getLogger("librdkafka"),
+            "logger": kafka.client_logger(),
         }
 
     def _loop(self, consumer: Consumer, stop: threading.Event, until_idle_s: float | None) -> None:
@@ -386,6 +385,8 @@ class LandingConsumer:
             consumer.unassign()
             return
         consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()])
+        # librdkafka keeps a pause across a loss and a new assignment: without this, nothing is ever fetched again
+        consumer.resume([TopicPartition(topic, number) for topic, number in offsets])
         if partitions:
             log.info(
                 "assigned",

@@ -5,6 +5,8 @@ Not here: the loop (consumer.py).
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from streaming.settings import KafkaSettings
 
 ADMIN_TIMEOUT_S = 10.0
+TELL_AGAIN_S = 60.0
+NUMBERS = re.compile(r"\(after .*?\)|\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,31 @@ class TopicDescription:
 
     topic_id: str | None
     topic_partitions: int
+
+
+class _Calm(logging.Filter):
+    """Passes a line once in a while: in an outage librdkafka tells of each attempt to connect, several a second."""
+
+    def __init__(self, every_s: float) -> None:
+        super().__init__()
+        self.every_s = every_s
+        self.told_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether nothing alike, numbers aside, was passed lately."""
+        text, now = NUMBERS.sub("", record.getMessage()), time.monotonic()
+        if now - self.told_at.get(text, -self.every_s) < self.every_s:
+            return False
+        self.told_at[text] = now
+        return True
+
+
+def client_logger() -> logging.Logger:
+    """Where librdkafka tells its own."""
+    logger = logging.getLogger("librdkafka")
+    if not logger.filters:
+        logger.addFilter(_Calm(TELL_AGAIN_S))
+    return logger
 
 
 def admin_client(settings: KafkaSettings) -> AdminClient:

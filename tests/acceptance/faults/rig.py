@@ -401,7 +401,7 @@ class FaultRig:
 
     def wait_landed(self, offsets: int | None = None, *, timeout_s: float = 90.0) -> None:
         wanted = self.all_offsets if offsets is None else offsets
-        wait_until(lambda: self.landed() >= wanted, f"offset {wanted} of {self.all_offsets}", timeout_s)
+        wait_until(lambda: self.landed() >= wanted, f"landing of {wanted} offsets", timeout_s)
 
     def assert_undisturbed(self) -> None:
         """Counts and checksums equal the undisturbed run, and the ledger is closed."""
@@ -414,3 +414,12 @@ def make_fault_rig(dataset: Dataset, dsn: str, starter: Starter, *, through: str
     rig = replace(dataset.rig, dsn=dsn, group=f"g-{uuid.uuid4().hex[:8]}")
     rig.migrate()
     return FaultRig(dataset, rig, starter, {} if through is None else {"LAKE_DSN": through})
+
+
+def make_topic_rig(bootstrap: str, dsn: str, folder: Path, starter: Starter, **config: Any) -> FaultRig:
+    """A topic of one test alone, empty, with a contract and a lake."""
+    topic = f"faults.{uuid.uuid4().hex[:8]}"
+    create_topic(bootstrap, topic, **config)
+    rig = make_rig(topic, bootstrap, dsn, folder)
+    rig.migrate()
+    return FaultRig(Dataset(rig, {}, {}), rig, starter)

@@ -8,6 +8,7 @@ written to <log>.code by its parent. The end of this process is the end of them 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -57,6 +58,7 @@ def run(order: dict) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.dup2(log, 2)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # kill -USR1 <pid> writes all stacks into its log
     os.environ.update(order["env"])
     sys.argv = ["streaming", *order["argv"]]
     code = 1
