@@ -285,7 +285,7 @@ class Refresher:
         return Refresh(entry["requestId"], _instant(entry["startTime"]), _instant(entry["endTime"]), (), "basic")
 
 
-_REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 2, "retryCount": 1}
+_REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 4, "retryCount": 1}
 
 
 def refresh_model(

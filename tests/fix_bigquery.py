@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deploy.embedded.services import BigQuery
 
 HOST = "TEST_BIGQUERY_HOST"
+GRPC = "TEST_BIGQUERY_GRPC"
 PROJECT = "local"
 
 
@@ -34,8 +35,16 @@ def bigquery_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with start_bigquery(tmp_path_factory.mktemp("bigquery"), project=PROJECT) as emulator:
         os.environ[HOST] = emulator.url  # pytest in a child process uses the same one
+        os.environ[GRPC] = f"127.0.0.1:{emulator.grpc_port}"
         yield emulator.url
-        del os.environ[HOST]
+        del os.environ[HOST], os.environ[GRPC]
+
+
+@pytest.fixture(scope="session")
+def bigquery_grpc(bigquery_host: str) -> str:
+    """The address of the emulator's Storage API, for BIGQUERY_EMULATOR_GRPC."""
+    del bigquery_host
+    return os.environ[GRPC]
 
 
 @pytest.fixture(scope="session")

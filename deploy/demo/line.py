@@ -174,6 +174,7 @@ class Line:
             "WAREHOUSE_PROJECT": PROJECT,
             "WAREHOUSE_LOCATION": "EU",
             "BIGQUERY_EMULATOR_HOST": bigquery.url,
+            "BIGQUERY_EMULATOR_GRPC": f"127.0.0.1:{bigquery.grpc_port}",
             "POWERBI_API_URL": f"http://127.0.0.1:{ports['report']}",
             "DAGSTER_HOME": str(dagster_home),
             "MAGE_DATA_DIR": str(self.state.root / "mage"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import uvicorn
 
+from powerbi.errors import PowerBiError
 from powerbi.standin.app import create_app, project_folder
 from powerbi.standin.marts import MartsSettings
 from powerbi.standin.service import Service, Settings
@@ -33,16 +34,19 @@ def main(host: str, port: int, data_dir: Path, project: Path | None, capacity: s
         raise click.UsageError(
             "WAREHOUSE_PROJECT is not set: the stand-in reads the marts from BigQuery, see .env.example"
         )
-    service = Service(
-        Settings(
-            data_dir,
-            project or project_folder(),
-            marts,
-            workspace_id=os.environ.get("POWERBI_WORKSPACE_ID") or Settings.workspace_id,
-            dataset_id=os.environ.get("POWERBI_DATASET_ID") or Settings.dataset_id,
-            is_shared=capacity == "shared",
-        )
+    settings = Settings(
+        data_dir,
+        project or project_folder(),
+        marts,
+        workspace_id=os.environ.get("POWERBI_WORKSPACE_ID") or Settings.workspace_id,
+        dataset_id=os.environ.get("POWERBI_DATASET_ID") or Settings.dataset_id,
+        is_shared=capacity == "shared",
     )
+    try:
+        service = Service(settings)
+    except PowerBiError as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+    service.warm()
     try:
         uvicorn.run(create_app(service), host=host, port=port, log_level="warning", access_log=False)
     finally:

@@ -5,6 +5,7 @@ Here: the thin reader. Not here: what is done with the rows (copied.py). Google'
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,17 @@ class MartsSettings:
     location: str = "EU"
     dataset_prefix: str = ""
     emulator_host: str = ""
+    emulator_grpc: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> MartsSettings:
-        """Read WAREHOUSE_PROJECT, WAREHOUSE_LOCATION, WAREHOUSE_DATASET_PREFIX and BIGQUERY_EMULATOR_HOST."""
+        """Read WAREHOUSE_PROJECT, _LOCATION, _DATASET_PREFIX, BIGQUERY_EMULATOR_HOST and BIGQUERY_EMULATOR_GRPC."""
         return cls(
             project=env.get("WAREHOUSE_PROJECT", "").strip(),
             location=env.get("WAREHOUSE_LOCATION", "").strip() or "EU",
             dataset_prefix=env.get("WAREHOUSE_DATASET_PREFIX", "").strip(),
             emulator_host=env.get("BIGQUERY_EMULATOR_HOST", "").strip(),
+            emulator_grpc=env.get("BIGQUERY_EMULATOR_GRPC", "").strip(),
         )
 
     @property
@@ -41,11 +44,17 @@ class MartsSettings:
 
 
 class Marts:
-    """A connection to the warehouse."""
+    """A connection to the warehouse.
+
+    Rows come by the Storage API, as Arrow: 500,000 rows in 3.3 s, where REST's JSON takes 65 (docs/figures/refresh.md).
+    An emulator whose gRPC address is not given is read by REST.
+    """
 
     def __init__(self, settings: MartsSettings) -> None:
         self.settings = settings
         self._client: Any = None
+        self._storage: Any = None
+        self._opening = threading.Lock()
 
     def read(
         self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, dt.date, dt.date] | None = None
@@ -75,25 +84,59 @@ class Marts:
             job = self._open().query(
                 sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), job_retry=None
             )
-            return job.result(timeout=600).to_arrow(create_bqstorage_client=False)
+            rows = job.result(timeout=600)
+            storage = self._open_storage()
+            return rows.to_arrow(bqstorage_client=storage, create_bqstorage_client=False)
         except (GoogleAPIError, OSError) as error:
             raise WarehouseError(
                 f"reading {table_id}: {error}. The copy is unchanged; the refresh can be repeated."
             ) from error
 
-    def _open(self) -> Any:
-        if self._client is None:
-            from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415 - imported only by who needs it
-            from google.cloud import bigquery  # noqa: PLC0415 - imported only by who needs it
+    def warm(self) -> None:
+        """Import and open Google's clients ahead of the first refresh, which would wait three seconds for them."""
+        self._open()
+        self._open_storage()
 
-            project, location = self.settings.project, self.settings.location
-            if self.settings.emulator_host:
-                self._client = bigquery.Client(
-                    project=project,
-                    location=location,
-                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-                    client_options={"api_endpoint": self.settings.emulator_host},
-                )
-            else:
-                self._client = bigquery.Client(project=project, location=location)
+    def _open(self) -> Any:
+        with self._opening:
+            if self._client is None:
+                self._client = self._new_client()
         return self._client
+
+    def _new_client(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415 - imported only by who needs it
+        from google.cloud import bigquery  # noqa: PLC0415 - imported only by who needs it
+
+        project, location = self.settings.project, self.settings.location
+        if not self.settings.emulator_host:
+            return bigquery.Client(project=project, location=location)
+        return bigquery.Client(
+            project=project,
+            location=location,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": self.settings.emulator_host},
+        )
+
+    def _open_storage(self) -> Any:
+        """The Storage API's client; None where an emulator has none."""
+        if self.settings.emulator_host and not self.settings.emulator_grpc:
+            return None
+        with self._opening:
+            if self._storage is None:
+                self._storage = self._new_storage()
+        return self._storage
+
+    def _new_storage(self) -> Any:
+        from google.cloud import bigquery_storage  # noqa: PLC0415 - imported only by who needs it
+
+        if not self.settings.emulator_grpc:
+            return bigquery_storage.BigQueryReadClient()  # type: ignore[no-untyped-call]
+        import grpc  # type: ignore[import-untyped]  # noqa: PLC0415 - imported only by who needs it
+        from google.cloud.bigquery_storage_v1.services.big_query_read import (  # noqa: PLC0415 - as above
+            transports,
+        )
+
+        options = [("grpc.max_receive_message_length", -1)]  # a block of rows is larger than gRPC's 4 MB
+        channel = grpc.insecure_channel(self.settings.emulator_grpc, options=options)
+        transport = transports.BigQueryReadGrpcTransport(channel=channel)
+        return bigquery_storage.BigQueryReadClient(transport=transport)  # type: ignore[no-untyped-call]

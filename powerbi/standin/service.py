@@ -79,6 +79,10 @@ class Service:
             one.close()
         self.state.close()
 
+    def warm(self) -> None:
+        """Do in the background what the first refresh would wait for."""
+        threading.Thread(target=self._marts.warm, name="warming", daemon=True).start()
+
     # ------------------------------------------------------------------ workspaces and items
 
     def workspaces(self) -> list[Document]:
