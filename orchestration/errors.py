@@ -7,7 +7,8 @@ OrchestrationError
 ├── SettingsError      the environment is incomplete; all problems are listed at once
 ├── MageSpecError      a Mage project cannot become assets: file, line and reason. Raised when it is loaded
 ├── MageRunError       a block failed: pipeline, block, file, line, and what had been written
-└── ReconcileError     two layers disagree; the numbers of both are in the message
+├── ReconcileError     two layers disagree; the numbers of both are in the message
+└── TraceError         an event or a row was named in a way that cannot be read
 """
 
 from __future__ import annotations
@@ -47,3 +48,7 @@ class MageRunError(OrchestrationError):
 
 class ReconcileError(OrchestrationError):
     """Two layers disagree."""
+
+
+class TraceError(OrchestrationError):
+    """What to trace was not understood; nothing was read."""

@@ -20,10 +20,13 @@ DOORS = {
         "load", "catalog", "publish", "migrate", "reconcile", "warehouse", "settings", "errors",
         "contract",  # a table's promise, as the catalog hands it out
         "checks",  # results of published checks
+        "trace",  # which rows hold an event, which events a row is made of
+        "quotas",  # how much of a day's budget is used
     },
     "powerbi": {
         "refresh", "publish", "settings", "errors",
         "rest",  # the client that refresh and publish are given
+        "lineage",  # which measures show which columns
     },
     "mage_project": {"settings", "reading", "writing"},
 }  # fmt: skip

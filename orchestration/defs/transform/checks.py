@@ -45,22 +45,45 @@ def _landed_equals_core(feed: Feed) -> dg.AssetChecksDefinition:
 
 def compare_landed_with_core(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date]) -> list[DayComparison]:
     """Each day in both layers, both as of one version of the table's ledger."""
-    from streaming import lake
-
     compared = {}
-    for day, (core, batches) in core_as_of_ledger(warehouse, feed, days).items():
-        rows, checksum = lake.day_checksum(conn, feed.topic, day, upto=batches)
+    found = core_as_of_ledger(warehouse, feed, days)
+    landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
+    for day, (core, _batches) in found.items():
+        rows, checksum = landed[day]
         compared[day] = DayComparison(
             day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
         )
     return [compared[day] for day in days]
 
 
+def landed_totals(
+    conn: Any, warehouse: Any, feed: Feed, upto: Mapping[date, Mapping[int, int]]
+) -> dict[date, tuple[int, int]]:
+    """Rows and checksum of what landed of each day in batches up to those given.
+
+    Landed rows never change, so a day that was reconciled before is counted from there on: the cost follows what is
+    new. A day without such a record, or whose latest load was a rebuild, is counted whole.
+    """
+    from dbt_like_sql import reconcile
+    from streaming import lake
+
+    before = reconcile.counted_before(warehouse, feed.table, upto, feed.topic)
+    totals = {}
+    for day, batches in upto.items():
+        known = before.get(day)
+        if known is None or any(batches.get(part, 0) < batch for part, batch in known.batches.items()):
+            totals[day] = lake.day_checksum(conn, feed.topic, day, upto=batches)
+        else:
+            rows, checksum = lake.day_checksum(conn, feed.topic, day, after=known.batches, upto=batches)
+            totals[day] = (known.landed_rows + rows, known.landed_checksum + checksum)
+    return totals
+
+
 def core_as_of_ledger(warehouse: Any, feed: Feed, days: Sequence[date]) -> dict[date, tuple[Any, Mapping[int, int]]]:
     """Each day's totals in the table, with the batches that its ledger said it held at that moment.
 
-    Ledger and table are two queries; a load that commits between them shows as another version, and those days are
-    asked for again.
+    `amount` is of all rows, repeats are not looked for. Ledger and table are two queries; a load that commits between
+    them shows as another version, and those days are asked for again.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.load import loaded_days
@@ -69,7 +92,7 @@ def core_as_of_ledger(warehouse: Any, feed: Feed, days: Sequence[date]) -> dict[
     left = list(days)
     for _try in range(LEDGER_TRIES):
         ledger = loaded_days(warehouse, feed.table, left, feed.topic) if left else {}
-        totals = reconcile.core_days(warehouse, left)
+        totals = reconcile.scanned_days(warehouse, feed.table, left, topic=feed.topic)
         found |= {day: (totals[day], ledger[day].batches) for day in left}
         left = [day for day in left if totals[day].rows and totals[day].version != ledger[day].version]
     if left:

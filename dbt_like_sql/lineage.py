@@ -1,0 +1,81 @@
+"""Which columns a column is made of, by the syntax trees of the models.
+
+Belongs here: pure questions to SQLGlot's lineage. Does not: drawing (docs.py), measures (they belong to the report).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.lineage import lineage
+
+from dbt_like_sql.graph import DIALECT, table_nodes, tree
+
+if TYPE_CHECKING:
+    from dbt_like_sql.catalog import Catalog, Table
+
+Column = tuple[str, str]
+
+
+def column_sources(catalog: Catalog, table: str, column: str) -> tuple[Column, ...]:
+    """Columns of other tables that a column is directly made of, as (table, column); none for a loaded table."""
+    return _sources(catalog[table], column, _schema(catalog, catalog[table]))
+
+
+def column_ancestors(catalog: Catalog, table: str, column: str) -> tuple[Column, ...]:
+    """The same, through all tables in between, nearest first."""
+    found: list[Column] = []
+    todo = [(table, column)]
+    while todo:
+        for source in column_sources(catalog, *todo.pop(0)):
+            if source not in found:
+                found.append(source)
+                todo.append(source)
+    return tuple(found)
+
+
+def column_readers(catalog: Catalog, table: str, column: str) -> tuple[Column, ...]:
+    """Columns of other tables that a column goes into, through all tables in between."""
+    return tuple(
+        (reader, each)
+        for reader in catalog.downstream(table)
+        for each in catalog[reader].column_names
+        if (table, column) in column_ancestors(catalog, reader, each)
+    )
+
+
+def _schema(catalog: Catalog, table: Table) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    return tuple(
+        (parent, tuple((column.name, _kind(column.type)) for column in catalog[parent].columns))
+        for parent in table.depends_on
+    )
+
+
+def _kind(kind: str) -> str:
+    return kind if "<" not in kind else "ARRAY<STRING>"
+
+
+@lru_cache(maxsize=4096)
+def _sources(
+    table: Table, column: str, schema: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+) -> tuple[Column, ...]:
+    if table.query is None:
+        return ()
+    nested: dict[str, Any] = {}
+    for parent, columns in schema:
+        layer, _, name = parent.partition(".")
+        nested.setdefault(layer, {})[name] = dict(columns)
+    try:
+        node = lineage(column, tree(table.query, table.query_path).copy(), schema=nested, dialect=DIALECT)
+    except (SqlglotError, ValueError, KeyError):
+        return ()
+    found: set[Column] = set()
+    for each in node.walk():
+        source = each.source
+        if isinstance(source, exp.Table) and source.db and not each.downstream:
+            found.add((f"{source.db}.{source.name}", each.name.rpartition(".")[2].strip('`"')))
+    known = {name for name, _ in table_nodes(tree(table.query, table.query_path))}
+    return tuple(sorted(pair for pair in found if pair[0] in known))

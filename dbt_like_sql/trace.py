@@ -1,0 +1,263 @@
+"""One event's way through the warehouse, and back: which rows hold it, and which events a row is made of.
+
+Belongs here: finding rows by running the models on one row, and walking keys back. Does not: the lake, measures.
+
+Forward, each model's own query is run with its source replaced by the one row in question: whatever rows come out name,
+by their key, the rows of the published table that contain it. So no model has to describe its lineage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlglot import exp
+
+from dbt_like_sql.errors import SelectionError
+from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.publish import parameters
+from dbt_like_sql.render import quote, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+
+    from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.warehouse import Warehouse
+
+# A model that answers one row with more than these depends on its table as a whole.
+MAX_ROWS = 5
+# Offsets of one mart row that are listed one by one; beyond, as ranges.
+MAX_RANGES = 200
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """Rows of one table that contain what is traced. `rows` is empty where it is not counted; `note` says why."""
+
+    table: str
+    key: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TracedEvent:
+    """What the warehouse knows of one event."""
+
+    loads: tuple[dict[str, Any], ...]
+    core: TracedRow | None
+    marts: tuple[TracedRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class TracedMart:
+    """A mart row and the events it is made of. `ranges`: topic, topic partition, first and last offset, rows."""
+
+    table: str
+    row: dict[str, Any] | None
+    ranges: tuple[tuple[str, int, int, int, int], ...]
+    events: int
+    path: tuple[str, ...]
+
+
+def trace_event(
+    warehouse: Warehouse, catalog: Catalog, table: str, identity: Mapping[str, Any], day: date
+) -> TracedEvent:
+    """The row of a loaded table with this identity, the loads that brought it, and every mart row that contains it.
+
+    Args:
+        warehouse: an open warehouse.
+        catalog: the models.
+        table: a loaded table, `core.invoice_lines`.
+        identity: its identity columns: topic, topic_partition, topic_offset.
+        day: the event's day.
+    """
+    source = catalog[table]
+    where = f"{source.partition_column} = DATE '{day}' AND {_equal(identity)}"
+    rows = _rows(warehouse, f"SELECT * FROM `{warehouse.table_id(table)}` WHERE {where}")
+    loads = _loads(warehouse, table, identity, day)
+    core = TracedRow(table, source.identity, tuple(rows))
+    if not rows:
+        return TracedEvent(loads, None)
+    inlined = {table: f"(SELECT * FROM `{warehouse.table_id(table)}` WHERE {where})"}
+    marts = []
+    for name in catalog.downstream(table):
+        model = catalog[name]
+        if model.materialization != "table":
+            continue
+        traced, sql = _forward(warehouse, model, inlined, day, rows[0])
+        marts.append(traced)
+        if sql:
+            inlined[name] = sql
+    return TracedEvent(loads, core, tuple(marts))
+
+
+def _loads(warehouse: Warehouse, table: str, identity: Mapping[str, Any], day: date) -> tuple[dict[str, Any], ...]:
+    sql = f"""
+SELECT l.version, l.is_rebuild, l.run_id, l.code_version, l.loaded_at
+FROM `{warehouse.table_id("control.load")}` AS l
+CROSS JOIN UNNEST(l.offsets) AS o
+WHERE l.table_name = {quote(table)} AND l.event_day = DATE '{day}' AND l.topic = {quote(str(identity["topic"]))}
+  AND o.topic_partition = {int(identity["topic_partition"])}
+  AND {int(identity["topic_offset"])} BETWEEN o.first_offset AND o.last_offset
+ORDER BY l.version
+"""
+    return tuple(_rows(warehouse, sql))
+
+
+def _forward(
+    warehouse: Warehouse, model: Table, inlined: Mapping[str, str], day: date, event: Mapping[str, Any]
+) -> tuple[TracedRow, str | None]:
+    """Rows of the published table that the traced rows of its sources lead to, and how to select them."""
+    key = tuple(column.name for column in model.columns if column.is_key)
+    if not any(parent in inlined for parent in model.depends_on):
+        return TracedRow(model.name, key, (), "what it reads does not hold the event"), None
+    made = _rows(warehouse, _on_one_row(warehouse, model, inlined, day))
+    if not made:
+        return TracedRow(model.name, key, (), "its query gives no row for this event"), None
+    if len(made) > MAX_ROWS:
+        return TracedRow(model.name, key, (), f"depends on the event as a whole ({len(made)} rows)"), None
+    found = " OR ".join(f"({_equal({name: row[name] for name in key})})" for row in made)
+    prune = f"{model.partition_column} = DATE '{day}' AND " if model.partition_column else ""
+    sql = f"SELECT * FROM `{warehouse.table_id(model.name)}` WHERE {prune}({found})"
+    rows = tuple(_rows(warehouse, sql))
+    note = "" if rows else "not published yet"
+    for row in rows:
+        if any(row.get(name, event.get(name)) != event.get(name) for name in ("topic_partition", "topic_offset")):
+            note = (
+                f"this delivery is a repeat of event {row.get('event_id')}: the row counts its first delivery, "
+                f"{row['topic']}/{row['topic_partition']}/{row['topic_offset']}"
+            )
+    return TracedRow(model.name, key, rows, note), f"({sql})"
+
+
+def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], day: date) -> str:
+    query = tree(model.query or "", model.query_path).copy()
+    marks = {}
+    for name, node in table_nodes(query):
+        if name in inlined:
+            mark = f"__inlined_{len(marks)}"
+            marks[mark] = inlined[name]
+            alias = node.alias or name.partition(".")[2]
+            node.replace(exp.Table(this=exp.to_identifier(mark), alias=exp.TableAlias(this=exp.to_identifier(alias))))
+    sql = render(query.sql(dialect=DIALECT), table_id=warehouse.table_id, days=[day])
+    for mark, inner in marks.items():
+        sql = sql.replace(f"`{mark}`", inner).replace(mark, inner)
+    return sql
+
+
+def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[str, str]) -> TracedMart:
+    """The offsets that one mart row is made of.
+
+    The row's key is followed through the models, by the columns it comes from, to the table that knows offsets.
+
+    Raises:
+        SelectionError: no such table, a key that is none of its columns, or a key that no source carries.
+    """
+    if name not in catalog.tables:
+        raise SelectionError(f"tracing {name!r}: no such table. There are: {', '.join(catalog.tables)}")
+    table = catalog[name]
+    wanted = [column.name for column in table.columns if column.is_key]
+    unknown = sorted(set(key) - set(table.column_names))
+    missing = [column for column in wanted if column not in key]
+    if unknown or missing:
+        problem = f"unknown column {', '.join(unknown)}" if unknown else f"missing {', '.join(missing)}"
+        raise SelectionError(f"tracing {name}: {problem}; its key is {', '.join(wanted)}. Nothing was read.")
+    typed = {column: _literal(table, column, value) for column, value in key.items()}
+    where = " AND ".join(f"{column} = {value}" for column, value in typed.items())
+    rows = _rows(warehouse, f"SELECT * FROM `{warehouse.table_id(name)}` WHERE {_prunable(table, typed)}{where}")
+    row = rows[0] if rows else None
+    path, source, condition = _back(catalog, table, dict(typed))
+    ranges, events = _ranges(warehouse, catalog[source], condition)
+    return TracedMart(name, row, ranges, events, tuple(path))
+
+
+def _back(catalog: Catalog, table: Table, key: dict[str, str]) -> tuple[list[str], str, dict[str, str]]:
+    """Follow the key to a table that has offsets; the path, that table, and the condition there."""
+    path = [table.name]
+    while "topic_offset" not in table.column_names:
+        for parent in table.depends_on:
+            moved = _moved(catalog, table, catalog[parent], key)
+            if moved is not None:
+                table, key = catalog[parent], moved
+                path.append(parent)
+                break
+        else:
+            sources = ", ".join(table.depends_on) or "its sources"
+            raise SelectionError(
+                f"tracing {path[0]}: {', '.join(key)} of {table.name} is carried by none of {sources}: its rows are "
+                "made of the table as a whole."
+            )
+    return path, table.name, key
+
+
+def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]) -> dict[str, str] | None:
+    """The same key by the parent's columns, where each key column is a plain column of it."""
+    from dbt_like_sql.lineage import column_sources  # noqa: PLC0415
+
+    moved = {}
+    for column, value in key.items():
+        sources = [source for source in column_sources(catalog, table.name, column) if source[0] == parent.name]
+        names = {name for _, name in sources}
+        same = [name for name in names if parent.column(name).type == table.column(column).type]
+        if len(same) != 1 and column in parent.column_names:
+            same = [column] if column in names or not names else same
+        if len(same) != 1:
+            return None
+        moved[same[0]] = value
+    return moved
+
+
+def _ranges(
+    warehouse: Warehouse, table: Table, key: Mapping[str, str]
+) -> tuple[tuple[tuple[str, int, int, int, int], ...], int]:
+    where = " AND ".join(f"{column} = {value}" for column, value in key.items())
+    sql = f"""
+SELECT
+  topic, topic_partition, MIN(topic_offset) AS first_offset, MAX(topic_offset) AS last_offset,
+  COUNT(*) AS row_count
+FROM (
+  SELECT topic, topic_partition, topic_offset,
+    topic_offset - ROW_NUMBER() OVER (PARTITION BY topic, topic_partition ORDER BY topic_offset) AS island
+  FROM `{warehouse.table_id(table.name)}` WHERE {_prunable(table, key)}{where}
+) AS offsets
+GROUP BY topic, topic_partition, island
+ORDER BY topic, topic_partition, first_offset
+"""
+    rows = _rows(warehouse, sql)
+    ranges = tuple(
+        (row["topic"], row["topic_partition"], row["first_offset"], row["last_offset"], row["row_count"])
+        for row in rows
+    )
+    return ranges, sum(each[4] for each in ranges)
+
+
+def _prunable(table: Table, key: Mapping[str, str]) -> str:
+    """Tables that require a filter on their day get one, even where the key does not name it."""
+    if table.requires_partition_filter and table.partition_column not in key:
+        return f"{table.partition_column} >= DATE '0001-01-01' AND "
+    return ""
+
+
+def _literal(table: Table, column: str, value: str) -> str:
+    kind = table.column(column).type
+    if kind in {"INT64", "NUMERIC", "FLOAT64", "BOOL"}:
+        return f"CAST({quote(value)} AS {kind})"
+    return f"{kind} {quote(value)}" if kind in {"DATE", "TIMESTAMP"} else quote(value)
+
+
+def _equal(values: Mapping[str, Any]) -> str:
+    return " AND ".join(f"{name} = {_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if hasattr(value, "isoformat"):
+        return f"{'TIMESTAMP' if hasattr(value, 'hour') else 'DATE'} {quote(value.isoformat())}"
+    return (
+        str(value).upper() if isinstance(value, bool) else str(value) if isinstance(value, int) else quote(str(value))
+    )
+
+
+def _rows(warehouse: Warehouse, sql: str) -> Sequence[dict[str, Any]]:
+    return warehouse.run(sql, params=parameters(warehouse, sql), kind="trace").rows

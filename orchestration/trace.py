@@ -1,0 +1,166 @@
+"""`trace event TOPIC/PARTITION/OFFSET` and `trace mart TABLE KEY`: one number's way through every room, and back.
+
+Belongs here: the command, which joins what the lake, the warehouse and the report each know. Not here: how a room finds
+out (streaming.lake.find_event, dbt_like_sql.trace, powerbi.lineage). Nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestration.errors import TraceError
+
+_EVENT = re.compile(r"^(?P<topic>[A-Za-z0-9._-]+)/(?P<part>\d+)/(?P<offset>\d+)$")
+_SHOWN_RANGES = 20
+
+
+@click.group()
+def main() -> None:
+    """Where an event went; which events a number is made of."""
+
+
+@main.command()
+@click.argument("event", metavar="TOPIC/PARTITION/OFFSET")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def event(event: str, *, as_json: bool) -> None:
+    """Show an event's way: lake, load, core row, mart rows, and the measures that contain it."""
+    _run(lambda: _tell_event(trace_event(event, os.environ), as_json=as_json))
+
+
+@main.command()
+@click.argument("table")
+@click.argument("key", nargs=-1, metavar="COLUMN=VALUE...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def mart(table: str, key: tuple[str, ...], *, as_json: bool) -> None:
+    """Show the offsets that one row of a mart is made of: trace mart mart.countries country=France."""
+    _run(lambda: _tell_mart(trace_mart(table, key, os.environ), as_json=as_json))
+
+
+def trace_event(name: str, env: Any) -> dict[str, Any]:
+    """All that the rooms know of one event, as plain values."""
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.trace import trace_event as in_warehouse
+    from dbt_like_sql.warehouse import open_warehouse
+    from orchestration.defs.topics import feeds
+    from orchestration.settings import OrchestrationSettings
+    from streaming import lake
+
+    topic, part, offset = _parse(name)
+    settings = OrchestrationSettings.from_env(env)
+    with contextlib.closing(lake.connect(settings.lake_dsn, application_name="orchestration.trace")) as conn:
+        found = lake.find_event(conn, topic, part, offset)
+    tables = []
+    if found.event_day is not None:
+        warehouse, catalog = open_warehouse(WarehouseSettings.from_env(env)), load_catalog()
+        identity = {"topic": topic, "topic_partition": part, "topic_offset": offset}
+        for feed in feeds():
+            if feed.topic == topic:
+                traced = in_warehouse(warehouse, catalog, feed.table, identity, found.event_day)
+                tables.append({"table": feed.table, **asdict(traced), "measures": _measures_of(traced)})
+    return {"event": asdict(found), "warehouse": tables}
+
+
+def trace_mart(table: str, key: tuple[str, ...], env: Any) -> dict[str, Any]:
+    """A mart row, the offsets it is made of, and the loads that brought them."""
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.trace import trace_mart as in_warehouse
+    from dbt_like_sql.warehouse import open_warehouse
+
+    pairs = [text.partition("=") for text in key]
+    wrong = [name for name, sign, _ in pairs if not sign]
+    if wrong:
+        raise TraceError(f"tracing {table}: {wrong[0]!r} is no COLUMN=VALUE. Nothing was read.")
+    warehouse = open_warehouse(WarehouseSettings.from_env(env))
+    found = in_warehouse(warehouse, load_catalog(), table, {name: value for name, _, value in pairs})
+    return asdict(found)
+
+
+def _parse(name: str) -> tuple[str, int, int]:
+    matched = _EVENT.match(name)
+    if matched is None:
+        raise TraceError(f"tracing {name!r}: expected TOPIC/PARTITION/OFFSET such as retail.invoices/3/18411.")
+    return matched["topic"], int(matched["part"]), int(matched["offset"])
+
+
+def _measures_of(traced: Any) -> list[str]:
+    """Measures of the report that read a table which contains the event."""
+    import powerbi
+    from powerbi.lineage import measure_lineage
+
+    holding = {mart.table for mart in traced.marts if mart.rows and not mart.note}
+    model = Path(powerbi.__path__[0]) / "Retail.SemanticModel"
+    return [
+        measure.name
+        for measure in measure_lineage(model)
+        if any(table in holding for table, _column in measure.columns)
+    ]
+
+
+def _tell_event(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, default=str, indent=1))
+        return
+    each = found["event"]
+    click.echo(f"{each['topic']}/{each['topic_partition']}/{each['topic_offset']}: {each['state']}")
+    landed = f", landed {each['landed_at']}" if each["landed_at"] else ""
+    click.echo(f"  lake     {each['detail']}{landed}")
+    if each["payload"]:
+        click.echo(f"  payload  {each['payload']}")
+    for table in found["warehouse"]:
+        for load in table["loads"]:
+            kind = "rebuild" if load["is_rebuild"] else "load"
+            click.echo(f"  {kind:8} version {load['version']} of the day, run {load['run_id']}, {load['loaded_at']}")
+        if table["core"] is None:
+            click.echo(f"  core     not in {table['table']} yet: the next run of its day loads it")
+            continue
+        click.echo(f"  core     {table['table']}: {_short(table['core']['rows'][0])}")
+        for mart in table["marts"]:
+            for row in mart["rows"] or ({},):
+                note = f"  [{mart['note']}]" if mart["note"] else ""
+                click.echo(f"  mart     {mart['table']}: {_short(row)}{note}")
+        if table["measures"]:
+            click.echo(f"  measures {', '.join(table['measures'])}")
+
+
+def _tell_mart(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, default=str, indent=1))
+        return
+    click.echo(f"{found['table']}: {_short(found['row']) if found['row'] else 'no such row is published'}")
+    click.echo(f"  made of  {found['events']} event(s), by {' <- '.join(found['path'])}")
+    for topic, part, first, last, rows in found["ranges"][:_SHOWN_RANGES]:
+        to = f" to {last}" if last != first else ""
+        click.echo(f"  offsets  {topic}/{part}/{first}{to} ({rows})")
+    if len(found["ranges"]) > _SHOWN_RANGES:
+        click.echo(f"  offsets  and {len(found['ranges']) - _SHOWN_RANGES} more ranges; --json lists all")
+
+
+def _short(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value:f}" if hasattr(value, "as_tuple") else f"{name}={value}" for name, value in row.items()
+    )
+
+
+def _run(tell: Any) -> None:
+    from dbt_like_sql.errors import WarehouseError
+
+    try:
+        tell()
+    except (TraceError, WarehouseError) as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
