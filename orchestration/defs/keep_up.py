@@ -27,6 +27,10 @@ TAG = "retail/keep_up_s"
 # Silence after which the run ends: the next batch then waits for the sensor, 0 to 5 s and a fork, instead of a cycle.
 # Landing commits a batch every 0.2 to 1 s while events flow.
 IDLE_S = 2.0
+# How long a run waits for the one that keeps its day up to end its cycle; that takes a second or a few.
+PATIENCE_S = 30.0
+# The sensor asks for the next run so long before the span ends: its own loop takes up to 5 s, the queue 1, a fork 0.5.
+HANDOVER_S = 8.0
 LOCK_SPACE = 0x6D617274  # "mart": our advisory locks, so that nobody else's numbers meet them
 
 
@@ -44,6 +48,7 @@ def keep_up(
     is_behind: Callable[[], bool],
     wait: Callable[[float], object],
     turn: Callable[[], Cycle],
+    is_wanted: Callable[[], bool],
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Cycle]:
@@ -53,12 +58,13 @@ def keep_up(
         is_behind: whether more has landed than the marts show.
         wait: returns when something lands, at the latest after so many seconds.
         turn: loads and publishes what has landed.
+        is_wanted: whether another run waits for this day: its successor, or a rebuild.
         seconds: no turn begins after them.
         clock: tests have their own.
     """
     end = clock() + seconds
     silent_since = clock()
-    while clock() < end:
+    while clock() < end and not is_wanted():
         if is_behind():
             yield turn()
             silent_since = clock()
@@ -106,6 +112,7 @@ def follow_landing(
             is_behind=lambda: _is_behind(conn, day),
             wait=lambda seconds: door.wait_landed(waiting, seconds),
             turn=lambda: _turn(context, day, publish),
+            is_wanted=lambda: _is_wanted(conn, day),
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0
@@ -119,12 +126,57 @@ def follow_landing(
 @contextlib.contextmanager
 def locked(lake: LakeResource, day: date) -> Iterator[bool]:
     """PostgreSQL's advisory lock of a day: gone with the connection, so never left behind by a killed run."""
+    with _lock_connection(lake) as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, day.toordinal()))
+        yield bool(cursor.fetchone()[0])
+
+
+def await_turn(lake: LakeResource, days: Sequence[date], *, patience_s: float = PATIENCE_S) -> float:
+    """Before a run touches its days: let runs that keep one of them up finish their cycle. Returns the seconds waited.
+
+    They see that somebody waits and end. Beyond the patience the run goes on all the same: the fence is what protects.
+    """
+    import psycopg2.errors
+
+    began = time.monotonic()
+    wanted = {day.toordinal() for day in days}
+    with _lock_connection(lake) as cursor:
+        cursor.execute(f"SELECT objid::bigint FROM ({_LOCKS}) AS held WHERE granted", (LOCK_SPACE,))
+        kept_up = sorted(wanted & {row[0] for row in cursor.fetchall()})
+        for ordinal in kept_up:
+            left = patience_s - (time.monotonic() - began)
+            cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{max(1, int(left * 1000))}ms",))
+            with contextlib.suppress(psycopg2.errors.LockNotAvailable):
+                cursor.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_SPACE, ordinal))
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, ordinal))
+    return time.monotonic() - began
+
+
+_LOCKS = """
+SELECT objid, granted FROM pg_locks
+WHERE locktype = 'advisory' AND classid::bigint = %s AND objsubid = 2
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+@contextlib.contextmanager
+def _lock_connection(lake: LakeResource) -> Iterator[Any]:
     with lake.connect("orchestration.day_lock") as conn:
         conn.rollback()
         conn.autocommit = True
         with conn.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, day.toordinal()))
-            yield bool(cursor.fetchone()[0])
+            yield cursor
+
+
+def _is_wanted(conn: Any, day: date) -> bool:
+    with conn.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM ({_LOCKS}) AS held WHERE NOT granted AND objid::bigint = %s",
+            (LOCK_SPACE, day.toordinal()),
+        )
+        found = cursor.fetchone()[0]
+    conn.rollback()
+    return bool(found)
 
 
 def _is_behind(conn: Any, day: date) -> bool:

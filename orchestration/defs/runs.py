@@ -5,10 +5,12 @@ Belongs here: questions that both sensors ask. Not here: what follows from the a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from orchestration.defs import keep_up
 from orchestration.defs.partitions import days_in_tags
 from orchestration.triggers import Failures
 
@@ -29,9 +31,23 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 RUNS_LOOKED_AT = 200
 
 
-def busy_days(instance: dg.DagsterInstance) -> set[date]:
-    """Days that any run, of whatever job or backfill, is at work on."""
-    return {day for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)) for day in days_in_tags(run.tags)}
+def busy_days(instance: dg.DagsterInstance, now: float) -> set[date]:
+    """Days that any run, of whatever job or backfill, is at work on.
+
+    A day that only one run keeps up, and not for long any more, is free for its successor: the two hand over under the
+    day's lock, so that no batch waits for a new run between them.
+    """
+    records = instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))
+    count = Counter(day for record in records for day in days_in_tags(record.dagster_run.tags))
+    leaving = {day for record in records if _hands_over(record, now) for day in days_in_tags(record.dagster_run.tags)}
+    return {day for day, runs in count.items() if runs > 1 or day not in leaving}
+
+
+def _hands_over(record: dg.RunRecord, now: float) -> bool:
+    run = record.dagster_run
+    if run.status is not dg.DagsterRunStatus.STARTED or record.start_time is None or keep_up.TAG not in run.tags:
+        return False
+    return now >= record.start_time + float(run.tags[keep_up.TAG]) - keep_up.HANDOVER_S
 
 
 def at_work(instance: dg.DagsterInstance, job_name: str) -> bool:

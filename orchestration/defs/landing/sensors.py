@@ -102,7 +102,7 @@ def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRan
     now = datetime.now(tz=UTC)
     return choose_ranges(
         pending,
-        busy=busy_days(instance),
+        busy=busy_days(instance, now.timestamp()),
         failures=failures_by_day(instance, load_days.name),
         first_day=FIRST_DAY,
         last_day=last_day(now),

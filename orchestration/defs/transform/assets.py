@@ -12,13 +12,18 @@ import dagster as dg
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from dbt_like_sql.catalog import load_catalog
-from orchestration.defs.partitions import DAYS
+from orchestration.defs.keep_up import await_turn
+from orchestration.defs.pacing import pace_run
+from orchestration.defs.partitions import DAYS, days_of_run
+from orchestration.defs.resources import LakeResource
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import CORE, feeds, project
 from orchestration.mage_assets import AssetOptions, RunOptions, build_mage_assets
 from orchestration.mage_spec import BlockSpec, PipelineSpec
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
+
+LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
 
 def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
@@ -35,7 +40,14 @@ def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
 
 
 def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
-    """A backfill from the UI rebuilds its days whole; any other run loads what they lack."""
+    """A backfill from the UI rebuilds its days whole; any other run loads what they lack.
+
+    Both begin when no other run keeps one of their days up: a rebuild could never overtake it.
+    """
+    pace_run(context.log)
+    waited_s = await_turn(LakeResource(), days_of_run(context))
+    if waited_s > LONG_WAIT_S:
+        context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
     return {"mode": "rebuild" if BACKFILL_ID_TAG in context.run.tags else "incremental"}
 
 

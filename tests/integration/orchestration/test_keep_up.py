@@ -1,0 +1,116 @@
+"""A run that keeps its day up, on a real lake and warehouse: nothing is missed, and it makes room for others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dbt_like_sql.reconcile import totals
+from orchestration.definitions import defs
+from orchestration.defs.keep_up import TAG, await_turn, locked
+from orchestration.defs.partitions import range_tags
+from orchestration.defs.resources import LakeResource
+from streaming import lake
+from tests.integration.orchestration.landing import TOPIC, HandLanding, event
+
+pytestmark = pytest.mark.integration
+DAY = date(2010, 12, 1)
+
+
+def run(instance: dg.DagsterInstance, seconds: float) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def("load_days").execute_in_process(
+        instance=instance, tags={**range_tags(DAY, DAY), TAG: str(seconds)}, raise_on_error=False
+    )
+
+
+def publications(result: dg.ExecuteInProcessResult, key: str) -> list[int]:
+    """Rows that each materialization of a table in a run told of, in order."""
+    return [
+        int(each.step_materialization_data.materialization.metadata["dagster/partition_row_count"].value)
+        for each in result.get_asset_materialization_events()
+        if each.step_materialization_data.materialization.asset_key.to_user_string() == key
+        and "dagster/partition_row_count" in each.step_materialization_data.materialization.metadata
+    ]
+
+
+class Landing(threading.Thread):
+    """Lands a batch now and then, on a connection of its own, until told to stop."""
+
+    def __init__(self, dsn: str, pause_s: float, limit: int) -> None:
+        super().__init__(daemon=True)
+        self.hand, self.pause_s, self.limit, self.landed = HandLanding(dsn), pause_s, limit, 0
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        while self.landed < self.limit and not self.enough.wait(self.pause_s):
+            self.hand.land([event(line_no=self.landed + 2)], topic_partition=1)
+            self.landed += 1
+
+    def end(self) -> None:
+        self.enough.set()
+        self.join()
+        self.hand.close()
+
+
+def test_what_lands_while_a_run_is_at_work_is_in_the_mart_when_it_ends(
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str], warehouse: Any
+) -> None:
+    landing.land([event()])
+    flow = Landing(line_env["LAKE_DSN"], 0.5, 6)
+    flow.start()
+    result = run(instance, 60.0)
+    flow.end()
+    assert result.success
+    assert flow.landed == 6
+    found = totals(warehouse)
+    assert (found["core"]["rows"], found["mart"]["rows"]) == (7, 7)
+    assert lake.pending_days(landing.conn, TOPIC, "marts") == []
+    assert len(publications(result, "mart/invoice_lines")) >= 1, "each publication is a materialization of its own"
+    checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert checks["core_equals_mart"], "compared once more at the end"
+
+
+def test_it_makes_room_for_a_run_that_waits_for_its_day(
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str]
+) -> None:
+    landing.land([event()])
+    flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
+    flow.start()
+    results: list[dg.ExecuteInProcessResult] = []
+    at_work = threading.Thread(target=lambda: results.append(run(instance, 250.0)))
+    began = time.monotonic()
+    at_work.start()
+    resource = LakeResource()
+    try:
+        while _is_free(resource):
+            assert time.monotonic() - began < 100, "the run never took its day's lock"
+            time.sleep(0.2)
+        assert await_turn(resource, [DAY], patience_s=60.0) < 60
+    finally:
+        flow.end()
+        at_work.join()
+    assert time.monotonic() - began < 200
+    assert results[0].success
+
+
+def _is_free(resource: LakeResource) -> bool:
+    with locked(resource, DAY) as is_ours:
+        return is_ours
+
+
+def test_nobody_waits_for_a_day_that_nobody_keeps_up_nor_for_ever(line_env: dict[str, str]) -> None:
+    resource = LakeResource()
+    assert await_turn(resource, [DAY]) < 5
+    with locked(resource, DAY) as is_ours:
+        assert is_ours
+        with locked(resource, DAY) as again:
+            assert not again
+        assert await_turn(resource, [date(2010, 12, 2)], patience_s=30.0) < 5
+        assert 0.9 < await_turn(resource, [DAY], patience_s=1.0) < 10
+    with locked(resource, DAY) as is_ours:
+        assert is_ours, "a lock that was waited for in vain is not kept"

@@ -1,0 +1,115 @@
+"""The loop of a run that keeps its day up, on a clock of its own; and when its successor is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from orchestration.definitions import defs
+from orchestration.defs.keep_up import HANDOVER_S, IDLE_S, TAG, Cycle, keep_up
+from orchestration.defs.partitions import range_tags
+from orchestration.defs.runs import busy_days
+
+DAY = date(2010, 12, 1)
+
+
+class Line:
+    """Batches land at given seconds; a turn takes one second and brings all that has landed."""
+
+    def __init__(self, *lands: float, wanted_at: float = float("inf")) -> None:
+        self.now, self.lands, self.shown, self.wanted_at = 0.0, sorted(lands), 0, wanted_at
+
+    def landed(self) -> int:
+        return sum(at <= self.now for at in self.lands)
+
+    def turn(self) -> Cycle:
+        brought = self.landed() - self.shown
+        self.shown += brought
+        self.now += 1.0
+        return Cycle(rows_inserted=brought, published={}, seconds=1.0)
+
+    def wait(self, seconds: float) -> None:
+        assert seconds > 0
+        coming = [at for at in self.lands if at > self.now]
+        self.now = min([self.now + seconds, *coming[:1]])
+
+    def run(self, seconds: float) -> list[int]:
+        cycles = keep_up(
+            is_behind=lambda: self.landed() > self.shown,
+            wait=self.wait,
+            turn=self.turn,
+            is_wanted=lambda: self.now >= self.wanted_at,
+            seconds=seconds,
+            clock=lambda: self.now,
+        )
+        return [cycle.rows_inserted for cycle in cycles]
+
+
+def test_silence_ends_it() -> None:
+    line = Line()
+    assert line.run(60) == []
+    assert line.now == IDLE_S
+
+
+def test_what_lands_meanwhile_is_brought_by_the_next_turn_all_at_once() -> None:
+    line = Line(0.0, 0.2, 0.4, 0.6, 1.5, 3.0)
+    assert line.run(60) == [1, 3, 1, 1]
+    assert line.now == 4.0 + IDLE_S
+
+
+def test_no_turn_begins_after_the_span_however_much_lands() -> None:
+    line = Line(*(at / 10 for at in range(1000)))
+    line.run(10)
+    assert 10 <= line.now < 11.5
+    assert line.shown < len(line.lands), "the sensor asks for the rest"
+
+
+def test_it_makes_room_for_a_run_that_waits() -> None:
+    line = Line(*(at / 10 for at in range(1000)), wanted_at=5.0)
+    line.run(60)
+    assert line.now == 5.0
+
+
+def test_a_batch_at_the_last_moment_of_silence_is_still_brought() -> None:
+    line = Line(IDLE_S - 0.01)
+    assert line.run(60) == [1]
+
+
+def _busy(make: Callable[[dg.DagsterInstance], None], *, after_s: float) -> set[date]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        make(instance)
+        return busy_days(instance, datetime.now(UTC).timestamp() + after_s)
+
+
+def _started(instance: dg.DagsterInstance, **tags: str) -> None:
+    run = instance.create_run_for_job(
+        job_def=defs.resolve_job_def("load_days"), tags={**range_tags(DAY, DAY), **tags},
+        status=dg.DagsterRunStatus.STARTING,
+    )  # fmt: skip
+    instance.handle_new_event(
+        dg.EventLogEntry(
+            error_info=None, level=10, user_message="", run_id=run.run_id, timestamp=datetime.now(UTC).timestamp(),
+            job_name=run.job_name,
+            dagster_event=dg.DagsterEvent(
+                event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name, message=""
+            ),
+        )
+    )  # fmt: skip
+
+
+def test_a_successor_is_asked_for_shortly_before_the_span_is_over_and_only_one() -> None:
+    span = {TAG: "450"}
+
+    def one(instance: dg.DagsterInstance) -> None:
+        _started(instance, **span)
+
+    def two(instance: dg.DagsterInstance) -> None:
+        _started(instance, **span)
+        _started(instance, **span)
+
+    assert _busy(one, after_s=450 - HANDOVER_S - 60) == {DAY}
+    assert _busy(one, after_s=450 - HANDOVER_S) == set()
+    assert _busy(two, after_s=450) == {DAY}
+    assert _busy(_started, after_s=1000) == {DAY}, "a run without a span never hands over"
