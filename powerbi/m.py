@@ -16,6 +16,9 @@ _RANGE = re.compile(
     r"\[(?P=column)\]\s*<\s*(?:Date\.From\(\s*)?RangeEnd\s*\)?\s*\)",
     re.DOTALL,
 )
+_CUT = re.compile(
+    r"Table\.SelectRows\(\s*(?P<rows>#\"[^\"]*\"|\w+)\s*,\s*each\s[^\n]*?RangeStart[^\n]*?RangeEnd\s*\)?\s*\)"
+)
 _PARAMETER = re.compile(r"^\s*(?P<value>\"(?:[^\"]|\"\")*\"|#datetime\([^)]*\)|[^\s]+)\s+meta\s*\[", re.DOTALL)
 
 
@@ -42,6 +45,11 @@ def source_of(text: str, parameters: dict[str, str]) -> Source | None:
     values = [name[1:-1] if name.startswith('"') else parameters.get(name, "") for name in names]
     cut = _RANGE.search(text)
     return Source(values[0], values[1], values[2], cut["column"] if cut else None)
+
+
+def without_range(text: str) -> str:
+    """The text with every step that cuts rows by RangeStart and RangeEnd made one that takes all of them."""
+    return _CUT.sub(lambda match: match["rows"], text)
 
 
 def parameter_value(expression: str) -> str | None:

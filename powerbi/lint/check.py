@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import ProjectError
@@ -13,6 +14,7 @@ from powerbi.lint.report_checks import check_report
 from powerbi.lint.rules import check_rules
 from powerbi.model import Model, model_of
 from powerbi.pbir import report_of
+from powerbi.storage import STORAGES, with_storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,8 @@ def check_project(folder: Path, *, catalog: Any = None) -> list[Finding]:
     model_name, model_files = project_files(folder, "SemanticModel")
     report_name, report_files = project_files(folder, "Report")
     findings, model = _model_findings(model_name, model_files, catalog)
+    if model is not None and not [one for one in findings if one.severity == "error"]:
+        findings += _storage_findings(model_name, model_files)
     findings += _json_findings(report_name, report_files)
     if model is not None and not findings_in(findings, "json"):
         findings += _report_findings(report_name, report_files, model)
@@ -67,6 +71,24 @@ def _model_findings(name: str, files: dict[str, str], catalog: Any) -> tuple[lis
     if catalog is not None:
         found += check_contracts(model, catalog)
     return [_located(name, one) for one in found], model
+
+
+def _storage_findings(name: str, files: dict[str, str]) -> list[Finding]:
+    """What is wrong only with the files that an environment of another storage mode gets."""
+    found = []
+    for storage in STORAGES[1:]:
+        try:
+            model = model_of(with_storage(files, storage))
+        except ProjectError as error:
+            one = Finding(error.file, error.line, "tmdl", f"as {storage}: {error.what}", "Correct the file.")
+            found.append(_located(name, one))
+            continue
+        found += [
+            _located(name, replace(one, what=f"as {storage}: {one.what}"))
+            for one in check_model(model)
+            if one.severity == "error"
+        ]
+    return found
 
 
 def _report_findings(name: str, files: dict[str, str], model: Model) -> list[Finding]:

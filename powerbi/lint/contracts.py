@@ -10,7 +10,7 @@ from powerbi.m import parameters_of, source_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from powerbi.model import Column, Model
+    from powerbi.model import Column, Model, Table
 
 # BigQuery's type -> (dataType, whether the column must be marked as a date without time)
 _TYPES = {
@@ -46,6 +46,7 @@ def check_contracts(model: Model, catalog: Any) -> Iterator[Finding]:
         promised = {column.name: column for column in catalog[name].columns}
         for column in table.columns:
             yield from _column(column, promised, name)
+        yield from _keys(table, model, catalog[name].columns, name)
         if source.range_column is not None and _base(promised.get(source.range_column)) != "DATE":
             yield Finding(
                 place.file,
@@ -53,6 +54,21 @@ def check_contracts(model: Model, catalog: Any) -> Iterator[Finding]:
                 "range-type",
                 f"table {table.name!r} is cut by {source.range_column}, which is no DATE of {name}",
                 "Cut by a DATE column: a TIMESTAMP does not compare with RangeStart.",
+            )
+
+
+def _keys(table: Table, model: Model, promised: Any, mart: str) -> Iterator[Finding]:
+    """The one side of a relationship needs a column without repeats, and only a promised key is one."""
+    keys = [column.name for column in promised if column.is_key]
+    wanted = {one.to_column for one in model.relationships if one.to_table == table.name}
+    for column in table.columns:
+        if (column.name in wanted or column.is_key) and keys != [column.source_column]:
+            yield Finding(
+                column.place.file,
+                column.place.line,
+                "source-key",
+                f"column {column.name!r} is a key, but {mart} promises {', '.join(keys) or 'nothing'} to be unique",
+                "Relate by the mart's key: a repeated value on the one side fails the refresh.",
             )
 
 

@@ -1,6 +1,6 @@
-"""Checks of the semantic model's files: words, references, types, DAX, M.
+"""Checks of the semantic model's files: words, references, types, DAX.
 
-Not here: the marts' promises (contracts.py), best practice (rules.py).
+Not here: M (m_checks.py), the marts' promises (contracts.py), best practice (rules.py).
 """
 
 from __future__ import annotations
@@ -10,53 +10,18 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from powerbi.dax.query import VisualQuery
-from powerbi.dax.translate import translate
+from powerbi.dax.translate import FUNCTIONS, translate
 from powerbi.errors import DaxError
+from powerbi.lint.dax_functions import DAX_FUNCTIONS
 from powerbi.lint.finding import Finding
 from powerbi.lint.keywords import KNOWN, OBJECTS, ROOTS, VALUES
-from powerbi.m import parameters_of, source_of
+from powerbi.lint.m_checks import check_queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from powerbi.model import Column, Measure, Model, Place, Table
     from powerbi.tmdl import Node
-
-_M_WORDS = {
-    "let",
-    "in",
-    "each",
-    "and",
-    "or",
-    "not",
-    "if",
-    "then",
-    "else",
-    "true",
-    "false",
-    "null",
-    "meta",
-    "type",
-    "as",
-    "is",
-    "try",
-    "otherwise",
-}
-_M_NAME = re.compile(r'"(?:[^"]|"")*"|#"(?P<quoted>[^"]+)"|\[[^\[\]{}()]*\]|#\w+|(?P<word>[A-Za-z_][\w.]*)')
-_M_STEP = re.compile(r'^\s*(?:#"(?P<quoted>[^"]+)"|(?P<word>[A-Za-z_]\w*))\s*=(?!=)', re.MULTILINE)
-_M_LIBRARY = {
-    "GoogleBigQuery",
-    "Table",
-    "Date",
-    "DateTime",
-    "DateTimeZone",
-    "Text",
-    "Number",
-    "List",
-    "Record",
-    "Value",
-}
-_PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def check_model(model: Model) -> Iterator[Finding]:
@@ -69,7 +34,7 @@ def check_model(model: Model) -> Iterator[Finding]:
     yield from _columns(model)
     yield from _relationships(model)
     for table in model.tables:
-        yield from _queries(table, model)
+        yield from check_queries(table, model)
     yield from _measures(model)
     yield from _roles(model)
 
@@ -246,106 +211,6 @@ def _relationships(model: Model) -> Iterator[Finding]:
             )
 
 
-# ---------------------------------------------------------------------- M
-
-
-def _queries(table: Table, model: Model) -> Iterator[Finding]:
-    if not table.partitions:
-        yield Finding(
-            table.place.file,
-            table.place.line,
-            "no-partition",
-            f"table {table.name!r} has no partition",
-            "Add one with its M query.",
-        )
-    texts = [(one.source, one.place) for one in table.partitions]
-    policy = table.refresh_policy
-    if policy is not None:
-        texts.append((policy.source_expression, policy.place))
-    for text, place in texts:
-        yield from _query(text, place, model, table)
-    if policy is None:
-        return
-    for text, place in texts:
-        missing = [name for name in ("RangeStart", "RangeEnd") if name not in text]
-        if missing:
-            what = f"table {table.name!r} has a refreshPolicy, but its query does not use {' and '.join(missing)}"
-            yield Finding(
-                place.file, place.line, "no-range", what, "Filter a DATE column from RangeStart to before RangeEnd."
-            )
-    for name in ("RangeStart", "RangeEnd"):
-        if name not in model.expressions:
-            yield Finding(
-                policy.place.file,
-                policy.place.line,
-                "no-range",
-                f"the parameter {name} does not exist",
-                "Add it to expressions.tmdl.",
-            )
-
-
-def _query(text: str, place: Place, model: Model, table: Table) -> Iterator[Finding]:
-    file, line = place.file, place.line
-    fault = _unbalanced(text)
-    if fault:
-        yield Finding(file, line, "m-syntax", f"M of table {table.name!r}: {fault}", "Correct the brackets.")
-        return
-    if text.strip().startswith("let") and not re.search(r"\bin\b", text):
-        yield Finding(file, line, "m-syntax", f"M of table {table.name!r}: `let` without `in`", "Add the result.")
-        return
-    for name in sorted(_unknown_names(text, model)):
-        yield Finding(
-            file,
-            line,
-            "m-name",
-            f"M of table {table.name!r} uses {name!r}, which is neither a step nor a parameter",
-            "Correct the name.",
-        )
-    if source_of(text, parameters_of(model.expressions)) is None:
-        yield Finding(
-            file,
-            line,
-            "m-source",
-            f"M of table {table.name!r} does not navigate project, schema, table",
-            "See the other tables' queries.",
-        )
-
-
-def _unbalanced(text: str) -> str:
-    stack: list[str] = []
-    for character in re.sub(r'"(?:[^"]|"")*"', "", text):
-        if character in "([{":
-            stack.append(character)
-        elif character in _PAIRS and (not stack or stack.pop() != _PAIRS[character]):
-            return f"{character} closes nothing"
-    return f"{stack[-1]} is never closed" if stack else ""
-
-
-def _unknown_names(text: str, model: Model) -> set[str]:
-    steps = {match["quoted"] or match["word"] for match in _M_STEP.finditer(text)}
-    known = (
-        steps
-        | set(model.expressions)
-        | _M_WORDS
-        | {"Name", "Kind", "Data", "BillingProject", "UseStorageApi", "Implementation"}
-    )
-    found = set()
-    for match in _M_NAME.finditer(_outside_records(text)):
-        name = match["quoted"] or match["word"]
-        if name and name not in known and name.split(".")[0] not in _M_LIBRARY:
-            found.add(name)
-    return found
-
-
-def _outside_records(text: str) -> str:
-    """Record fields are names of their own: of `[Name = X]` only X is looked at."""
-
-    def values(match: re.Match[str]) -> str:
-        return "(" + re.sub(r"\w+\s*=", "", match[1]) + ")"
-
-    return re.sub(r"\[([^\[\]]*=[^\[\]]*)\]", values, text)
-
-
 # ---------------------------------------------------------------------- DAX
 
 
@@ -359,12 +224,17 @@ def _measures(model: Model) -> Iterator[Finding]:
             if own.name != measure.name:
                 continue  # it is told where it is written, not wherever it is used
             line = own.expression_line + own.expression[: fault.position].count("\n")
+            called = re.match(r"[A-Za-z.]+", own.expression[fault.position :])
+            is_beyond = called is not None and called[0].upper() in DAX_FUNCTIONS - FUNCTIONS
             yield Finding(
                 own.place.file,
                 line,
                 "dax",
                 f"measure [{own.name}], character {fault.position + 1}: {fault.what}",
-                "Correct the DAX, or see docs/rooms/powerbi.md for the subset.",
+                "Power BI knows the function, the preview does not: it says so on the visual's place."
+                if is_beyond
+                else "Correct the DAX, or see docs/rooms/powerbi.md for the subset.",
+                "warning" if is_beyond else "error",
             )
 
 

@@ -11,6 +11,10 @@ import pytest
 
 from dbt_like_sql.catalog import load_catalog
 from powerbi.lint.check import check_project
+from powerbi.lint.contracts import check_contracts
+from powerbi.lint.model_checks import check_model
+from powerbi.model import model_of
+from powerbi.storage import with_storage
 from powerbi.tidy import tidy_folder, tidy_text
 from tests.unit.powerbi import shop
 
@@ -82,6 +86,8 @@ BREAKAGES: dict[str, tuple[str, str, str, str]] = {
     "a filter names an unknown measure": (TOP, '"Property": "Net Sales"\n', '"Property": "Net Sale"\n', "unknown-measure"),
     "the page order names no page": (PAGES + "pages.json", '"products"', '"product"', "pbir"),
     "a visual's file is no JSON": (CARD, '"position": {', '"position": ', "json"),
+    "a table is cut by RangeStart without a policy": (PRODUCT, "in\n\t\t\t\t    Navigated", "in\n\t\t\t\t    Table.SelectRows(Navigated, each [a] >= RangeStart)", "range-without-policy"),
+    "a table is related by a column that may repeat": (RELATIONSHIPS, "toColumn: Product.stock_code", "toColumn: Product.description", "source-key"),
     "the theme's file is missing": ("Retail.Report/definition/report.json", '"name": "Retail.json"', '"name": "Retail2.json"', "theme"),
 }  # fmt: skip
 
@@ -130,6 +136,8 @@ def test_breakage_is_found_at_its_file(project: Path, catalog: Any, name: str) -
         "m-syntax",
         "m-name",
         "m-source",
+        "range-without-policy",
+        "source-key",
         "unknown-mart",
     ):
         near = [one for one in found if one.file == file and abs(one.line - line) <= 6]
@@ -153,6 +161,52 @@ def test_a_finding_in_a_long_measure_names_the_line_within_it(project: Path, cat
 def test_a_fault_is_told_once_where_it_is_written_and_not_where_it_is_used(project: Path, catalog: Any) -> None:
     _edit(project / SALES, "SUM ( Sales[gross_sales_gbp] )", "SUM ( Sales[gross] )")
     assert len(_errors(project, catalog)) == 1
+
+
+def test_a_function_that_only_the_preview_lacks_is_a_warning(project: Path, catalog: Any) -> None:
+    line = _edit(project / SALES, "SUM ( Sales[amount_gbp] )", "MEDIAN ( Sales[amount_gbp] )")
+    assert _errors(project, catalog) == []
+    found = check_project(project, catalog=catalog)
+    assert [(one.rule, one.line, one.severity) for one in found] == [("dax", line, "warning")]
+    assert "MEDIAN" in found[0].what
+
+
+@pytest.mark.parametrize("storage", ["directQuery", "hybrid"])
+def test_each_storage_mode_is_a_model_that_asks_the_warehouse_live(storage: str) -> None:
+    files = {
+        p.relative_to(shop.ROOM / "Retail.SemanticModel").as_posix(): p.read_text(encoding="utf-8")
+        for p in shop.ROOM.glob("Retail.SemanticModel/definition/**/*.tmdl")
+    }
+    model = model_of(with_storage(files, storage))
+    assert [
+        str(one) for one in (*check_model(model), *check_contracts(model, load_catalog())) if one.severity == "error"
+    ] == []
+    modes = {table.name: table.partitions[0].mode for table in model.tables}
+    sales = model.table("Sales")
+    assert sales is not None
+    assert {modes[name] for name in ("Date", "Product", "Customer", "Country")} == {"dual"}
+    if storage == "hybrid":
+        assert modes["Sales"] == "import"
+        assert sales.refresh_policy is not None
+        assert (
+            next(
+                child.value
+                for node in model.nodes
+                if node.name == "Sales"
+                for policy in node.all("refreshPolicy")
+                for child in policy.children
+                if child.name == "mode"
+            )
+            == "hybrid"
+        )
+    else:
+        assert modes["Sales"] == modes["Data Trust"] == "directQuery"
+        assert sales.refresh_policy is None
+        assert "RangeStart" not in sales.partitions[0].source, "only the parameters' month would be seen"
+
+
+def test_the_model_as_import_is_the_files_themselves() -> None:
+    assert with_storage({"definition/model.tmdl": "model Model"}, "import") == {"definition/model.tmdl": "model Model"}
 
 
 def test_tidy_changes_nothing_in_a_tidy_project(project: Path) -> None:
