@@ -14,7 +14,7 @@ import pytest
 
 from deploy.embedded.parts import parts
 
-pytest_plugins = ["tests.fix_kafka", "tests.fix_postgres", "tests.fix_bigquery"]
+pytest_plugins = ["tests.fix_kafka", "tests.fix_postgres", "tests.fix_bigquery", "tests.fix_registry"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -41,6 +42,7 @@ class Registry:
             )
         self.url = settings.url
         self.client = _client(settings)
+        weakref.finalize(self, self.client.__exit__, None, None, None)  # its connections end with its last user
         self.clock = clock
         self.unknown: dict[str, tuple[Refusal, float]] = {}
 
@@ -79,7 +81,7 @@ class Registry:
 
 
 # what the client may raise when the registry cannot be asked; JSONDecodeError: a proxy's page instead of an answer
-REGISTRY_ERRORS = (SchemaRegistryError, httpx.HTTPError, httpx.InvalidURL, OSError, json.JSONDecodeError)
+REGISTRY_ERRORS = (SchemaRegistryError, httpx2.HTTPError, httpx2.InvalidURL, OSError, json.JSONDecodeError)
 
 
 def _client(settings: RegistrySettings) -> SchemaRegistryClient:

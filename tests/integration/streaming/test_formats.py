@@ -1,0 +1,489 @@
+"""Avro, Protobuf and Debezium's envelopes: exact, whole, and refused for the right reason."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2, wrappers_pb2
+
+from streaming import dead_letter, lake, replay
+from streaming.consumer import LandingConsumer
+from streaming.contract import Contract, read_contract
+from streaming.decode import Decoder, Refusal
+from streaming.errors import RegistryError, RegistryUnavailableError, SettingsError
+from streaming.formats.open_reader import PayloadReader, open_reader
+from streaming.settings import RegistrySettings
+from tests.fix_registry import StandIn
+
+from .rig import Rig, make_rig
+
+pytestmark = pytest.mark.integration
+
+TOPIC = "shop.payments"
+AVRO = {
+    "type": "record", "name": "Payment", "namespace": "shop",
+    "fields": [
+        {"name": "id", "type": "string"},
+        {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 9}},
+        {"name": "paid_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "booked_on", "type": ["null", {"type": "int", "logicalType": "date"}], "default": None},
+        {"name": "count", "type": "long"},
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["CARD", "CASH"]}},
+        {"name": "payer", "type": ["null", {"type": "record", "name": "Payer", "fields": [
+            {"name": "name", "type": "string"}, {"name": "tags", "type": {"type": "map", "values": "double"}}]}]},
+        {"name": "blob", "type": ["null", "bytes"], "default": None},
+    ],
+}  # fmt: skip
+EXACT = [Decimal("12345678901234567890123456789.123456789"), Decimal("-0.000000001"), Decimal("0.000000000")]
+
+
+def contract(payload_format: str, *, topic: str = TOPIC, stream: str = "payments", **more: str) -> Contract:
+    return read_contract(contract_text(payload_format, topic=topic, stream=stream, **more))
+
+
+def contract_text(payload_format: str, *, topic: str, stream: str, **more: str) -> str:
+    properties = {"payloadFormat": payload_format, "eventTimeField": "paid_at", **more}
+    listed = "".join(f"  - {{property: {name}, value: {value}}}\n" for name, value in properties.items())
+    return f"""
+apiVersion: v3.1.0
+kind: DataContract
+id: 7c8f6d0e-0000-4000-8000-000000000003
+version: 1.0.0
+status: active
+schema:
+  - name: {stream}
+    physicalName: {topic}
+    properties:
+      - {{name: id, logicalType: string, required: true, primaryKey: true}}
+      - {{name: amount, logicalType: number, physicalType: "NUMERIC(38,9)", required: true}}
+      - {{name: paid_at, logicalType: timestamp, required: true}}
+      - {{name: booked_on, logicalType: date}}
+      - {{name: count, logicalType: integer, required: true}}
+      - {{name: kind, logicalType: string, enum: [{{value: CARD}}, {{value: CASH}}]}}
+      - {{name: payer, logicalType: object}}
+      - {{name: blob, logicalType: string}}
+customProperties:
+{listed}"""
+
+
+def payment(number: int = 0, **changes: Any) -> dict[str, Any]:
+    event = {
+        "id": f"p{number}", "amount": EXACT[number % 3], "paid_at": datetime(2026, 11, 1, 10, 0, 0, 123456, tzinfo=UTC),
+        "booked_on": date(2026, 11, 2), "count": 2**53 + 1 + number, "kind": "CASH",
+        "payer": {"name": "Ä\u0001", "tags": {"x": 0.1}}, "blob": b"\x00\xff",
+    }  # fmt: skip
+    return event | changes
+
+
+CLIENTS: list[SchemaRegistryClient] = []
+
+
+def registry_client(url: str) -> SchemaRegistryClient:
+    CLIENTS.append(SchemaRegistryClient({"url": url}))
+    return CLIENTS[-1]
+
+
+@pytest.fixture(autouse=True)
+def _close_clients() -> Iterator[None]:
+    yield
+    while CLIENTS:
+        CLIENTS.pop().__exit__(None, None, None)
+
+
+def avro(url: str, topic: str = TOPIC, **config: Any) -> Callable[[dict[str, Any]], bytes]:
+    serializer = AvroSerializer(registry_client(url), json.dumps(AVRO), conf=config or None)
+    return lambda event: serializer(event, SerializationContext(topic, MessageField.VALUE))  # type: ignore[return-value]
+
+
+def open_avro(url: str, **settings: Any) -> PayloadReader:
+    reader = open_reader(contract("avro"), RegistrySettings(url=url, **settings))
+    assert reader is not None
+    return reader
+
+
+def read(reader: PayloadReader, value: bytes, headers: Any = ()) -> dict[str, Any]:
+    found = reader(value, list(headers))
+    assert isinstance(found, bytes), found
+    return json.loads(found)
+
+
+# -- Avro ------------------------------------------------------------------------------------------
+
+
+def test_avro_is_read_exactly(registry_url: str) -> None:
+    write, reader = avro(registry_url), open_avro(registry_url)
+    for number, exact in enumerate(EXACT):
+        event = read(reader, write(payment(number)))
+        assert Decimal(event["amount"]) == exact
+        assert event["paid_at"] == "2026-11-01T10:00:00.123456Z"
+        assert event["booked_on"] == "2026-11-02"
+        assert event["count"] == 2**53 + 1 + number
+        assert event["payer"] == {"name": "Ä\u0001", "tags": {"x": 0.1}}
+        assert base64.b64decode(event["blob"]) == b"\x00\xff"
+    assert read(reader, write(payment(payer=None, booked_on=None, blob=None)))["payer"] is None
+    assert read(reader, write(payment(payer={"name": "", "tags": {"a": float("nan"), "b": float("-inf")}})))["payer"][
+        "tags"
+    ] == {"a": "NaN", "b": "-Infinity"}
+
+
+def test_a_decimal_beyond_its_schema_s_precision_is_not_rounded(registry: StandIn) -> None:
+    """Avro's own readers would make 1.235E+6 of it."""
+    schema = {"type": "record", "name": "R", "fields": [
+        {"name": "d", "type": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}},
+        {"name": "f", "type": {"type": "fixed", "name": "F", "size": 4, "logicalType": "decimal", "precision": 4}},
+    ]}  # fmt: skip
+    number = registry.register("x", {"schema": json.dumps(schema)})["id"]
+    digits = (123456789).to_bytes(4, "big")
+    value = b"\0" + number.to_bytes(4, "big") + b"\x08" + digits + digits
+    assert read(open_avro(registry.url), value) == {"d": "1234567.89", "f": "123456789"}
+
+
+def test_a_schema_s_guid_in_the_header_is_understood(registry: StandIn) -> None:
+    serializer = AvroSerializer(
+        registry_client(registry.url), json.dumps(AVRO),
+        conf={"schema.id.serializer": header_schema_id_serializer},
+    )  # fmt: skip
+    headers: list[Any] = []
+    value = serializer(payment(), SerializationContext(TOPIC, MessageField.VALUE, headers))
+    assert isinstance(value, bytes)
+    assert value[:1] != b"\0"
+    assert [name for name, _ in headers] == ["__value_schema_id"]
+    assert read(open_avro(registry.url), value, headers)["id"] == "p0"
+
+
+def test_what_is_no_avro_of_the_registry_is_refused_with_its_reason(registry_url: str) -> None:
+    write, reader = avro(registry_url), open_avro(registry_url)
+    good = write(payment())
+    cases = {
+        b"": "not_framed", b'{"id": 1}': "not_framed", good[5:]: "not_framed", b"\0\0": "not_framed",
+        b"\0" + (99_999).to_bytes(4, "big") + good[5:]: "unknown_schema", good[:9]: "undecodable",
+        good[:5]: "undecodable",
+        good[:5] + b"\xff" * 40: "undecodable",
+    }  # fmt: skip
+    for value, reason in cases.items():
+        refusal = reader(value, [])
+        assert isinstance(refusal, Refusal), value
+        assert refusal.reason == reason, (value, refusal)
+        assert refusal.detail
+
+
+def test_an_unknown_schema_is_asked_for_once_in_a_while_and_not_for_every_event(registry: StandIn) -> None:
+    reader = open_avro(registry.url)
+    value = b"\0\0\0\0\x07xx"
+    for _ in range(50):
+        assert reader(value, []).reason == "unknown_schema"  # type: ignore[union-attr]
+    assert registry.asked < 5
+
+
+# -- Protobuf --------------------------------------------------------------------------------------
+
+
+def proto_classes() -> dict[str, Any]:
+    """Classes of a file with nested messages, as protoc would generate them."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="shop/payment.proto", package="shop", syntax="proto3")
+    file.dependency.extend(["google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"])
+    other = file.message_type.add(name="Other")
+    other.field.add(name="x", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
+    message = file.message_type.add(name="Payment")
+    inner = message.nested_type.add(name="Payer")
+    inner.field.add(name="name", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    deep = inner.nested_type.add(name="Deep")
+    deep.field.add(name="y", number=1, type=field.TYPE_SINT64, label=field.LABEL_OPTIONAL)
+    entry = message.nested_type.add(name="TagsEntry", options=descriptor_pb2.MessageOptions(map_entry=True))
+    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    entry.field.add(name="value", number=2, type=field.TYPE_FLOAT, label=field.LABEL_OPTIONAL)
+    kind = file.enum_type.add(name="Kind")
+    for number, name in enumerate(("CARD", "CASH")):
+        kind.value.add(name=name, number=number)
+    for number, (name, kind_of, more) in enumerate((
+        ("id", field.TYPE_STRING, {}),
+        ("amount", field.TYPE_STRING, {}),
+        ("paid_at", field.TYPE_MESSAGE, {"type_name": ".google.protobuf.Timestamp"}),
+        ("count", field.TYPE_INT64, {}),
+        ("kind", field.TYPE_ENUM, {"type_name": ".shop.Kind"}),
+        ("payer", field.TYPE_MESSAGE, {"type_name": ".shop.Payment.Payer"}),
+        ("blob", field.TYPE_BYTES, {}),
+        ("tags", field.TYPE_MESSAGE, {"type_name": ".shop.Payment.TagsEntry", "label": field.LABEL_REPEATED}),
+        ("maybe", field.TYPE_MESSAGE, {"type_name": ".google.protobuf.Int64Value"}),
+        ("ratios", field.TYPE_FLOAT, {"label": field.LABEL_REPEATED}),
+    ), start=1):  # fmt: skip
+        message.field.add(name=name, number=number, type=kind_of, **{"label": field.LABEL_OPTIONAL, **more})  # type: ignore[arg-type]
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"shop.{name}")) for name in (
+        "Other", "Payment", "Payment.Payer", "Payment.Payer.Deep")}  # fmt: skip
+
+
+def proto_payment(classes: dict[str, Any], **changes: Any) -> Any:
+    message = classes["Payment"](
+        id="p1", amount="0.000000001", count=2**53 + 1, kind=1, blob=b"\x00\xff", tags={"x": 0.1}, ratios=[0.1],
+        **changes,
+    )  # fmt: skip
+    message.paid_at.FromJsonString("2026-11-01T10:00:00.123456Z")
+    message.payer.name = "Ä"
+    return message
+
+
+def write_proto(url: str, kind: Any, topic: str = TOPIC) -> Callable[[Any], bytes]:
+    serializer = ProtobufSerializer(kind, registry_client(url))
+    return lambda message: serializer(message, SerializationContext(topic, MessageField.VALUE))  # type: ignore[return-value]
+
+
+def test_protobuf_is_read_exactly_without_generated_classes(registry: StandIn) -> None:
+    classes = proto_classes()
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    event = read(reader, write_proto(registry.url, classes["Payment"])(proto_payment(classes)))
+    assert event == {
+        "id": "p1", "amount": "0.000000001", "paid_at": "2026-11-01T10:00:00.123456Z", "count": 2**53 + 1,
+        "kind": "CASH",
+        "payer": {"name": "Ä"}, "blob": base64.b64encode(b"\x00\xff").decode(), "tags": {"x": 0.1}, "ratios": [0.1],
+    }  # fmt: skip
+    with_wrapper = proto_payment(classes)
+    with_wrapper.maybe.value = -(2**63)
+    assert read(reader, write_proto(registry.url, classes["Payment"])(with_wrapper))["maybe"] == -(2**63)
+
+
+def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
+    classes = proto_classes()
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    write = write_proto(registry.url, classes["Payment.Payer.Deep"])
+    value = write(classes["Payment.Payer.Deep"](y=-(2**63)))
+    assert value[5:9] == b"\x06\x02\x00\x00", "three indexes: the second message, its first, that one's first"
+    assert read(reader, value) == {"y": -(2**63)}
+    first = write_proto(registry.url, classes["Other"])(classes["Other"](x=7))
+    assert first[5:6] == b"\x00", "the first message of a file is written as a single zero"
+    assert read(reader, first) == {"x": 7}
+
+
+def test_what_is_no_protobuf_of_the_registry_is_refused_with_its_reason(registry: StandIn) -> None:
+    classes = proto_classes()
+    good = write_proto(registry.url, classes["Payment"])(proto_payment(classes))
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    cases = {
+        b"{}": "not_framed", good[:5] + b"\x02\x7e" + good[7:]: "undecodable", good[:-1]: "undecodable",
+        b"\0\0\0\0\x63" + good[5:]: "unknown_schema", good[:5]: "undecodable",
+    }  # fmt: skip
+    for value, reason in cases.items():
+        refusal = reader(value, [])
+        assert isinstance(refusal, Refusal), value
+        assert refusal.reason == reason, (value, refusal)
+
+
+# -- the registry's own trouble --------------------------------------------------------------------
+
+
+def test_a_registry_that_is_away_is_no_reason_to_refuse_an_event(registry: StandIn) -> None:
+    value = avro(registry.url)(payment())
+    reader = open_avro(registry.url)
+    for status in (500, 503, 429):
+        registry.fails_with = status
+        with pytest.raises(RegistryUnavailableError, match=rf"schema 1: HTTP {status}.*Nothing was skipped"):
+            reader(value, [])
+    registry.fails_with = 0
+    assert read(reader, value)["id"] == "p0"
+    nowhere = open_avro("http://127.0.0.1:9")
+    with pytest.raises(RegistryUnavailableError, match="Check that it is up, SCHEMA_REGISTRY_URL"):
+        nowhere(value, [])
+
+
+def test_a_wrong_log_in_stops_and_shows_no_password(registry: StandIn) -> None:
+    value = avro(registry.url)(payment())
+    registry.user = "lander:right-horse"
+    assert read(open_avro(registry.url, username="lander", password="right-horse"), value)["id"] == "p0"  # noqa: S106
+    with pytest.raises(RegistryError, match="refuses our log-in") as caught:
+        open_avro(registry.url, username="lander", password="wrong-horse")(value, [])  # noqa: S106
+    assert "horse" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_a_contract_that_needs_a_registry_says_so_at_the_start() -> None:
+    with pytest.raises(SettingsError, match="SCHEMA_REGISTRY_URL is not set, but a contract's payloadFormat needs it"):
+        open_reader(contract("avro"), RegistrySettings())
+
+
+# -- landed ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_rig(kafka_bootstrap: str, new_topic: Any, lake_dsn: str, tmp_path: Any) -> Callable[..., Rig]:
+    def make(payload_format: str, **more: str) -> Rig:
+        made = make_rig(new_topic(partitions=1), kafka_bootstrap, lake_dsn, tmp_path)
+        stream = made.contract.stream
+        (tmp_path / f"{made.topic}.yaml").write_text(
+            contract_text(payload_format, topic=made.topic, stream=stream, **more)
+        )
+        made.migrate()
+        return made
+
+    return make
+
+
+def land(rig: Rig, url: str, **changes: Any) -> Any:
+    settings = replace(rig.settings(), registry=RegistrySettings(url=url), dead_letter_limit=1.0, **changes)
+    return LandingConsumer(settings, {rig.topic: rig.contract}).run(threading.Event(), until_idle_s=0.6)
+
+
+def test_avro_lands_typed_with_the_message_beside_it_and_bad_ones_are_dead_letters(
+    other_rig: Callable[..., Rig], registry_url: str
+) -> None:
+    rig = other_rig("avro")
+    write = avro(registry_url, rig.topic)
+    values = [write(payment(number)) for number in range(30)]
+    bad = [b"\0" + (88_888).to_bytes(4, "big") + b"x", b"{}", values[0][:20], write(payment(kind="CARD"))]
+    rig.send([*values, *bad, None])
+    assert (land(rig, registry_url).rows, len(bad)) == (31, 4)
+    rig.assert_exact(31, dead=4)
+    stream = rig.contract.stream
+    kept = rig.query(f"SELECT value FROM landing.{stream} ORDER BY topic_offset")
+    assert [bytes(row[0]) for row in kept] == [*values, bad[3]]
+    view = rig.query(f"SELECT amount, paid_at, count, booked_on FROM lake.{stream} ORDER BY topic_offset LIMIT 3")
+    assert [row[0] for row in view] == EXACT
+    assert view[0][1:] == (datetime(2026, 11, 1, 10, 0, 0, 123456, tzinfo=UTC), 2**53 + 1, date(2026, 11, 2))
+    with rig.connect() as conn:
+        letters = dead_letter.read_dead_letters(conn, rig.topic)
+        (day,) = lake.landed_days(conn, rig.topic)
+        decoded = lake.decode_events(rig.contract, lake.read_events(conn, rig.topic, day=day.event_day))
+    assert [letter.reason for letter in letters] == ["unknown_schema", "not_framed", "undecodable", "empty"]
+    assert [letter.value for letter in letters] == [*bad[:3], None]
+    assert decoded["amount"].to_pylist()[:3] == EXACT
+    replay_both_ways(rig, registry_url, letters, write)
+
+
+def replay_both_ways(rig: Rig, url: str, letters: list[Any], write: Callable[[dict[str, Any]], bytes]) -> None:
+    """A mended value is Avro, or the event's JSON."""
+    decoder = Decoder(rig.contract, reader=open_reader(rig.contract, RegistrySettings(url=url)))
+    as_json = json.dumps({"id": "j", "amount": "1.5", "paid_at": "2026-11-01T00:00:00Z", "count": 1}).encode()
+    with rig.connect() as conn:
+        done = replay.replay_edited(
+            conn, decoder, [(letters[0], write(payment(7))), (letters[1], as_json), (letters[2], None)]
+        )
+    assert (done.landed, len(done.refused)) == (2, 1)
+    rig.assert_exact(33, dead=2)
+
+
+def test_a_registry_that_comes_back_costs_nothing_and_one_that_stays_away_stops_the_consumer(
+    other_rig: Callable[..., Rig], registry: StandIn
+) -> None:
+    rig = other_rig("avro")
+    write = avro(registry.url, rig.topic)
+    rig.send(write(payment(number)) for number in range(20))
+    registry.fails_with = 503
+    started = time.monotonic()
+    with pytest.raises(RegistryUnavailableError, match="asking the schema registry"):
+        land(rig, registry.url, outage_limit_s=2.0)
+    assert time.monotonic() - started < 30
+    rig.assert_exact(0)
+    timer = threading.Timer(2.0, lambda: setattr(registry, "fails_with", 0))
+    timer.start()
+    assert land(rig, registry.url, outage_limit_s=60.0).rows == 20
+    timer.join()
+    rig.assert_exact(20)
+
+
+def test_protobuf_lands(other_rig: Callable[..., Rig], registry: StandIn) -> None:
+    rig = other_rig("protobuf")
+    classes = proto_classes()
+    write = write_proto(registry.url, classes["Payment"], rig.topic)
+    rig.send([write(proto_payment(classes)), write(classes["Payment"](id="no time"))])
+    assert land(rig, registry.url).rows == 1
+    rig.assert_exact(1, dead=1)
+    assert rig.query(f"SELECT amount, count FROM lake.{rig.contract.stream}") == [(Decimal("0.000000001"), 2**53 + 1)]
+    with rig.connect() as conn:
+        (letter,) = dead_letter.read_dead_letters(conn, rig.topic)
+    assert (letter.reason, letter.field) == ("missing_field", "paid_at")
+
+
+def change(op: str, *, before: Any = None, after: Any = None) -> dict[str, Any]:
+    source = {"version": "3.5.0", "connector": "postgresql", "ts_ms": 1_795_521_600_000, "lsn": 24_023_128}
+    return {
+        "before": before,
+        "after": after,
+        "source": source,
+        "op": op,
+        "ts_ms": 1_795_521_600_123,
+        "transaction": None,
+    }
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": f"r{number}", "amount": "12345678901234567890.123456789", "paid_at": "2026-11-01T10:00:00Z",
+            "count": number, **more}  # fmt: skip
+
+
+def test_debezium_s_changes_land_as_events_and_tombstones_are_no_loss(other_rig: Callable[..., Rig]) -> None:
+    rig = other_rig("json", envelope="debezium")
+    changes = [
+        change("r", after=row(0)), change("c", after=row(1)), change("u", before=row(1), after=row(1, kind="CARD")),
+        change("d", before=row(1)),
+    ]  # fmt: skip
+    values = [json.dumps(document).encode() for document in changes]
+    bad = [
+        json.dumps(change("t")).encode(), json.dumps(change("d")).encode(), json.dumps(row(5)).encode(), b"[1]",
+        json.dumps(change("c", after={"id": 1})).encode(),
+    ]  # fmt: skip
+    rig.send([*values, None, None, *bad, None])
+    land(rig, "")
+    rig.assert_exact(4, dead=5, gaps=3)
+    assert rig.query("SELECT first_offset, last_offset, kind FROM control.gap ORDER BY 1") == [
+        (4, 5, "tombstone"), (11, 11, "tombstone"),
+    ]  # fmt: skip
+    stream = rig.contract.stream
+    landed = rig.query(f"SELECT payload, value FROM landing.{stream} ORDER BY topic_offset")
+    assert [bytes(value) for _, value in landed] == values
+    assert [(p["__op"], p["__deleted"], p["__source_ts_ms"], p["__source"]["lsn"]) for p, _ in landed] == [
+        (op, op == "d", 1_795_521_600_000, 24_023_128) for op in "rcud"
+    ]
+    amounts = rig.query(f"SELECT amount FROM lake.{stream}")
+    assert amounts == [(Decimal("12345678901234567890.123456789"),)] * 4
+    with rig.connect() as conn:
+        reasons = [letter.reason for letter in dead_letter.read_dead_letters(conn, rig.topic)]
+    assert reasons == ["not_allowed", "not_an_envelope", "not_an_envelope", "not_an_envelope", "wrong_type"]
+    assert all(c.lost_offsets == 0 for c in counts(rig))
+
+
+def counts(rig: Rig) -> list[Any]:
+    with rig.connect() as conn:
+        return lake.topic_counts(conn, rig.topic)
+
+
+def test_only_tombstones_move_the_offset_too(other_rig: Callable[..., Rig]) -> None:
+    rig = other_rig("json", tombstones="skip")
+    rig.send([None, None])
+    land(rig, "")
+    rig.assert_exact(0, gaps=2)
+    rig.send([json.dumps(row(1)).encode(), None, json.dumps(row(2)).encode(), b"bad"])
+    land(rig, "")
+    rig.assert_exact(2, gaps=3, dead=1)
+
+
+def test_a_stream_may_change_its_format_and_keeps_what_landed(other_rig: Callable[..., Rig], registry: StandIn) -> None:
+    rig = other_rig("json")
+    rig.send([json.dumps(row(1)).encode()])
+    land(rig, "")
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    path.write_text(path.read_text().replace("payloadFormat, value: json", "payloadFormat, value: avro"))
+    rig.migrate()
+    rig.send([avro(registry.url, rig.topic)(payment(2))])
+    land(rig, registry.url)
+    rig.assert_exact(2)
+    kept = rig.query(f"SELECT value IS NULL, id FROM landing.{rig.contract.stream} JOIN lake.{rig.contract.stream} "
+                     f"USING (topic_partition, topic_offset) ORDER BY topic_offset")  # fmt: skip
+    assert kept == [(True, "r1"), (False, "p2")]
