@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,10 +64,14 @@ def _dates(days: Sequence[datetime]) -> list[date] | None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def migrate(*, dry_run: bool) -> None:
     """Create and alter datasets and tables so that they are what the contracts say."""
+    from dbt_like_sql.access import require_access  # noqa: PLC0415
     from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
     from dbt_like_sql.migrate import migrate as bring  # noqa: PLC0415
 
-    changes = bring(_open(), load_catalog(), dry_run=dry_run)
+    warehouse, catalog = _open(), load_catalog()
+    changes = bring(warehouse, catalog, dry_run=dry_run)
+    if not dry_run:
+        require_access(warehouse, catalog)
     for change in changes:
         click.echo(f"{change.table}: {change.what}")
     click.echo(f"{len(changes)} change(s){' would be made' if dry_run else ''}")
@@ -139,6 +144,76 @@ def _print_checks(results: Sequence[CheckResult], *, all_of_them: bool = False) 
             state = "ok  " if found.passed else found.severity
             more = "" if found.passed else f": {found.rows} row(s), such as {found.example}"
             click.echo(f"  {state} {found.table}: {found.name}{more}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--measures",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The report's measures as JSON, from `trace measures`; lineage then goes down to them.",
+)
+def docs(file: Path, measures: Path | None) -> None:
+    """Write one HTML page about the tables: contracts, graph, column lineage, search; it needs no network."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.docs import page, read_measures  # noqa: PLC0415
+
+    found = read_measures(measures.read_text(encoding="utf-8")) if measures else []
+    catalog = load_catalog()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page(catalog, found), encoding="utf-8")
+    click.echo(f"{file}: {len(catalog.tables)} tables, {len(found)} measures")
+
+
+@main.command()
+def quotas() -> None:
+    """Show how much of BigQuery's daily limits the loads and publications of today have used."""
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+    from dbt_like_sql.quotas import LOAD_JOBS_A_PROJECT, as_records, used_today  # noqa: PLC0415
+
+    use = used_today(_open(), load_catalog())
+    click.echo(
+        f"since {use.since:%Y-%m-%d %H:%M} UTC; {use.load_jobs} of {LOAD_JOBS_A_PROJECT} load jobs of the project"
+    )
+    for each in as_records(use):
+        click.echo(
+            f"  {each['table']}: {each['partition modifications today']} of {each['limit']} modifications of table "
+            f"partitions ({each['used']}), {each['load jobs today']} load job(s)"
+        )
+
+
+@main.command()
+def access() -> None:
+    """Ask Google whether our account may do what it must; exit code 1 if it may not."""
+    from dbt_like_sql.access import ROLE_OF, check_access  # noqa: PLC0415
+    from dbt_like_sql.catalog import load_catalog  # noqa: PLC0415
+
+    found = check_access(_open(), load_catalog())
+    for each in found:
+        state = {True: "ok     ", False: "MISSING", None: "unknown"}[each.is_granted]
+        click.echo(f"{state} {each.name} on {each.on} ({ROLE_OF[each.name]}) {each.detail}".rstrip())
+    if any(each.is_granted is False for each in found):
+        sys.exit(1)
+
+
+@main.command()
+def days() -> None:
+    """Show every day at a glance: landed, dead letters, core, repeats, mart, and whether they agree."""
+    from dbt_like_sql.reconcile import all_days  # noqa: PLC0415
+
+    for row in all_days(_open()):
+        state = "reconciled    " if row["is_reconciled"] else "NOT RECONCILED"
+        counts = " ".join(
+            f"{name} {row[column] if row[column] is not None else '?'}"
+            for name, column in (
+                ("landed", "landed_rows"),
+                ("dead", "dead_letter_rows"),
+                ("core", "core_rows"),
+                ("repeats", "repeat_rows"),
+                ("mart", "mart_rows"),
+            )
+        )
+        click.echo(f"{row['invoice_date']} {state} {counts} amount {_plain(row['mart_amount_gbp'])}")
 
 
 @main.command()

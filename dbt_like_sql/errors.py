@@ -10,7 +10,9 @@ WarehouseError
 │   └── StaleRowsError       a rebuild read less than the day holds by now. Read the day again.
 ├── PublishError      a mart could not be published; readers see what they saw before.
 │   └── ChecksFailedError    blocking checks found rows; `checks` names them. No retry helps.
-└── SelectionError    a selector names no table
+├── SelectionError    a selector, or a key to trace, names nothing
+├── BudgetError       the day's budget of BigQuery's limits is used up; `renewed_at` says when a retry can help.
+└── AccessError       our account lacks permissions; all of them are listed. No retry helps.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 
 class WarehouseError(Exception):
@@ -89,4 +92,23 @@ class ChecksFailedError(PublishError):
 
 
 class SelectionError(WarehouseError):
-    """A selector names no table."""
+    """A selector, or a key to trace, names nothing."""
+
+
+class BudgetError(WarehouseError):
+    """A daily limit of BigQuery would be exceeded; nothing was written."""
+
+    def __init__(self, message: str, *, renewed_at: datetime) -> None:
+        self.renewed_at = renewed_at
+        super().__init__(message)
+
+
+class AccessError(WarehouseError):
+    """Permissions are missing."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        self.missing = tuple(missing)
+        listed = "\n".join(f"  - {each}" for each in missing)
+        super().__init__(
+            f"checking our rights in BigQuery: {len(missing)} permission(s) are missing. Nothing was started.\n{listed}"
+        )

@@ -19,7 +19,7 @@ from dbt_like_sql.audit_sql import audit_sql
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
 from dbt_like_sql.publish_sql import CHECKS_FAILED, Publication, model_version, publish_script, stale_sql
 from dbt_like_sql.publish_state import growing_days, read_state, source_versions, state_sql
-from dbt_like_sql.render import Slice
+from dbt_like_sql.render import Slice, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,8 @@ class CheckResult:
 class Published:
     """What a publication did. `rows` are what the days, or the table, hold now; bytes and seconds are of the script.
 
-    `grown_days` were published by what was loaded since; the other days were built anew.
+    `grown_days` were published by what was loaded since; the other days were built anew. `restated` are the rows that
+    the publication wrote to control.restatement.
     """
 
     table: str
@@ -67,6 +68,7 @@ class Published:
     checks: list[CheckResult] = field(default_factory=list)
     job_id: str = ""
     grown_days: tuple[date, ...] = ()
+    restated: tuple[dict[str, Any], ...] = ()
 
 
 def publish(
@@ -155,6 +157,7 @@ def _merge(built: dict[str, Published], more: Mapping[str, Published]) -> None:
                 checks=old.checks + new.checks,
                 job_id=new.job_id,
                 grown_days=old.grown_days + new.grown_days,
+                restated=old.restated + new.restated,
             )
         )
 
@@ -172,6 +175,7 @@ def _publish_chunk(
     checks = [_check_result(found) for found in row["checks"]]
     counts = {found["table_name"]: found["row_count"] for found in row["counts"]}
     versions = source_versions(catalog, tables, days, work.state)
+    restated = _restated(warehouse, work)
     return {
         table.name: Published(
             table=table.name,
@@ -183,9 +187,24 @@ def _publish_chunk(
             checks=[check for check in checks if check.table == table.name],
             job_id=done.job_id,
             grown_days=tuple(work.growing.get(table.name) or ()),
+            restated=tuple(found for found in restated if found["table_name"] == table.name),
         )
         for table in tables
     }
+
+
+def _restated(warehouse: Warehouse, work: Publication) -> list[dict[str, Any]]:
+    """What the publication recorded of days of the past; not asked for where it had none to compare."""
+    past = [day for day in work.days if day < work.today]
+    compared = [table.name for table in work.tables if any((table.name, day) in work.state.published for day in past)]
+    if not compared:
+        return []
+    where = " OR ".join(
+        f"(table_name = {quote(name)} AND version = {work.state.publishers[name] + 1})" for name in compared
+    )
+    columns = "table_name, event_day, rows_before, rows_after, measures, caused_by"
+    sql = f"SELECT {columns} FROM `{warehouse.table_id('control.restatement')}` WHERE {where} ORDER BY event_day"
+    return warehouse.run(sql, kind="ledger").rows
 
 
 def _run(

@@ -230,6 +230,12 @@ CROSS JOIN (
     }
 
 
+def all_days(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Every day that was ever loaded, as mart.data_trust shows it, ascending."""
+    sql = f"SELECT * FROM `{warehouse.table_id('mart.data_trust')}` ORDER BY invoice_date"
+    return warehouse.run(sql, kind="reconcile").rows
+
+
 def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str) -> None:
     """Append comparisons to control.reconciliation, all in one statement; mart.data_trust shows the latest."""
     if not rows:

@@ -45,6 +45,19 @@ def mart(table: str, key: tuple[str, ...], *, as_json: bool) -> None:
     _run(lambda: _tell_mart(trace_mart(table, key, os.environ), as_json=as_json))
 
 
+@main.command()
+def measures() -> None:
+    """Print the report's measures with the warehouse columns each is made of, as JSON (for `dbt-like-sql docs`)."""
+    click.echo(json.dumps([asdict(each) for each in _report_measures()], ensure_ascii=False, indent=1))
+
+
+def _report_measures() -> list[Any]:
+    import powerbi
+    from powerbi.lineage import measure_lineage
+
+    return measure_lineage(Path(powerbi.__path__[0]) / "Retail.SemanticModel")
+
+
 def trace_event(name: str, env: Any) -> dict[str, Any]:
     """All that the rooms know of one event, as plain values."""
     from dbt_like_sql.catalog import load_catalog
@@ -95,16 +108,8 @@ def _parse(name: str) -> tuple[str, int, int]:
 
 def _measures_of(traced: Any) -> list[str]:
     """Measures of the report that read a table which contains the event."""
-    import powerbi
-    from powerbi.lineage import measure_lineage
-
     holding = {mart.table for mart in traced.marts if mart.rows and not mart.note}
-    model = Path(powerbi.__path__[0]) / "Retail.SemanticModel"
-    return [
-        measure.name
-        for measure in measure_lineage(model)
-        if any(table in holding for table, _column in measure.columns)
-    ]
+    return [each.name for each in _report_measures() if any(table in holding for table, _column in each.columns)]
 
 
 def _tell_event(found: dict[str, Any], *, as_json: bool) -> None:

@@ -417,6 +417,22 @@ def day_checksum(
     return int(rows), int(checksum)
 
 
+def dead_letters_by_day(conn: Connection, topic: str, *, days: Iterable[date]) -> dict[date, int]:
+    """Open dead letters by the day on which their messages were produced, in the topic's time zone.
+
+    What cannot be read has no event day; Kafka's own time of the message, or of its landing, tells when it came.
+    """
+    with transaction(conn) as cursor:
+        cursor.execute(
+            "SELECT (coalesce(d.produced_at, d.landed_at) AT TIME ZONE s.time_zone)::date AS day, count(*) "
+            "FROM control.dead_letter AS d JOIN control.stream AS s USING (topic) "
+            "WHERE d.topic = %s AND d.replayed_at IS NULL GROUP BY 1",
+            (topic,),
+        )
+        found = dict(cursor.fetchall())
+    return {day: found.get(day, 0) for day in days}
+
+
 def watermark(conn: Connection, topic: str) -> datetime | None:
     """Production time of the newest landed message, None if nothing has landed."""
     with transaction(conn) as cursor:

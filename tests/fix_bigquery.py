@@ -9,7 +9,7 @@ import json
 import os
 import urllib.request
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,6 +83,43 @@ def module_warehouse_env(
         yield env
 
 
+@pytest.fixture(scope="session")
+def lend_warehouse(
+    fresh_warehouse: Callable[[], AbstractContextManager[dict[str, str]]],
+) -> Iterator[Callable[[], AbstractContextManager[dict[str, str]]]]:
+    """For fixtures of any scope: the environment of a warehouse that is migrated and empty.
+
+    Making the tables costs seconds, emptying them tenths: a warehouse that a test gives back is emptied and lent again.
+    """
+    free: list[dict[str, str]] = []
+    with ExitStack() as made:
+
+        @contextmanager
+        def lend() -> Iterator[dict[str, str]]:
+            env = free.pop() if free else _migrated(made.enter_context(fresh_warehouse()))
+            yield dict(env)
+            if _emptied(env):
+                free.append(env)
+
+        yield lend
+
+
+@pytest.fixture
+def migrated_env(lend_warehouse: Callable[[], AbstractContextManager[dict[str, str]]]) -> Iterator[dict[str, str]]:
+    """Environment variables of a warehouse for this test: its tables are there and empty."""
+    with lend_warehouse() as env:
+        yield env
+
+
+@pytest.fixture(scope="module")
+def module_migrated_env(
+    lend_warehouse: Callable[[], AbstractContextManager[dict[str, str]]],
+) -> Iterator[dict[str, str]]:
+    """The same for this test file."""
+    with lend_warehouse() as env:
+        yield env
+
+
 @pytest.fixture
 def warehouse_settings(warehouse_env: dict[str, str]) -> Any:
     """`WarehouseSettings` of an empty warehouse for this test."""
@@ -99,11 +136,57 @@ def module_warehouse_settings(module_warehouse_env: dict[str, str]) -> Any:
     return WarehouseSettings.from_env(module_warehouse_env)
 
 
+@pytest.fixture(scope="module")
+def module_migrated_settings(module_migrated_env: dict[str, str]) -> Any:
+    """`WarehouseSettings` of a warehouse for this test file: its tables are there and empty."""
+    from dbt_like_sql.settings import WarehouseSettings
+
+    return WarehouseSettings.from_env(module_migrated_env)
+
+
 @pytest.fixture
 def own_bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
     """An emulator for one test alone, which may kill it."""
     with start_bigquery(tmp_path_factory.mktemp("bigquery"), project=PROJECT) as emulator:
         yield emulator
+
+
+def _migrated(env: dict[str, str]) -> dict[str, str]:
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.migrate import migrate
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.warehouse import open_warehouse
+
+    migrate(open_warehouse(WarehouseSettings.from_env(env)), load_catalog())
+    return env
+
+
+def _emptied(env: dict[str, str]) -> bool:
+    """Empty every table and make the ledger a new one; False if it is no longer what the contracts say.
+
+    The ledger's incarnation is part of every job's id: with the old one, a test that loads what an earlier test has
+    loaded would be taken for its repetition.
+    """
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.errors import WarehouseError
+    from dbt_like_sql.migrate import migrate
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.warehouse import open_warehouse
+
+    warehouse, catalog = open_warehouse(WarehouseSettings.from_env(env)), load_catalog()
+    statements = []
+    for table in catalog:
+        where = f"{table.partition_column} >= DATE '0001-01-01'" if table.partition_column else "TRUE"
+        if table.materialization in {"loaded", "table"} and table.name != "control.publisher":
+            statements.append(f"DELETE FROM `{warehouse.table_id(table.name)}` WHERE {where};")
+    incarnation, publisher = warehouse.table_id("control.incarnation"), warehouse.table_id("control.publisher")
+    statements.append(f"UPDATE `{incarnation}` SET incarnation = GENERATE_UUID(), rows_created = 0 WHERE TRUE;")
+    statements.append(f"UPDATE `{publisher}` SET version = 0 WHERE TRUE;")
+    try:
+        warehouse.run("\n".join(statements))
+        return not migrate(warehouse, catalog, dry_run=True)
+    except WarehouseError:
+        return False
 
 
 def _delete_datasets(host: str, prefix: str) -> None:

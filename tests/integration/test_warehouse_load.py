@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.errors import FencedError, JobError, LoadError, StaleRowsError
 from dbt_like_sql.load import DayLoad, LoadedDay, load_days, load_rows, loaded_day, loaded_days
-from dbt_like_sql.migrate import STAGING, migrate
+from dbt_like_sql.migrate import STAGING
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
@@ -24,10 +23,8 @@ D1, D2, D3 = date(2010, 12, 1), date(2010, 12, 2), date(2010, 12, 3)
 
 
 @pytest.fixture(scope="module")
-def migrated(module_warehouse_settings: WarehouseSettings) -> Warehouse:
-    warehouse = open_warehouse(module_warehouse_settings)
-    migrate(warehouse, load_catalog())
-    return warehouse
+def migrated(module_migrated_settings: WarehouseSettings) -> Warehouse:
+    return open_warehouse(module_migrated_settings)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.load import load_rows, loaded_day
-from dbt_like_sql.migrate import migrate
 from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
 from dbt_like_sql.settings import WarehouseSettings
@@ -25,9 +24,8 @@ D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
 
 
 @pytest.fixture(scope="module")
-def warehouse(module_warehouse_settings: WarehouseSettings) -> Warehouse:
-    opened = open_warehouse(module_warehouse_settings)
-    migrate(opened, CATALOG)
+def warehouse(module_migrated_settings: WarehouseSettings) -> Warehouse:
+    opened = open_warehouse(module_migrated_settings)
     for day in (D1, D2):
         _load(opened, day, 0)
     return opened

@@ -55,10 +55,9 @@ def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def warehouse(module_warehouse_settings: WarehouseSettings) -> Warehouse:
+def warehouse(module_migrated_settings: WarehouseSettings) -> Warehouse:
     """Three days with repeats, published; tests that change them put them back or use a day of their own."""
-    opened = open_warehouse(module_warehouse_settings)
-    migrate(opened, CATALOG)
+    opened = open_warehouse(module_migrated_settings)
     first = day_lines(D1, 0, 0, 40)
     load(opened, D1, [*first, line(D1, 0, 100, event_id=first[3]["event_id"], country="France")])
     load(opened, D2, day_lines(D2, 1, 0, 30))

@@ -111,4 +111,62 @@ def newest_days(conn: Any) -> list[date]:
     return sorted(days)[-DAYS_WITHOUT_PARTITION:]
 
 
-core_checks = [_landed_equals_core(feed) for feed in feeds()]
+def _every_offset_is_accounted_for(feed: Feed) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=feed.table_key,
+        name="every_offset_is_accounted_for",
+        blocking=True,
+        description=(
+            "Each offset of the topic that the landing has passed is a landed row, an open dead letter or a recorded "
+            "gap: next - first = landed + dead + gaps, for each topic partition."
+        ),
+    )
+    def every_offset_is_accounted_for(lake: LakeResource) -> dg.AssetCheckResult:
+        from streaming import lake as door
+
+        with lake.connect("orchestration.reconcile") as conn:
+            return offsets_result(feed.topic, door.topic_counts(conn, feed.topic))
+
+    return every_offset_is_accounted_for
+
+
+def offsets_result(topic: str, counts: Sequence[Any]) -> dg.AssetCheckResult:
+    """Passed if every topic partition adds up; with its numbers, and what is missing where one does not."""
+    records, wrong = [], []
+    for each in counts:
+        passed = each.next_offset - each.first_offset
+        unaccounted = passed - each.landed - each.dead_letters - each.gap_offsets
+        records.append(
+            {
+                "topic partition": each.topic_partition,
+                "offsets passed": passed,
+                "landed": each.landed,
+                "dead letters": each.dead_letters,
+                "gaps": each.gap_offsets,
+                "of these lost": each.lost_offsets,
+                "unaccounted": unaccounted,
+            }
+        )
+        if unaccounted:
+            wrong.append(f"{topic}/{each.topic_partition}: {unaccounted:+d} of {passed}")
+    description = f"every offset of {topic} is landed, a dead letter or a gap, on {len(counts)} topic partition(s)"
+    if wrong:
+        description = (
+            f"offsets that are nowhere (+) or counted twice (-): {'; '.join(wrong)}. Nothing downstream was published. "
+            "Find out with `streaming lake status`, and see docs/runbooks/does-not-reconcile.md."
+        )
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        description=description,
+        metadata={
+            "offsets_passed": sum(each["offsets passed"] for each in records),
+            "unaccounted": sum(abs(each["unaccounted"]) for each in records),
+            "topic_partitions": dg.MetadataValue.table(
+                [dg.TableRecord(record) for record in records],
+                schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in (records[0] if records else {})]),
+            ),
+        },
+    )
+
+
+core_checks = [check(feed) for feed in feeds() for check in (_landed_equals_core, _every_offset_is_accounted_for)]

@@ -14,6 +14,7 @@ import dagster as dg
 from dbt_like_sql.catalog import Catalog, Table, load_catalog
 from orchestration.defs.keep_up import follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
+from orchestration.defs.pacing import budget_metadata
 from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
@@ -138,9 +139,39 @@ def publish(
                 "bytes_billed": done.bytes_billed,
                 "publish_seconds": round(done.seconds, 3),
                 "days": len(days) if days is not None else "all",
+                "days_grown": len(done.grown_days),
                 "job_id": done.job_id,
+                **_restatements(done),
+                **budget_metadata(warehouse, table.name),
             },
         )
+
+
+def _restatements(done: Any) -> dict[str, Any]:
+    """Days of the past that this publication changed: before, after, and the events that caused it."""
+    if not done.restated:
+        return {}
+    records = [
+        dg.TableRecord(
+            {
+                "day": str(each["event_day"]),
+                "rows before": each["rows_before"],
+                "rows now": each["rows_after"],
+                "changed": ", ".join(
+                    f"{m['name']} {m['before']:f} -> {m['after']:f}"
+                    for m in each["measures"]
+                    if m["before"] != m["after"]
+                ),
+                "caused by": ", ".join(
+                    f"{c['topic']}/{c['topic_partition']}/{c['first_offset']}-{c['last_offset']}"
+                    for c in each["caused_by"]
+                )
+                or "no load: a rule, or a repair",
+            }
+        )
+        for each in done.restated
+    ]
+    return {"restated_days": len(records), "restatements": dg.MetadataValue.table(records)}
 
 
 def check_results(checks: Sequence[Any]) -> Iterator[dg.AssetCheckResult]:

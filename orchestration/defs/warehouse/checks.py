@@ -48,6 +48,7 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
     from dbt_like_sql.publish import stale_days
+    from streaming import lake
 
     marts = reconcile.mart_days(warehouse, days)
     recorded, compared, compared_landing = [], [], []
@@ -56,6 +57,7 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
         found = core_as_of_ledger(warehouse, feed, days)
         cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts)
         landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
+        dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
         for day, core in cores.items():
             comparison = DayComparison(
                 day,
@@ -81,7 +83,7 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
                     day=day,
                     landed_rows=landed_rows,
                     landed_checksum=landed_checksum,
-                    dead_letter_rows=None,
+                    dead_letter_rows=dead_letters[day],
                     core=core,
                     mart=marts[day],
                     is_reconciled=comparison.agrees and (landed_rows, landed_checksum) == (core.rows, core.checksum),

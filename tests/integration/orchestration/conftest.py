@@ -29,18 +29,12 @@ def mage_imported() -> None:
 
 @pytest.fixture
 def line_env(
-    lake_dsn: str, warehouse_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake_dsn: str, migrated_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """The environment of the line, set for this test: an empty lake and an empty, migrated warehouse."""
-    from dbt_like_sql.catalog import load_catalog
-    from dbt_like_sql.migrate import migrate
-    from dbt_like_sql.settings import WarehouseSettings
-    from dbt_like_sql.warehouse import open_warehouse
-
-    env = {**warehouse_env, "LAKE_DSN": lake_dsn, "MAGE_DATA_DIR": str(tmp_path / "mage")}
+    env = {**migrated_env, "LAKE_DSN": lake_dsn, "MAGE_DATA_DIR": str(tmp_path / "mage")}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    migrate(open_warehouse(WarehouseSettings.from_env(env)), load_catalog())
     return env
 
 

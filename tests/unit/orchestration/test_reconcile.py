@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
 from orchestration.defs.check_results import comparison_result
+from orchestration.defs.transform.checks import offsets_result
 from orchestration.reconcile import DayTotals, as_records, compare_days, differences
 
 ONE, TWO = date(2010, 12, 1), date(2010, 12, 2)
@@ -57,3 +59,31 @@ def test_a_passed_check_says_on_what_it_looked() -> None:
     result = comparison_result(compare_days([ONE], {}, {}), "landed", "core")
     assert result.passed
     assert result.description == "landed = core on 1 day(s), 2010-12-01"
+
+
+@dataclass(frozen=True)
+class Counts:
+    topic_partition: int
+    first_offset: int
+    next_offset: int
+    landed: int
+    dead_letters: int
+    gap_offsets: int
+    lost_offsets: int = 0
+
+
+def test_offsets_that_add_up_pass_with_the_numbers_of_each_topic_partition() -> None:
+    result = offsets_result("t", [Counts(0, 10, 30, 15, 3, 2), Counts(1, 0, 0, 0, 0, 0)])
+    assert result.passed
+    records = [record.data for record in result.metadata["topic_partitions"].records]
+    assert records[0] == {
+        "topic partition": 0, "offsets passed": 20, "landed": 15, "dead letters": 3, "gaps": 2, "of these lost": 0,
+        "unaccounted": 0,
+    }  # fmt: skip
+
+
+def test_offset_that_is_nowhere_or_twice_is_named_with_its_topic_partition() -> None:
+    result = offsets_result("t", [Counts(0, 0, 20, 15, 3, 1), Counts(1, 0, 5, 6, 0, 0), Counts(2, 0, 5, 5, 0, 0)])
+    assert not result.passed
+    assert "t/0: +1 of 20; t/1: -1 of 5" in (result.description or "")
+    assert result.metadata["unaccounted"].value == 2
