@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration import mage
+from orchestration.defs.pacing import pace_run
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.topics import MARTS_READER, feeds, project
 from orchestration.errors import MageRunError
@@ -190,6 +191,7 @@ def _turn(
     day: date,
     publish: Callable[[], Mapping[str, Any]],
 ) -> Cycle:
+    pace_run(context.log)
     began = time.monotonic()
     rows = sum(_load(context, pipeline, day) for pipeline in sorted({feed.pipeline for feed in feeds()}))
     return Cycle(rows_inserted=rows, published=publish(), seconds=time.monotonic() - began)
