@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
-_NUMBER = re.compile(r"[0#][0#,]*(?:\.[0#]+)?")
+_NUMBER = re.compile(r"[0#][0#,]*(?:\.[0#]+,*)?")
+_WORDS = re.compile(r'\\.|"[^"]*"')  # text of a format string, in which a 0 is a letter
+_LARGEST = 60  # digits; beyond, a number is written as it is
 _DATE = re.compile(r"yyyy|yy|mmmm|mmm|mm|m|dddd|ddd|dd|d|hh|h|nn|ss", re.IGNORECASE)
 _DATE_CODES = {
     "yyyy": "%Y", "yy": "%y", "mmmm": "%B", "mmm": "%b", "mm": "%m", "dddd": "%A", "ddd": "%a", "dd": "%d",
@@ -38,7 +40,7 @@ def format_short(value: object, format_string: str) -> str:
         return format_value(value, format_string)
     number = _decimal(value)
     for size, name in _UNITS:
-        if abs(number) >= size:
+        if number.is_finite() and abs(number) >= size:
             scaled = format_value(number / size, _with_two_decimals(format_string))
             return re.sub(r"(\d)(\D*)$", rf"\g<1>{name}\g<2>", scaled)
     return format_value(value, format_string)
@@ -79,18 +81,21 @@ def _number(number: Decimal, format_string: str) -> str:
         section = sections[2]
     if "%" in section:
         number *= 100
-    match = _NUMBER.search(section)
-    if match is None:
-        return _literal(section)
+    match = _NUMBER.search(_WORDS.sub(lambda words: "\0" * len(words.group()), section))
+    if match is None or number.adjusted() > _LARGEST:
+        return _literal(section) if match is None else str(number)
     digits = _digits(abs(number), match.group())
     is_negative = number < 0 and any(letter in "123456789" for letter in digits)
     return f"{'-' if is_negative else ''}{_literal(section[: match.start()])}{digits}{_literal(section[match.end() :])}"
 
 
 def _digits(number: Decimal, pattern: str) -> str:
-    whole, _, fraction = pattern.partition(".")
-    rounded = number.quantize(Decimal(1).scaleb(-len(fraction)), rounding=ROUND_HALF_UP)
+    thousands = len(pattern) - len(pattern.rstrip(","))  # a comma behind the last digit divides by a thousand
+    whole, _, fraction = pattern.rstrip(",").partition(".")
+    with localcontext(prec=_LARGEST + 40):
+        rounded = (number / 1000**thousands).quantize(Decimal(1).scaleb(-len(fraction)), rounding=ROUND_HALF_UP)
     text = f"{rounded:,f}" if "," in whole else f"{rounded:f}"
+    text = "0" * (whole.count("0") - len(text.split(".")[0])) + text
     optional = len(fraction) - len(fraction.rstrip("#"))
     while optional and text.endswith("0") and "." in text:
         text, optional = text[:-1], optional - 1

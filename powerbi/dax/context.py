@@ -107,7 +107,7 @@ def quote(name: str) -> str:
 
 def literal(value: str) -> str:
     """A text as an SQL literal."""
-    return "'" + value.replace("'", "''").replace(_MARK, "") + "'"
+    return "'" + value.replace("'", "''").replace(_MARK, "").replace("\0", "") + "'"
 
 
 def placed(text: str, columns: Iterable[ColumnKey], sql: Callable[[ColumnKey], str]) -> str:
