@@ -9,6 +9,7 @@ the previous run without an error (docs/decisions/0007-blocks-run-in-process.md)
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -17,13 +18,13 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import MageRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec
 
@@ -44,7 +45,11 @@ class TestRun:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRun:
-    """What one block did. Rows are None for what has no rows; memory is the process's peak so far, in MiB."""
+    """What one block did. Rows are None for what has no rows.
+
+    `peak_mib` is the most memory that the process held while the block ran; where the system does not tell peaks of a
+    span (it does on Linux), the most it has ever held.
+    """
 
     block: str
     rows_in: int | None
@@ -99,6 +104,7 @@ def run_pipeline(
     runs: list[BlockRun] = []
     for block in spec.blocks:
         inputs = [_as_argument(results[upstream]) for upstream in block.upstream]
+        _forget_peak()
         started = time.perf_counter()
         results[block.uuid] = _execute(
             pipeline.get_block(block.uuid), inputs, {**spec.variables, **variables}, _Place(spec, block, tuple(runs))
@@ -169,11 +175,23 @@ class _Place:
 
 def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
     global_vars = mage_block.enrich_global_vars(dict(variables))
+    if place.block.language == "sql":
+        _hand_over(mage_block, inputs, place.block.upstream)
     try:
         output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
     except Exception as error:
         raise _block_error(place, error) from error
     return list(output)
+
+
+def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) -> None:
+    """Give a SQL block the frames of this run.
+
+    It does not take them as arguments: it would read what Mage's store holds of its upstream blocks, which is nothing,
+    or the frame of an earlier run in Mage's own UI.
+    """
+    frames = [each.to_pandas() if hasattr(each, "to_pandas") else each for each in inputs]
+    mage_block.fetch_input_variables = lambda *_args, **_kwargs: (frames, [{} for _ in frames], list(upstream))
 
 
 def _as_argument(outputs: Sequence[Any]) -> Any:
@@ -237,6 +255,15 @@ def _line_in_block(error: BaseException) -> int | None:
     return lines[-1] if lines else None
 
 
+def _forget_peak() -> None:
+    """Let the kernel count the process's peak anew; where it cannot, `_peak_mib` tells the peak since the start."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def _peak_mib() -> int:
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) // 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
