@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+import pyarrow as pa
 
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.migrate import migrate as migrate_warehouse
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from deploy.embedded.services import start_bigquery, start_postgres
+from mage_project.transforms.plan import DayPlan, ReadPlan, attach_plan
 from streaming import lake
 from streaming.batch import prepare_batch
 from streaming.contract import load_contract
@@ -182,3 +184,24 @@ def _descriptions(kept: list[str] = []) -> list[str]:  # noqa: B006  made once
         words = ("WHITE", "HANGING", "HEART", "LANTERN", "RED", "METAL", "JAM", "SET OF 6", "VINTAGE", "MUG", "T-LIGHT")
         kept.extend(f"{' '.join(dice.sample(words, 4))} {at}" for at in range(4_000))
     return kept
+
+
+def made_up_lines(rows: int) -> pa.Table:
+    """Decoded events of one day, as the parser hands them on."""
+    day = date(2010, 12, 1)
+    contract = load_contract(TOPIC)
+    messages = [_message(day, at % TOPIC_PARTITIONS, at // TOPIC_PARTITIONS) for at in range(rows)]
+    events = pa.table(
+        {
+            "topic": pa.repeat(TOPIC, rows),
+            "topic_partition": pa.array([at % TOPIC_PARTITIONS for at in range(rows)], pa.int64()),
+            "topic_offset": pa.array([at // TOPIC_PARTITIONS for at in range(rows)], pa.int64()),
+            "produced_at": pa.array([each.produced_ms * 1000 for each in messages], pa.timestamp("us", tz="UTC")),
+            "event_day": pa.repeat(pa.scalar(day, pa.date32()), rows),
+            "payload": pa.array([each.body.decode() for each in messages]),
+        },
+        schema=lake.EVENTS_SCHEMA,
+    )
+    plan = DayPlan(day=day, incarnation="bench", version=0, after={}, upto={0: 1}, rows_read=rows)
+    frame = lake.decode_events(contract, events)
+    return attach_plan(frame, ReadPlan(topic=TOPIC, table=TABLE, mode="incremental", days=(plan,)))
