@@ -1,0 +1,289 @@
+"""Dead letters: each kind kept whole with its reason, mended by file, landed once."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+
+from streaming import dead_letter, lake, replay
+from streaming.__main__ import main
+from streaming.decode import Decoder
+from streaming.errors import DeadLetterLimitError
+
+from .rig import Rig, line
+
+pytestmark = pytest.mark.integration
+
+HEADERS: list[tuple[str, bytes | None]] = [
+    ("event-id", b"e"), ("twice", b"1"), ("twice", b"2"), ("none", None), ("empty", b""), ("raw", b"\xff\x00\x01"),
+]  # fmt: skip
+JUST_JSON = json.dumps(line(1)).encode()
+KINDS: dict[str, tuple[bytes | None, str, str | None]] = {
+    "no value": (None, "empty", None),
+    "no bytes": (b"", "not_json", None),
+    "not JSON": (b"{'a': 1}", "not_json", None),
+    "cut JSON": (JUST_JSON[:-20], "not_json", None),
+    "two documents": (JUST_JSON + JUST_JSON, "not_json", None),
+    "not an object": (b"[1, 2]", "wrong_type", None),
+    "NaN": (JUST_JSON.replace(b'"2.55"', b"NaN"), "not_json", None),
+    "not UTF-8": (JUST_JSON.replace(b"WHITE", b"\xff\xfe"), "not_utf8", None),
+    "NUL escaped": (JUST_JSON.replace(b"WHITE", b"\\u0000"), "nul_character", "description"),
+    "NUL bare": (JUST_JSON.replace(b"WHITE", b"\0"), "not_json", None),
+    "NUL in an unknown field": (JUST_JSON[:-1] + b', "x": {"y": ["\\u0000"]}}', "nul_character", "x"),
+    "wrong type": (json.dumps(line(1, quantity="six")).encode(), "wrong_type", "quantity"),
+    "fraction for a whole number": (json.dumps(line(1, quantity=1.5)).encode(), "wrong_type", "quantity"),
+    "true for a number": (json.dumps(line(1, unit_price=True)).encode(), "wrong_type", "unit_price"),
+    "null for a required field": (json.dumps(line(1, country=None)).encode(), "wrong_type", "country"),
+    "missing field": (JUST_JSON.replace(b'"country"', b'"county"'), "missing_field", "country"),
+    "out of range": (json.dumps(line(1, line_no=0)).encode(), "out_of_range", "line_no"),
+    "too long": (json.dumps(line(1, customer_id="x" * 65)).encode(), "out_of_range", "customer_id"),
+    "too many decimals": (json.dumps(line(1, unit_price="0.0000000001")).encode(), "too_precise", "unit_price"),
+    "unknown enum value": (json.dumps(line(1, channel="fax")).encode(), "not_allowed", "channel"),
+    "event time missing": (
+        json.dumps({k: v for k, v in line(1).items() if k != "invoiced_at"}).encode(), "missing_field", "invoiced_at",
+    ),
+    "event time no time": (json.dumps(line(1, invoiced_at="yesterday")).encode(), "wrong_type", "invoiced_at"),
+    "event time without a zone": (
+        json.dumps(line(1, invoiced_at="2010-12-01T08:26:00")).encode(), "wrong_type", "invoiced_at",
+    ),
+    "event time of the middle ages": (
+        json.dumps(line(1, invoiced_at="1066-10-14T09:00:00Z")).encode(), "event_time_too_early", "invoiced_at",
+    ),
+    "event time of the far future": (
+        json.dumps(line(1, invoiced_at="9999-12-31T23:59:59Z")).encode(), "event_time_too_late", "invoiced_at",
+    ),
+    "oversized": (json.dumps(line(1, description="x" * 1_000_000)).encode(), "too_large", None),
+    "nested too deep": (JUST_JSON[:-1] + b', "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "not_json", None),
+}  # fmt: skip
+ENUM = "      - {name: channel, logicalType: string, enum: [{value: web}, {value: till}]}\n"
+
+
+@pytest.fixture
+def letters_rig(rig: Rig) -> Rig:
+    """The rig's contract, with an enumeration, and no limit to refusals."""
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    text = path.read_text().replace("      - name: country\n", ENUM + "      - name: country\n")
+    path.write_text(text.replace("value: 1000000", "value: 900000"))
+    rig.migrate()
+    return rig
+
+
+def send(rig: Rig, values: list[bytes | None], *, partition: int = 2, headers: Any = HEADERS, **config: Any) -> None:
+    producer = Producer({"bootstrap.servers": rig.bootstrap, "message.max.bytes": 2_000_000, **config})
+    for number, value in enumerate(values):
+        producer.produce(rig.topic, value, key=b"\xffkey\x00%d" % number, headers=headers, partition=partition)
+    assert producer.flush(30) == 0
+
+
+def run(rig: Rig, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["dead-letters", *arguments], env=rig.env)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def letters_of(rig: Rig, **more: Any) -> list[dead_letter.DeadLetter]:
+    with rig.connect() as conn:
+        return dead_letter.read_dead_letters(conn, rig.topic, **more)
+
+
+def test_every_kind_is_kept_whole_with_its_reason(letters_rig: Rig, tmp_path: Path) -> None:
+    """And comes out of both kinds of file as it went in."""
+    rig, values = letters_rig, [value for value, _, _ in KINDS.values()]
+    send(rig, values)
+    assert rig.land(dead_letter_limit=1.0).rows == 0
+    rig.assert_exact(0, dead=len(KINDS))
+    letters = letters_of(rig)
+    for number, (letter, (name, (value, reason, field))) in enumerate(zip(letters, KINDS.items(), strict=True)):
+        assert (letter.topic, letter.topic_partition, letter.topic_offset) == (rig.topic, 2, number), name
+        assert (letter.value, letter.key, letter.headers) == (value, b"\xffkey\x00%d" % number, HEADERS), name
+        assert (letter.reason, letter.field) == (reason, field), (name, letter.detail)
+        assert letter.detail, name
+        assert letter.produced_at is not None
+    exported(rig, tmp_path, letters)
+
+
+def exported(rig: Rig, tmp_path: Path, letters: list[dead_letter.DeadLetter]) -> None:
+    nd, table = tmp_path / "letters.ndjson", tmp_path / "letters.csv"
+    assert f"wrote {len(letters)} letters" in run(rig, "export", str(nd))
+    run(rig, "export", str(table))
+    assert nd.stat().st_mode & 0o077 == 0, "events may hold what is personal"
+    records = [json.loads(text) for text in nd.read_text().splitlines()]
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for letter, record, cells in zip(letters, records, rows, strict=True):
+        for encoded in (record["value_base64"], None if cells["value_base64"] == "\\N" else cells["value_base64"]):
+            assert (None if encoded is None else base64.b64decode(encoded)) == letter.value
+        assert base64.b64decode(record["key_base64"]) == letter.key
+        assert record["headers"] == json.loads(cells["headers"])
+        assert [record[name] for name in ("topic", "topic_offset", "reason", "field", "detail")] == [
+            letter.topic, letter.topic_offset, letter.reason, letter.field, letter.detail,
+        ]  # fmt: skip
+    for path in (nd, table):
+        output = run(rig, "replay", "--from", str(path), code=2)
+        assert f"landed 0, still refused {len(letters)}" in output, "given back as they are, they are as bad as before"
+
+
+def test_headers_that_are_no_text_refuse_the_event_only_where_they_are_to_be_kept(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [JUST_JSON])
+    assert rig.land().rows == 1
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    path.write_text(path.read_text() + "  - property: keepHeaders\n    value: true\n")
+    send(rig, [JUST_JSON])
+    send(rig, [JUST_JSON], headers=HEADERS[:-1])
+    assert rig.land(dead_letter_limit=1.0).rows == 1
+    (letter,) = letters_of(rig)
+    assert (letter.reason, letter.headers) == ("headers_undecodable", HEADERS)
+    assert "header raw" in letter.detail
+    kept = rig.query(f"SELECT headers FROM landing.{rig.contract.stream} WHERE topic_offset = 2")[0][0]
+    assert kept == [["event-id", "e", "utf8"], ["twice", "1", "utf8"], ["twice", "2", "utf8"], ["none", None, "utf8"],
+                    ["empty", "", "utf8"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+def test_a_file_is_mended_and_given_back_as_often_as_one_likes(letters_rig: Rig, tmp_path: Path, form: str) -> None:
+    rig, path = letters_rig, tmp_path / f"letters.{form}"
+    send(rig, [json.dumps(line(n, quantity="six", description='Ä, "x"\r\n\ty')).encode() for n in range(4)])
+    send(rig, [JUST_JSON])
+    rig.land(dead_letter_limit=1.0)
+    run(rig, "export", str(path))
+    mend(path, form)
+    output = run(rig, "replay", "--from", str(path), code=2)
+    assert "landed 3, still refused 1, landed before 0, of 4" in output
+    assert "2:3 wrong_type" in output
+    output = run(rig, "replay", "--from", str(path), code=2)
+    assert "landed 0, still refused 1, landed before 3, of 4" in output
+    rig.assert_exact(4, dead=1)
+    landed = rig.query(
+        f"SELECT topic_offset, payload->>'quantity', payload->>'description' FROM landing.{rig.contract.stream} "
+        f"ORDER BY 1"
+    )
+    assert landed[:3] == [(n, "6", 'Ä, "x"\r\n\ty') for n in range(3)]
+    original = rig.query("SELECT value, replay_value FROM control.dead_letter WHERE topic_offset = 0")[0]
+    assert (b"six" in bytes(original[0]), b"six" in bytes(original[1])) == (True, False)
+
+
+def mend(path: Path, form: str) -> None:
+    """By text, by base64, and as an object; the last one is left as it was."""
+    if form == "ndjson":
+        records = [json.loads(text) for text in path.read_text().splitlines()]
+        records[0]["value"] = records[0]["value"].replace('"six"', "6")
+        raw = base64.b64decode(records[1]["value_base64"]).replace(b'"six"', b"6")
+        records[1] |= {"value_base64": base64.b64encode(raw).decode()}
+        records[2] = {
+            "topic": records[2]["topic"], "topic_partition": 2, "topic_offset": 2,
+            "value": json.loads(records[2]["value"]) | {"quantity": 6},
+        }  # fmt: skip
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return
+    with path.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows[:3]:
+        row["value"] = row["value"].replace('"six"', "6")
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda r: r | {"topic_offset": 99}, "there is no dead letter"),
+        (lambda r: r | {"topic": "other"}, "it is a letter of other"),
+        (lambda r: {k: v for k, v in r.items() if k != "topic_offset"}, "topic_offset is missing"),
+        (lambda r: r | {"value": 7}, "value is neither a text nor a JSON object"),
+        (lambda r: r | {"value_base64": "?"}, "value_base64 cannot be read"),
+        (lambda r: r | {"value": "a", "value_base64": "Yg=="}, "were both edited, and differ"),
+        (lambda _: "{", "it is no JSON object"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_refused_with_its_line(
+    letters_rig: Rig, tmp_path: Path, change: Callable[[dict[str, Any]], Any], problem: str
+) -> None:
+    rig, path = letters_rig, tmp_path / "letters.ndjson"
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    run(rig, "export", str(path))
+    changed = change(json.loads(path.read_text()))
+    path.write_text("\n" + (changed if isinstance(changed, str) else json.dumps(changed)) + "\n")
+    output = run(rig, "replay", "--from", str(path), code=1)
+    assert problem in output
+    if "no dead letter" not in problem:
+        assert "letters.ndjson line 2" in output
+    rig.assert_exact(0, dead=1)
+
+
+def test_a_changed_contract_lets_letters_land(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [json.dumps(line(n, channel="fax")).encode() for n in range(3)])
+    rig.land(dead_letter_limit=1.0)
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    path.write_text(path.read_text().replace("{value: till}", "{value: till}, {value: fax}"))
+    assert "landed 3, still refused 0" in run(rig, "replay", "--all", "--reason", "not_allowed")
+    rig.assert_exact(3)
+    with rig.connect() as conn:
+        (counts,) = [c for c in lake.topic_counts(conn, rig.topic) if c.topic_partition == 2]
+    assert (counts.landed, counts.dead_letters, counts.dead_letters_replayed, counts.is_closed) == (3, 0, 3, True)
+    assert rig.query(f"SELECT topic_offset FROM landing.{rig.contract.stream} ORDER BY 1") == [(0,), (1,), (2,)]
+
+
+def test_replays_at_once_double_nothing_while_the_consumer_lands(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [json.dumps(line(n, quantity="six")).encode() for n in range(60)])
+    rig.land(dead_letter_limit=1.0)
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    mended = [json.dumps(line(n)).encode() for n in range(60)]
+    assert path.exists()
+    letters = letters_of(rig)
+    done: list[replay.Replayed] = []
+
+    def run_replay() -> None:
+        with rig.connect() as conn:
+            pairs = list(zip(letters, mended, strict=True))
+            done.append(replay.replay_edited(conn, Decoder(rig.contract), pairs))
+
+    threads = [threading.Thread(target=run_replay) for _ in range(4)]
+    with rig.landing():
+        for thread in threads:
+            thread.start()
+        send(rig, [JUST_JSON] * 200)
+        for thread in threads:
+            thread.join()
+        rig.wait(lambda: rig.accounted() == 260, what="landing")
+    assert sum(one.landed for one in done) == 60
+    assert sum(one.already for one in done) == 180
+    rig.assert_exact(260)
+
+
+def test_the_limit_names_the_likely_cause_and_loses_nothing(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [JUST_JSON] * 50 + [json.dumps(line(n, channel="fax")).encode() for n in range(150)])
+    with pytest.raises(DeadLetterLimitError) as caught:
+        rig.land(dead_letter_window=100, dead_letter_limit=0.1)
+    text = str(caught.value)
+    for expected in ("not_allowed in channel", "fax", "limit is 10%", f"{rig.topic}[2]", "nothing is lost"):
+        assert expected in text, text
+    assert rig.land(dead_letter_limit=1.0).dead_letters == 150
+    rig.assert_exact(50, dead=150)
+
+
+def test_commands_want_a_topic_only_where_there_are_several(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    assert "not_json" in run(rig, "list")
+    assert "not_json" in run(rig, "show", "2:0")
+    text = (rig.contracts_dir / f"{rig.topic}.yaml").read_text()
+    (rig.contracts_dir / "second.yaml").write_text(text.replace(rig.topic, "second"))
+    assert "name the topic by --topic; there are 2 contracts" in run(rig, "list", code=2)
+    assert "not_json" in run(rig, "list", "--topic", rig.topic)
