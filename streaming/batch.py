@@ -35,6 +35,8 @@ TOMBSTONE = (
     "a message without a value, which only tells the broker's compaction to forget the key; the contract skips them"
 )
 NO_TIMESTAMP = 0  # confluent_kafka.TIMESTAMP_NOT_AVAILABLE
+# A producer may stamp a message with any 64 bits; outside of the years 1 to 9999 there is no instant to keep.
+FIRST_STAMP_MS, LAST_STAMP_MS = -62_135_596_800_000, 253_402_300_799_999
 COPY_COLUMNS = (
     "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key", "headers", "payload",
 )  # fmt: skip
@@ -208,12 +210,14 @@ def read_columns(messages: Sequence[Message]) -> Columns:
     """The fields of messages of one class."""
     kind, count = type(messages[0]), len(messages)
     stamps = np.fromiter(chain.from_iterable(map(kind.timestamp, messages)), dtype=np.int64, count=2 * count)
+    stamps = stamps.reshape(count, 2)
+    stamps[(stamps[:, 1] < FIRST_STAMP_MS) | (stamps[:, 1] > LAST_STAMP_MS), 0] = NO_TIMESTAMP
     return Columns(
         messages=messages,
         values=[*map(kind.value, messages)],
         keys=[*map(kind.key, messages)],
         offsets=np.fromiter(map(kind.offset, messages), dtype=np.int64, count=count),
-        stamps=stamps.reshape(count, 2),
+        stamps=stamps,
     )
 
 
@@ -246,7 +250,8 @@ def _stamps_us(messages: Sequence[Message]) -> list[int | None]:
 
 def _stamp_us(message: Message) -> int | None:
     kind, milliseconds = message.timestamp()
-    return None if kind == NO_TIMESTAMP else milliseconds * 1000
+    is_instant = kind != NO_TIMESTAMP and FIRST_STAMP_MS <= milliseconds <= LAST_STAMP_MS
+    return milliseconds * 1000 if is_instant else None
 
 
 def extend_to_end(batch: Batch, end: int) -> Batch:
@@ -307,7 +312,7 @@ def reject(message: Message, refusal: Refusal) -> Rejected:
         value=raw_value(message),
         key=message.key(),
         headers=list(message.headers() or []),
-        produced_at=_stamp(message.timestamp()),
+        produced_at=_stamp(message),
         refusal=refusal,
     )
 
@@ -338,9 +343,9 @@ def headers_from_json(entries: list[list[str | None]]) -> Headers:
     return headers
 
 
-def _stamp(timestamp: tuple[int, int]) -> datetime | None:
-    kind, milliseconds = timestamp
-    return None if kind == NO_TIMESTAMP else EPOCH + timedelta(milliseconds=milliseconds)
+def _stamp(message: Message) -> datetime | None:
+    stamp_us = _stamp_us(message)
+    return None if stamp_us is None else EPOCH + timedelta(microseconds=stamp_us)
 
 
 def _encode(decoder: Decoder, topic_partition: int, columns: Columns, times_us: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""How much Hypothesis tries: CI a short and fixed part; PROPERTY_EXAMPLES=20000 (or FAULTS=all) a long, random one."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+from tests.acceptance.faults.rig import IS_FULL
+
+SLOW = [
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.function_scoped_fixture,
+    HealthCheck.filter_too_much,
+]
+examples = int(os.environ.get("PROPERTY_EXAMPLES", "2000" if IS_FULL else "0"))
+
+settings.register_profile(
+    "ci", max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW
+)
+settings.register_profile(
+    "long", max_examples=max(examples, 1), deadline=None, database=None, suppress_health_check=SLOW, print_blob=True
+)
+settings.load_profile("long" if examples else "ci")
