@@ -95,7 +95,7 @@ def _digits(number: Decimal, pattern: str) -> str:
     with localcontext(prec=_LARGEST + 40):
         rounded = (number / 1000**thousands).quantize(Decimal(1).scaleb(-len(fraction)), rounding=ROUND_HALF_UP)
     text = f"{rounded:,f}" if "," in whole else f"{rounded:f}"
-    text = "0" * (whole.count("0") - len(text.split(".")[0])) + text
+    text = "0" * (whole.count("0") - len(text.split(".", maxsplit=1)[0])) + text
     optional = len(fraction) - len(fraction.rstrip("#"))
     while optional and text.endswith("0") and "." in text:
         text, optional = text[:-1], optional - 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from powerbi.dax.context import Cells, ColumnKey, Context, Filter, Scalar, placed, quote
+from powerbi.dax.fold import PIVOT, fold_of
 from powerbi.dax.parse import parse_expression
 from powerbi.dax.rows import RowScope
 from powerbi.dax.source import Source
@@ -51,6 +52,7 @@ class Builder:
         self.ctes: list[tuple[str, str]] = []
         self.known: dict[str, str] = {}
         self.scans: dict[tuple[str, ...], Scan] = {}
+        self.pivots: dict[str, str] = {}
         self.memo: dict[object, Scalar] = {}
         self.where = "query"
         self.depth = 0
@@ -252,17 +254,12 @@ class Builder:
         keys = source.keys()
         names = [f"k{context.cells.keys.index(key)}" for key, _ in keys]
         value = placed(value, also, source.column)
-        if fold and source.is_foldable:
-            # Days that are asked for again and again (month to date, a moving average) are summed once.
-            days = {one.column: f"g{index}" for index, one in enumerate(source.members) if one.column}
-            scan, column = self.scan(
-                [f"{source.column(key)} AS {name}" for key, name in days.items()],
-                source.sql(with_members=False),
-                [source.column(key) for key in days],
-                value,
-            )
-            rows = source.membership({key: f"{scan}.{name}" for key, name in days.items()}, scan)
-            value = f"{fold}({scan}.{column})"
+        folded = fold_of(source, self.pivots) if fold else None
+        if folded is not None:
+            scan, column = self.scan([f"{folded.pivot} AS {PIVOT}"], folded.inner(), [folded.pivot], value)
+            self.pivots.setdefault(folded.inner(), folded.pivot)
+            keys = [(key, f"{scan}.{PIVOT}" if sql == folded.pivot else sql) for key, sql in keys]
+            rows, value = folded.outer(scan), f"{fold}({scan}.{column})"
         else:
             rows = source.sql()
         name, column = self.scan(

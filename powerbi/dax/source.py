@@ -48,15 +48,9 @@ class Source:
             return ColumnKey(self.table, path[0].from_column).sql
         return key.sql
 
-    @property
-    def is_foldable(self) -> bool:
-        """Whether rows may be summed by the days (or whatever is listed) first: nothing else tells cells apart."""
-        return bool(self.members) and not self.cells and not self.own and all(one.column for one in self.members)
-
-    def sql(self, *, with_members: bool = True) -> str:
+    def sql(self) -> str:
         """FROM ... WHERE ..., with only the joins that are needed."""
-        members = self.members if with_members else []
-        conditions = self.cell_conditions() + (self.member_conditions(self.column) if members else [])
+        conditions = self.cell_conditions() + self.member_conditions(self.column)
         filters = [one for one in self.filters if one.predicate]
         conditions += [
             placed(one.predicate, one.columns, self.column) for one in sorted(filters, key=lambda one: bool(one.cell))
@@ -64,14 +58,13 @@ class Source:
         asked = {*self.also, *self.own, *(one.column for one in self.members if one.column)}
         asked |= {key for one in filters for key in one.columns}
         needed = {key.table for key in asked if self.column(key) == key.sql}
-        joins = "".join(self.joins(needed - {self.table}))
-        extra = "".join(f" CROSS JOIN {name}" for name in [*self.cells, *self.lists(members)])
-        return f"model.{quote(self.table)} AS {quote(self.table)}{joins}{extra}{_where(conditions)}"
+        return self.from_where(conditions, needed, [*self.cells, *self.lists(self.members)])
 
-    def membership(self, columns: dict[ColumnKey, str], rows: str) -> str:
-        """FROM ... WHERE ... of rows that have been summed by the listed columns."""
-        extra = "".join(f" CROSS JOIN {name}" for name in self.lists(self.members))
-        return f"{rows}{extra}{_where(self.member_conditions(columns.__getitem__))}"
+    def from_where(self, conditions: list[str], needed: set[str], beside: list[str]) -> str:
+        """The table with these tables joined along relationships, and these CTEs beside it."""
+        joins = "".join(self.joins(needed - {self.table})) + "".join(f" CROSS JOIN {name}" for name in beside)
+        where = f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""
+        return f"model.{quote(self.table)} AS {quote(self.table)}{joins}{where}"
 
     def lists(self, members: list[Filter]) -> list[str]:
         """The CTEs that list what is allowed."""
@@ -113,7 +106,3 @@ class Source:
                 if known[key] != own:
                     found.append(f"{known[key]} IS NOT DISTINCT FROM {own}")
         return found
-
-
-def _where(conditions: list[str]) -> str:
-    return f" WHERE {' AND '.join(f'({one})' for one in conditions)}" if conditions else ""

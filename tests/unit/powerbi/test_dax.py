@@ -58,7 +58,10 @@ trees = st.recursive(
     leaves,
     lambda inner: st.one_of(
         st.builds(
-            Call, st.just(0), st.sampled_from(sorted(FUNCTIONS)), st.lists(inner, min_size=1, max_size=3).map(tuple)
+            Call,
+            st.just(0),
+            st.sampled_from(sorted(FUNCTIONS - {"NOT"})),
+            st.lists(inner, min_size=1, max_size=3).map(tuple),
         ),
         st.builds(Unary, st.just(0), st.sampled_from(["-", "NOT"]), inner),
         st.builds(
