@@ -6,13 +6,13 @@ drawing (render/).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.query import Having, Selection, TopN, VisualQuery
 from powerbi.dax.translate import translate
-from powerbi.errors import DaxRefusedError
+from powerbi.errors import DaxError, DaxRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +83,46 @@ def answer(
         total = VisualQuery((), query.measures, query.selections, query.top)
         totals = _run(total, model, connection, scope)[0]
     return Answer(tuple(headings[: len(groups)]), tuple(headings[len(groups) :]), tuple(rows), totals)
+
+
+def answer_cards(
+    visuals: Sequence[Visual],
+    model: Model,
+    connection: Connection,
+    scope: Scope,
+    *,
+    page_filters: Sequence[FieldFilter] = (),
+) -> dict[str, Answer]:
+    """The page's visuals that have neither groups nor filters of their own, by one statement, by name.
+
+    A measure that cannot be translated leaves all of them out: each then says for itself what is wrong.
+    """
+    cards = [
+        one
+        for one in visuals
+        if one.fields
+        and not one.filters
+        and one.type not in WITH_TOTALS
+        and all(f.kind == "Measure" for f in one.fields)
+    ]
+    fields = list({field.name: field for one in cards for field in one.fields}.values())
+    if not fields:
+        return {}
+    try:
+        query = replace(_query(cards[0], [], fields, scope, page_filters), order_by=())
+        row = _run(query, model, connection, scope)[0]
+        values = dict(zip((field.name for field in fields), row, strict=True))
+        return {
+            one.name: Answer(
+                (),
+                tuple(_heading(field, model) for field in one.fields),
+                (tuple(values[field.name] for field in one.fields),),
+                (),
+            )
+            for one in cards
+        }
+    except DaxError:
+        return {}
 
 
 def _query(

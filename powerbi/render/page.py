@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.query import Selection
 from powerbi.errors import DaxError
-from powerbi.evaluate import Connection, Heading, Scope, answer
+from powerbi.evaluate import Answer, Connection, Heading, Scope, answer, answer_cards
 from powerbi.render import picture as pictures
 from powerbi.render.picture import Drawing, Picture
 from powerbi.render.style import LIVE_SCRIPT, SCRIPT, style_sheet
@@ -86,8 +86,9 @@ def parameters_of(selections: tuple[Selection, ...]) -> Parameters:
 def page_svg(page: Page, reader: Reader) -> str:
     """The whole page as one SVG document."""
     theme = reader.theme
+    cards = _cards(page, reader)
     parts = [
-        f'<g transform="translate({one.x:g},{one.y:g})">{_drawn(one, f"v{index}", page, reader).svg}</g>'
+        f'<g transform="translate({one.x:g},{one.y:g})">{_drawn(one, f"v{index}", page, reader, cards).svg}</g>'
         for index, one in enumerate(page.visuals)
     ]
     return (
@@ -112,9 +113,9 @@ def page_html(page: Page, reader: Reader) -> str:
 
 def visuals_html(page: Page, reader: Reader, *, prefix: str = "") -> str:
     """Every visual of a page at its place; `prefix` keeps ids apart where several pages are in one document."""
-    parts = []
+    parts, cards = [], _cards(page, reader)
     for index, one in enumerate(page.visuals):
-        drawn = _drawn(one, f"{prefix}v{index}", page, reader, is_html=True)
+        drawn = _drawn(one, f"{prefix}v{index}", page, reader, cards, is_html=True)
         style = f"left:{one.x:g}px;top:{one.y:g}px;width:{one.width:g}px;height:{one.height:g}px;z-index:{int(one.z)}"
         inner = drawn.html if drawn.html is not None else _inline(one, drawn)
         kind = "visual html" if drawn.html is not None else "visual"
@@ -126,7 +127,13 @@ def _inline(visual: Visual, drawn: Picture) -> str:
     return f'<svg width="{visual.width:g}" height="{visual.height:g}" xmlns:xlink="http://www.w3.org/1999/xlink">{drawn.svg}</svg>'
 
 
-def _drawn(visual: Visual, prefix: str, page: Page, reader: Reader, *, is_html: bool = False) -> Picture:
+def _cards(page: Page, reader: Reader) -> dict[str, Answer]:
+    return answer_cards(page.visuals, reader.model, reader.connection, reader.scope, page_filters=page.filters)
+
+
+def _drawn(
+    visual: Visual, prefix: str, page: Page, reader: Reader, cards: dict[str, Answer], *, is_html: bool = False
+) -> Picture:
     theme = reader.theme
     try:
         if visual.type == "textbox":
@@ -139,7 +146,9 @@ def _drawn(visual: Visual, prefix: str, page: Page, reader: Reader, *, is_html: 
             )
         if not visual.fields:
             return pictures.refusal(visual, "The visual has no fields.", theme)
-        found = answer(visual, reader.model, reader.connection, reader.scope, page_filters=page.filters)
+        found = cards.get(visual.name) or answer(
+            visual, reader.model, reader.connection, reader.scope, page_filters=page.filters
+        )
         link = _linker(page, reader) if is_html and reader.is_live else None
         return pictures.picture(visual, found, Drawing(theme, link, prefix))
     except DaxError as error:
