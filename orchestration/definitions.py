@@ -14,6 +14,7 @@ from orchestration.defs.landing.assets import landed_topics
 from orchestration.defs.landing.sensors import landed_batches
 from orchestration.defs.resources import RESOURCES
 from orchestration.defs.serving.assets import report, semantic_model
+from orchestration.defs.serving.checks import every_quarter, report_is_fresh, watch_report
 from orchestration.defs.serving.sensors import published_days
 from orchestration.defs.transform.assets import core_tables
 from orchestration.defs.transform.checks import core_checks
@@ -22,9 +23,9 @@ from orchestration.defs.warehouse.checks import core_equals_mart
 
 defs = dg.Definitions(
     assets=[*landed_topics, *core_tables, daily_marts, whole_marts, semantic_model, report],
-    asset_checks=[*core_checks, core_equals_mart],
-    jobs=[load_days, serve_reports, purge_old_runs],
-    schedules=[nightly_purge],
+    asset_checks=[*core_checks, core_equals_mart, report_is_fresh],
+    jobs=[load_days, serve_reports, watch_report, purge_old_runs],
+    schedules=[nightly_purge, every_quarter],
     sensors=[landed_batches, published_days, alert_failed_runs, alert_checks_and_freshness],
     resources=RESOURCES,
     executor=dg.in_process_executor,  # of runs from the UI: a step takes tenths of a second, a process for it 4 s

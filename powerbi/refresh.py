@@ -326,6 +326,15 @@ def history(client: Client, *, top: int = 60) -> list[dict[str, Any]]:
     return found
 
 
+def last_refresh(client: Client) -> Refresh | None:
+    """The newest refresh that completed, whoever started it."""
+    for one in history(client):
+        if one.get("status") == "Completed":
+            mode = "enhanced" if one.get("refreshType") == "ViaEnhancedApi" else "basic"
+            return Refresh(str(one["requestId"]), _instant(one["startTime"]), _instant(one["endTime"]), (), mode)
+    return None
+
+
 def budget_left(client: Client, *, now: dt.datetime | None = None) -> int:
     """Refreshes that a shared capacity allows for the rest of the day (UTC)."""
     return refreshes_left(history(client), now or dt.datetime.now(dt.UTC))
@@ -345,10 +354,20 @@ def query_row(client: Client, dax: str) -> dict[str, Any]:
     Raises:
         AuthorizationError: the service refuses service principals on models with row-level security.
     """
+    rows = query_rows(client, dax)
+    return {name.strip("[]"): value for name, value in rows[0].items()} if rows else {}
+
+
+def query_rows(client: Client, dax: str) -> list[dict[str, Any]]:
+    """Every row of a DAX query, by column name as the service writes it; numbers are exact.
+
+    Raises:
+        AuthorizationError: the service refuses service principals on models with row-level security.
+    """
     body = {"queries": [{"query": dax}], "serializerSettings": {"includeNulls": True}}
     response = client.send("POST", client.dataset("/executeQueries"), body, is_repeatable=True)
-    rows = exact_json(response)["results"][0]["tables"][0]["rows"]
-    return {name.strip("[]"): value for name, value in rows[0].items()} if rows else {}
+    rows: list[dict[str, Any]] = exact_json(response)["results"][0]["tables"][0]["rows"]
+    return rows
 
 
 def _entry(table: str, partition: str | None) -> dict[str, str]:

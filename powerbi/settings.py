@@ -60,11 +60,16 @@ class PowerBiSettings:
         return self.api_url if self.is_standin else FABRIC_API_URL
 
     @property
+    def model_url(self) -> str:
+        """Where the semantic model and its reports are looked at."""
+        if self.is_standin:
+            return f"{self.api_url}/status"
+        return f"https://app.powerbi.com/groups/{self.workspace_id}/datasets/{self.dataset_id}/details"
+
+    @property
     def report_url(self) -> str:
         """Where a reader opens the report."""
-        if self.is_standin:
-            return f"{self.api_url}/report"
-        return f"https://app.powerbi.com/groups/{self.workspace_id}/datasets/{self.dataset_id}/details"
+        return f"{self.api_url}/report" if self.is_standin else self.model_url
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, needs_ids: bool = True) -> PowerBiSettings:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from powerbi.standin.answers import answer, error
 from powerbi.standin.datasets import Datasets
+from powerbi.standin.exports import Exports
 from powerbi.standin.faults import KINDS
 from powerbi.standin.items import Items
 from powerbi.standin.pages import Pages
@@ -55,7 +56,9 @@ class _Routes:
         self.service = service
 
     def all(self) -> list[Route]:
-        groups: Iterable[Any] = (Datasets(self.service), Workspaces(self.service), Items(self.service))
+        groups: Iterable[Any] = (
+            Datasets(self.service), Workspaces(self.service), Items(self.service), Exports(self.service)
+        )  # fmt: skip
         api = [route for group in groups for route in group.routes()]
         pages = Pages(self.service)
         routes = [Route(path, self.guarded(worker), methods=[method]) for path, method, worker in api]

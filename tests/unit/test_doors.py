@@ -26,6 +26,7 @@ DOORS = {
     "powerbi": {
         "refresh", "publish", "settings", "errors",
         "rest",  # the client that refresh and publish are given
+        "verify", "pictures",
         "lineage",  # which measures show which columns
     },
     "mage_project": {"settings", "reading", "writing"},

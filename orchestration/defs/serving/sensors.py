@@ -1,6 +1,7 @@
 """When to refresh the report: as soon as the marts show more than it does, but not more often than the setting says.
 
-Belongs here: asking Dagster's instance and waiting. Not here: what a refresh covers (assets.py).
+Belongs here: asking Dagster's instance and waiting. Not here: what has changed (changes.py), what a refresh does
+(assets.py), how a shared capacity's refreshes are spread over the day (powerbi).
 """
 
 import os
@@ -11,7 +12,7 @@ import dagster as dg
 
 from orchestration.defs.jobs import serve_reports
 from orchestration.defs.runs import at_work, failures_in_a_row
-from orchestration.defs.serving.assets import SEMANTIC_MODEL, changed_since_refresh
+from orchestration.defs.serving.changes import SEMANTIC_MODEL, changed_since_refresh
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import wait_after
 
@@ -27,7 +28,8 @@ SETTLED_S = 1.0
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Requests dimensions, refresh and report whenever a mart was published since what the last refresh covers; "
-        "waits in its tick, and keeps the least time between two refreshes (SERVE_EVERY_S)."
+        "waits in its tick, and keeps the least time between two refreshes (SERVE_EVERY_S; on a shared capacity what "
+        "is left of its eight a day is spread over what is left of the day)."
     ),
 )
 def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -36,11 +38,33 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     deadline = time.monotonic() + WAIT_S
     while True:
         reason = _why_not(context.instance, settings.serve_every_s, datetime.now(tz=UTC).timestamp())
+        reason = reason or _why_the_budget_does_not()
         if reason is None:
             return dg.RunRequest()
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or reason.startswith(_BUDGET):
             return dg.SkipReason(reason)
         time.sleep(POLL_S)
+
+
+_BUDGET = "the budget of the shared capacity"
+
+
+def _why_the_budget_does_not() -> str | None:
+    """Why a shared capacity's budget lets the change wait, or None; asked from the service once a tick."""
+    from powerbi.errors import PowerBiError
+    from powerbi.refresh import refresh_due_at
+    from powerbi.settings import PowerBiSettings
+
+    settings = PowerBiSettings.from_env(os.environ, needs_ids=False)
+    if settings.refresh_mode != "basic":
+        return None
+    try:
+        due = refresh_due_at(settings)
+    except PowerBiError as error:
+        return f"{_BUDGET} is not known: {error}"
+    if due <= datetime.now(tz=UTC):
+        return None
+    return f"{_BUDGET} allows the next refresh at {due:%Y-%m-%d %H:%M} UTC; the change waits"
 
 
 def _why_not(instance: dg.DagsterInstance, every_s: float, now: float) -> str | None:

@@ -14,7 +14,7 @@ from orchestration.defs.landing import sensors as landing_sensors
 from orchestration.defs.landing.sensors import landed_batches
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.serving import sensors as serving_sensors
-from orchestration.defs.serving.assets import SEMANTIC_MODEL, changed_since_refresh
+from orchestration.defs.serving.changes import SEMANTIC_MODEL, changed_since_refresh
 from orchestration.defs.serving.sensors import published_days
 from tests.integration.orchestration.landing import HandLanding, event
 

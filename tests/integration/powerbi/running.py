@@ -67,9 +67,9 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, tables: dict[str, Any], *, is_shared: bool = False, page_size: int = 100
+    folder: Path, tables: dict[str, Any], *, is_shared: bool = False, page_size: int = 100, marts: Any = None
 ) -> Iterator[Running]:
-    marts = MemoryMarts(tables)
+    marts = marts or MemoryMarts(tables)
     service = Service(
         Settings(folder, shop.ROOM, marts.settings, is_shared=is_shared, page_size=page_size), marts=marts
     )

@@ -40,7 +40,7 @@ REQUEST_DEVIATIONS: dict[str, str] = {
 }
 _NAMES = {
     "group": "groupId", "dataset": "datasetId", "refresh": "refreshId", "user": "user", "gateway": "gatewayId",
-    "source": "datasourceId",
+    "source": "datasourceId", "report": "reportId", "export": "exportId",
 }  # fmt: skip
 _GROUP, _SET = STANDIN_WORKSPACE, STANDIN_DATASET
 

@@ -1,0 +1,76 @@
+"""What the report does not show yet: publications of marts since the one that the last refresh covers.
+
+Belongs here: reading Dagster's event log. Not here: refreshing (assets.py), when to (sensors.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from dbt_like_sql.catalog import load_catalog
+from orchestration.defs.warehouse.assets import asset_key, is_daily, mart_tables
+
+SEMANTIC_MODEL = dg.AssetKey(["powerbi", "semantic_model"])
+REPORT = dg.AssetKey(["powerbi", "report"])
+DAILY_MARTS = tuple(asset_key(table.name) for table in mart_tables(load_catalog()) if is_daily(table))
+MARTS = tuple(asset_key(table.name) for table in mart_tables(load_catalog()))
+
+COVERS = "covers_event"
+"""Metadata of a refresh: the newest publication of a mart (its id in Dagster's event log) that it shows."""
+
+# More changed days than this since the last refresh, and the whole model is refreshed instead of naming them.
+MAX_DAYS_NAMED = 400
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What the marts have published since the last refresh: up to which event, when, on which days (None: all)."""
+
+    newest: int
+    newest_at: float
+    days: frozenset[date] | None
+    oldest_at: float = 0.0
+
+
+def changed_since_refresh(instance: dg.DagsterInstance) -> Changed | None:
+    """What the report does not show yet, from Dagster's own event log; None if it shows everything."""
+    covered = covered_event(instance)
+    newest, newest_at = max((_newest_event(instance, key) for key in DAILY_MARTS), default=(0, 0.0))
+    if newest <= covered:
+        return None
+    oldest_at = min((_first_event_at(instance, key, covered) for key in DAILY_MARTS), default=newest_at)
+    return Changed(newest, newest_at, _days_since(instance, covered), oldest_at)
+
+
+def covered_event(instance: dg.DagsterInstance) -> int:
+    """The newest publication that the last refresh covers; 0 before the first one."""
+    event = instance.get_latest_materialization_event(SEMANTIC_MODEL)
+    if event is None or event.asset_materialization is None:
+        return 0
+    value = event.asset_materialization.metadata.get(COVERS)
+    return int(value.value) if isinstance(value, dg.IntMetadataValue) and value.value is not None else 0
+
+
+def _newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, float]:
+    records = instance.fetch_materializations(key, limit=1).records
+    return (records[0].storage_id, records[0].timestamp) if records else (0, 0.0)
+
+
+def _first_event_at(instance: dg.DagsterInstance, key: dg.AssetKey, covered: int) -> float:
+    filters = dg.AssetRecordsFilter(asset_key=key, after_storage_id=covered)
+    records = instance.fetch_materializations(filters, limit=1, ascending=True).records
+    return records[0].timestamp if records else float("inf")
+
+
+def _days_since(instance: dg.DagsterInstance, covered: int) -> frozenset[date] | None:
+    days: set[date] = set()
+    for key in DAILY_MARTS:
+        filters = dg.AssetRecordsFilter(asset_key=key, after_storage_id=covered)
+        records = instance.fetch_materializations(filters, limit=MAX_DAYS_NAMED + 1).records
+        if len(records) > MAX_DAYS_NAMED or any(record.partition_key is None for record in records):
+            return None
+        days |= {date.fromisoformat(record.partition_key) for record in records if record.partition_key}
+    return frozenset(days)
