@@ -45,9 +45,8 @@ def main() -> int:
         _load(emulator, MadeUpMarts(arguments.rows))
         figures = {"rows": arguments.rows, "by": "REST" if arguments.rest else "Storage API"}
         figures |= _measured(emulator, Path(folder), is_rest=arguments.rest)
-    print(
-        f"{figures['rows']:,} fact rows, by {figures['by']}\n\n| refresh of | ended s | page shows it s |\n|---|---|---|"
-    )
+    print(f"{figures['rows']:,} fact rows, by {figures['by']}\n")
+    print("| refresh of | ended s | page shows it s |\n|---|---|---|")
     for name, what in (("all", "everything"), ("day", "the month of one day")):
         print(f"| {what} | {figures[f'{name}_s']:.2f} | {figures[f'{name}_to_page_s']:.2f} |")
     if arguments.json:
