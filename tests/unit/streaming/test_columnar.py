@@ -1,0 +1,109 @@
+"""The quick way of reading landed events gives what the decoder gives, or steps aside."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from streaming import lake
+from streaming.columnar import quick_columns
+from streaming.contract import Contract, load_contract
+
+CONTRACT = load_contract("retail.invoices")
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {
+        "event_id": "e1", "invoice_no": "536365", "line_no": 1, "stock_code": "85123A", "description": "LANTERN",
+        "quantity": 6, "unit_price": "2.55", "invoiced_at": "2010-12-01T08:26:00Z", "customer_id": None,
+        "country": "France", **changes,
+    }  # fmt: skip
+
+
+def events(*payloads: str) -> pa.Table:
+    rows = len(payloads)
+    return pa.table(
+        {
+            "topic": pa.repeat("t", rows),
+            "topic_partition": pa.repeat(0, rows),
+            "topic_offset": pa.array(range(rows), pa.int64()),
+            "produced_at": pa.array([0] * rows, pa.timestamp("us", tz="UTC")),
+            "event_day": pa.array([0] * rows, pa.date32()),
+            "payload": pa.array(payloads),
+        },
+        schema=lake.EVENTS_SCHEMA,
+    )
+
+
+def by_decoder(contract: Contract, table: pa.Table) -> pa.Table:
+    return lake.decode_events(contract, table)  # below QUICK_FROM_ROWS it decodes event by event
+
+
+SAME = [
+    event(),
+    event(description=None, customer_id="17850", quantity=-3),
+    event(description='quotes " and \\ and é ✿ 日本 \u2028', country="Côte d'Ivoire"),
+    event(unit_price="999999999999.999999999"),
+    event(unit_price="-0.000000001"),
+    event(invoiced_at="2011-06-01T00:30:00.123456+01:00"),
+    event(quantity=10**9, line_no=999_999_999),
+    event(unknown={"nested": [1, 2, {"a": None}]}),
+]
+
+
+def test_columns_are_those_of_the_decoder_to_the_last_digit() -> None:
+    texts = [json.dumps(each, ensure_ascii=at % 2 == 0) for at, each in enumerate(SAME)]
+    texts.append(json.dumps(event()).replace('"2.55"', "1234567890.123456789"))  # a number, beyond a float's digits
+    table = events(*texts)
+    quick = quick_columns(CONTRACT, table["payload"])
+    assert quick is not None
+    expected = by_decoder(CONTRACT, table)
+    for field, column in zip(CONTRACT.fields, quick, strict=True):
+        assert column.equals(expected[field.name].combine_chunks()), field.name
+
+
+def test_event_over_several_lines_is_one_event() -> None:
+    table = events(json.dumps(event(), indent=2), json.dumps(event(event_id="e2")), json.dumps(event(), indent=1))
+    quick = quick_columns(CONTRACT, table["payload"])
+    assert quick is not None
+    assert quick[0].to_pylist() == ["e1", "e2", "e1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(event()).replace("2010-12-01T08:26:00Z", "2010-12-01T08:26:00.1234567Z"),
+        json.dumps(event()).replace('"quantity": 6', '"quantity": 6.0'),
+        json.dumps(event()).replace('"quantity": 6', '"quantity": 5, "quantity": 6'),
+        json.dumps({key: value for key, value in event().items() if key != "country"}),
+        json.dumps(event(country=None)),
+        json.dumps(event()) + "{}",
+        "[]",
+    ],
+)
+def test_whatever_is_in_doubt_is_left_to_the_decoder(text: str) -> None:
+    assert quick_columns(CONTRACT, events(json.dumps(event()), text)["payload"]) is None
+
+
+def test_many_events_take_the_quick_way_and_give_the_same_table() -> None:
+    dice = random.Random(3)
+    texts = [
+        json.dumps(
+            event(
+                event_id=f"e{at}",
+                quantity=dice.randrange(-100, 100),
+                unit_price=f"{dice.randrange(10**6)}.{dice.randrange(10**9):09}",
+                description=dice.choice([None, "a", "ü\n\t"]),
+            )
+        )
+        for at in range(lake.QUICK_FROM_ROWS)
+    ]
+    table = events(*texts)
+    quick = lake.decode_events(CONTRACT, table)
+    parts = [by_decoder(CONTRACT, table.slice(at, 5_000)) for at in range(0, table.num_rows, 5_000)]
+    assert quick.equals(pa.concat_tables(parts).combine_chunks())
+    assert quick.schema.equals(parts[0].schema)
