@@ -5,9 +5,7 @@ Pure: no client, no driver; the clock is passed in. Not here: writing (landing.p
 
 from __future__ import annotations
 
-import base64
 import itertools
-import json
 import struct
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,6 +16,7 @@ import numpy as np
 
 from streaming.decode import DAY_US, EPOCH_2000_DAYS, DoubtError, Refusal
 from streaming.formats.translate import Translated, raw_value, translate
+from streaming.headers import UNREADABLE_NAME, Headers, headers_json, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streaming.decode import Decoder
-
-Headers = list[tuple[str, bytes | None]]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_2000_US = EPOCH_2000_DAYS * DAY_US
@@ -288,13 +285,15 @@ def _judge_all(
 
 def _judge_one(decoder: Decoder, message: Message, now: datetime) -> Any:
     if decoder.contract.keep_headers:
-        problem = _undecodable(message.headers() or [])
+        problem = _undecodable(read_headers(message))
         if problem:
             return Refusal("headers_undecodable", problem)
     return decoder.judge(message.value(), now=now, stamp_us=_stamp_us(message))
 
 
-def _undecodable(headers: Headers) -> str | None:
+def _undecodable(headers: Headers | None) -> str | None:
+    if headers is None:
+        return UNREADABLE_NAME
     for name, value in headers:
         try:
             text = (value or b"").decode("utf-8")
@@ -307,40 +306,17 @@ def _undecodable(headers: Headers) -> str | None:
 
 def reject(message: Message, refusal: Refusal) -> Rejected:
     """A dead letter of a message."""
+    headers = read_headers(message)
+    if headers is None and refusal.detail != UNREADABLE_NAME:
+        refusal = replace(refusal, detail=f"{refusal.detail}; and {UNREADABLE_NAME}")
     return Rejected(
         topic_offset=message.offset(),
         value=raw_value(message),
         key=message.key(),
-        headers=list(message.headers() or []),
+        headers=headers or [],
         produced_at=_stamp(message),
         refusal=refusal,
     )
-
-
-def headers_json(headers: Headers) -> str:
-    """Headers as they are kept with a dead letter: order, repeats and bytes survive."""
-    return json.dumps([_header_entry(name, value) for name, value in headers])
-
-
-def _header_entry(name: str, value: bytes | None) -> list[str | None]:
-    if value is None:
-        return [name, None, "utf8"]
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        return [name, base64.b64encode(value).decode("ascii"), "base64"]
-    return [name, text, "utf8"]
-
-
-def headers_from_json(entries: list[list[str | None]]) -> Headers:
-    """The inverse of `headers_json`, from the decoded document."""
-    headers: Headers = []
-    for name, value, encoding in entries:
-        raw = None if value is None else base64.b64decode(value) if encoding == "base64" else value.encode("utf-8")
-        headers.append((name or "", raw))
-    return headers
 
 
 def _stamp(message: Message) -> datetime | None:

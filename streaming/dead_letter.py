@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from streaming.batch import headers_from_json, headers_json
 from streaming.database import transaction
+from streaming.headers import headers_from_json, headers_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
-    from streaming.batch import Batch, Headers
+    from streaming.batch import Batch
+    from streaming.headers import Headers
 
 INSERT = """
 INSERT INTO control.dead_letter

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from streaming.batch import headers_json
 from streaming.errors import ReplayError
+from streaming.headers import headers_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from streaming import kafka
 from streaming.errors import ProduceError, TopicError
+from streaming.headers import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +220,7 @@ def read_event_ids(settings: KafkaSettings, topic: str, *, tell: Callable[[int],
 
 
 def _count_id(found: Counter[bytes], message: Any) -> None:
-    for name, value in message.headers() or []:
+    for name, value in read_headers(message) or []:
         if name == "event-id" and value is not None:
             found[value] += 1
             return

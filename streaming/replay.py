@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
-    from streaming.batch import Headers, Message
+    from streaming.batch import Message
     from streaming.decode import Decoder
+    from streaming.headers import Headers
 
 
 @dataclass(frozen=True, slots=True)

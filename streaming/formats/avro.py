@@ -22,7 +22,7 @@ from streaming.formats.registry import REGISTRY_ERRORS, Registry
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from streaming.batch import Headers
+    from streaming.headers import Headers
 
 # what decoding bytes by a schema that is not theirs may raise
 UNDECODABLE = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streaming.decode import Refusal
 
 if TYPE_CHECKING:
-    from streaming.batch import Headers
+    from streaming.headers import Headers
 
 MAGIC_ID, MAGIC_GUID = 0, 1
 ID_BYTES, GUID_BYTES = 5, 17

@@ -12,8 +12,8 @@ from streaming.formats.debezium import unwrap
 from streaming.formats.framing import strip_frame
 
 if TYPE_CHECKING:
-    from streaming.batch import Headers
     from streaming.contract import Contract
+    from streaming.headers import Headers
     from streaming.settings import RegistrySettings
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message as ProtoMessage
 
-    from streaming.batch import Headers
+    from streaming.headers import Headers
 
 UNDECODABLE = (
     SerializationError,

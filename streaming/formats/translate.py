@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streaming.decode import Refusal
+from streaming.headers import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streaming.batch import Headers, Message
+    from streaming.batch import Message
     from streaming.decode import Decoder
+    from streaming.headers import Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def _translate_one(decoder: Decoder, message: Message) -> Translated:
     if len(value) > contract.maximum_payload_bytes:
         detail = f"{len(value)} bytes, the contract allows {contract.maximum_payload_bytes}"
         return Translated(message, None, Refusal("too_large", detail))
-    found = decoder.reader(value, list(message.headers() or []))
+    found = decoder.reader(value, read_headers(message) or [])
     return Translated(message, None, found) if isinstance(found, Refusal) else Translated(message, found)
 
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.batch import headers_from_json, headers_json, prepare_batch
+from streaming.batch import prepare_batch
 from streaming.contract import Contract
 from streaming.decode import Decoder, DoubtError, Refusal, decode_column
+from streaming.headers import headers_from_json, headers_json
 from tests.unit.streaming.events import NOW, FakeMessage
 
 from .shapes import CONTRACTS, HEADERS, events, messages, values

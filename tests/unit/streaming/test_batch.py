@@ -10,11 +10,10 @@ from streaming.batch import (
     COPY_COLUMNS,
     Batch,
     Gap,
-    headers_from_json,
-    headers_json,
     prepare_batch,
 )
 from streaming.decode import Decoder, Refusal
+from streaming.headers import headers_from_json, headers_json
 
 from .events import NOW, FakeMessage, order_bytes, orders_contract
 
