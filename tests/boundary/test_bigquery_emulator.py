@@ -25,11 +25,11 @@ emulator_only = pytest.mark.skipif(bool(REAL_PROJECT), reason="about the emulato
 
 
 @pytest.fixture(scope="module")
-def warehouse(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
+def warehouse(real_project: str | None, request: pytest.FixtureRequest) -> Iterator[Warehouse]:
     prefix = f"boundary{uuid.uuid4().hex[:8]}"
-    if REAL_PROJECT:
+    if real_project:
         location = os.environ.get("WAREHOUSE_LOCATION", "EU")
-        settings = WarehouseSettings(REAL_PROJECT, location, prefix)
+        settings = WarehouseSettings(real_project, location, prefix)
     else:
         host = request.getfixturevalue("bigquery_host")
         settings = WarehouseSettings("local", dataset_prefix=prefix, emulator_host=host)
