@@ -399,7 +399,7 @@ def _header_tails(messages: Sequence[Message], lengths: NDArray[np.int64]) -> li
 
 
 def _header_tail(message: Message, payload_length: int) -> bytes:
-    headers = message.headers()
+    headers = read_headers(message)
     if not headers:
         return struct.pack(">ii", NULL, payload_length)
     text = headers_json(headers).encode("utf-8")

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streaming.batch import Message
 
 Headers = list[tuple[str, bytes | None]]
 
+CALL_HEADERS: Callable[[Any], Headers | None] = methodcaller("headers")
+UNREADABLE: Headers = []  # stands, by its identity, for headers that could not be read
 UNREADABLE_NAME = "the headers cannot be read: a name in them is not UTF-8"
 
 
 def read_headers(message: Message) -> Headers | None:
-    """The headers; None if confluent-kafka cannot hand them out, since a name in them is not UTF-8."""
+    """The headers; None if confluent-kafka cannot hand them out, since a name in them is not UTF-8.
+
+    Nobody else may call `message.headers()`: in that case its C code (2.16) answers with a list that has a hole, keeps
+    it, and has an exception set, all at once. Python's own call of a method does not look for that once it runs
+    quickly, and whoever touches the list brings the process down. `methodcaller` looks, and the list is taken away.
+    """
     try:
-        return list(message.headers() or [])
-    except (SystemError, UnicodeDecodeError):  # its C code returns a value with an exception set (2.16)
+        found = CALL_HEADERS(message)
+    except (SystemError, UnicodeDecodeError):
+        source: Any = getattr(message, "message", message)
+        source.set_headers(UNREADABLE)
         return None
+    return None if found is UNREADABLE else list(found or [])
 
 
 def headers_json(headers: Headers) -> str:
