@@ -76,19 +76,18 @@ def test_whatever_landed_can_be_read_and_dead_letters_are_whole(
 
 
 SEEDS = [
-    order_bytes(
-        address={"street": "\U0001f381 1", "n": [1, {"x": None}]}, tags=["a", "b"], note="n\\u00fc", channel="web"
-    ),
+    order_bytes(address={"street": "\U0001f381 1", "n": [1, {"x": None}]}, tags=["a"], note="n\\u00fc", channel="web"),
     order_bytes(
         amount=-12.5, tip="0.0001", is_gift=True, due_on="2026-12-24", ordered_at="2026-11-24T11:00:00.123456+01:00"
     ),
-    b' {"order_id" : "x", "amount":1e3,"items":3,"ordered_at":"2026-11-24T11:00:00Z","unknown":{"a":[1,2,"\\"\\\\"]}}\n',
+    b' {"order_id" : "x", "amount":1e3,"items":3,"ordered_at":"2026-11-24T11:00:00Z","unknown":{"a":[1,"\\"\\\\"]}}\n',
 ]
 TOKENS = [
-    b"\\u0000", b"\\ud800", b"\\udfff", b"\\ud83d\\ude00", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"NaN", b"-Infinity",
-    b"1e308", b"1E+400", b"-0.0", b"00", b"0x1", b"9223372036854775808", b"99999999999999999999.999999999", b"null", b"true", b"[", b"]",
-    b"{", b"}", b'"', b"\\", b",", b":", b"/*", b"'", b"\r", b"\t", b"\x7f", b"\x1f", b"\\/", b"\\x", b"+00:00", b"Z", b"T24:00:00",
-    b'"order_id":"again",', b'"\\u006frder_id":1,', b'"":0,', b"0001-01-01", b"10000-01-01", b"60", b" " * 50, b"[" * 60,
+    b"\\u0000", b"\\ud800", b"\\udfff", b"\\ud83d\\ude00", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf",
+    b"NaN", b"-Infinity", b"1e308", b"1E+400", b"-0.0", b"00", b"0x1", b"9223372036854775808",
+    b"99999999999999999999.999999999", b"null", b"true", b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"/*", b"'",
+    b"\r", b"\t", b"\x7f", b"\x1f", b"\\/", b"\\x", b"+00:00", b"Z", b"T24:00:00", b'"order_id":"again",',
+    b'"\\u006frder_id":1,', b'"":0,', b"0001-01-01", b"10000-01-01", b"60", b" " * 50, b"[" * 60,
 ]  # fmt: skip
 
 
