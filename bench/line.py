@@ -52,6 +52,8 @@ def table(found: dict[str, Any]) -> str:
     ]
     rows = {"event produced -> mart": found["event_to_mart_s"], **found["hops"]}
     lines += [f"| {name} | {' | '.join(f'{value:.2f}' for value in row.values())} |" for name, row in rows.items()]
+    lines.append(f"cores: {found['cores']}")
+    lines += [f"{kind} jobs: {each}" for kind, each in found["bigquery_jobs"].items()]
     return "\n".join(lines)
 
 

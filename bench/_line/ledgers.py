@@ -112,6 +112,17 @@ class Ledgers:
             for record in records
         }
 
+    def jobs(self) -> dict[str, dict[str, float]]:
+        """BigQuery's jobs by kind: how many, and seconds of the median and the slowest."""
+        spans: dict[str, list[float]] = defaultdict(list)
+        for job in self.warehouse.client.list_jobs(all_users=True):
+            if job.ended is not None and job.started is not None:
+                spans[job.job_id.partition("-")[0].partition("_")[0]].append((job.ended - job.started).total_seconds())
+        return {
+            kind: {"count": len(found), "p50": round(sorted(found)[len(found) // 2], 3), "max": round(max(found), 3)}
+            for kind, found in sorted(spans.items())
+        }
+
     def statuses(self) -> dict[str, int]:
         """How many runs of each job ended how."""
         from dagster import DagsterInstance  # noqa: PLC0415, TID251

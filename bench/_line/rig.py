@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from bench._line.hops import follow, summarize
 from bench._line.ledgers import Ledgers
 from deploy.demo.line import DAGSTER_YAML, Line, Ports
@@ -49,7 +51,9 @@ class Flow:
 def measure(launcher: str, flow: Flow) -> dict[str, Any]:
     """One line from nothing to an empty state folder; what it took, hop by hop."""
     with _running(launcher) as (line, ledgers):
+        cpu = CpuMeter(line)
         sent, since, until = _let_flow(line, flow)
+        cores = cpu.cores()
         drained_s = _wait_until_all_is_there(line, ledgers, sent)
         events = ledgers.events(since, until)
         ways, missing = follow(events, ledgers.loads(), ledgers.publications(), ledgers.runs())
@@ -67,10 +71,39 @@ def measure(launcher: str, flow: Flow) -> dict[str, Any]:
             "mart_rows": mart,
             "is_whole": missing == 0 and mart == expected and ledgers.core() == ledgers.landed() == sent,
             "runs": ledgers.statuses(),
+            "bigquery_jobs": ledgers.jobs(),
+            "cores": cores,
             "loads": len(ledgers.loads()),
             "publications": len(ledgers.publications()),
             "load_average": [round(each, 2) for each in os.getloadavg()],
         }
+
+
+class CpuMeter:
+    """Which share of a core each process of the line has used, its children included, since this was made."""
+
+    def __init__(self, line: Line) -> None:
+        self._line, self._began, self._before = line, time.monotonic(), self._read(line)
+
+    def cores(self) -> dict[str, float]:
+        """Cores a process."""
+        seconds = time.monotonic() - self._began
+        now = self._read(self._line)
+        return {name: round((used - self._before.get(name, 0.0)) / seconds, 2) for name, used in now.items()}
+
+    @staticmethod
+    def _read(line: Line) -> dict[str, float]:
+        found = {}
+        for process in line.processes():
+            try:
+                top = psutil.Process(process.pid)
+                times = [each.cpu_times() for each in (top, *top.children(recursive=True))]
+            except psutil.Error:
+                continue
+            found[process.name] = sum(each.user + each.system for each in times) + sum(
+                each.children_user + each.children_system for each in times[:1]
+            )
+        return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ how a cycle's parts work (mage_project, dbt_like_sql).
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,8 +21,11 @@ import dagster as dg
 from orchestration import mage
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.resources import LakeResource
-from orchestration.defs.topics import MARTS_READER, feeds, project
+from orchestration.defs.topics import feeds, project
 from orchestration.errors import MageRunError
+
+Batches = Mapping[int, int]
+"""Topic partition -> last batch that is contained."""
 
 TAG = "retail/keep_up_s"
 # Silence after which the run ends: the next batch then waits for the sensor, 0 to 5 s and a fork, instead of a cycle.
@@ -84,22 +87,32 @@ def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float
         return 0.0
 
 
-def follow_landing(
-    context: dg.AssetExecutionContext,
-    lake: LakeResource,
-    day: date,
-    publish: Callable[[], Mapping[str, Any]],
-) -> None:
+@dataclass(frozen=True)
+class Marts:
+    """What the loop asks of the marts of its day.
+
+    Attributes:
+        publish_first: publishes those that read core, and is quick: what the report reads. Once a cycle.
+        publish_all: publishes every daily mart. Once, at the end.
+        mark: tells the lake that all of them show these batches of each topic.
+        shown: topic -> the batches that they showed when the loop began.
+    """
+
+    publish_first: Callable[[], Mapping[str, Any]]
+    publish_all: Callable[[], Mapping[str, Any]]
+    mark: Callable[[Mapping[tuple[str, date], Batches]], None]
+    shown: Mapping[str, Batches]
+
+
+def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: date, marts: Marts) -> None:
     """The loop for one day, each cycle's materializations logged as it is done.
 
-    Args:
-        context: of the step that publishes the marts.
-        lake: where batches land, and where the lock is.
-        day: the day.
-        publish: publishes the day's marts and marks them; returns what was published by table.
+    The day stays pending in the lake until every mart shows it: a run that is killed in the loop leaves marts that have
+    not followed the first ones, and the sensor asks for the day again.
     """
     from streaming import lake as door
 
+    shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
     with (
         lake.connect("orchestration.keep_up") as conn,
         lake.connect("orchestration.keep_up_wait") as waiting,
@@ -110,18 +123,25 @@ def follow_landing(
             return
         door.listen(waiting)
         cycles = keep_up(
-            is_behind=lambda: _is_behind(conn, day),
+            is_behind=lambda: _is_behind(conn, day, shown),
             wait=lambda seconds: door.wait_landed(waiting, seconds),
-            turn=lambda: _turn(context, day, publish),
+            turn=lambda: _turn(context, day, marts, shown),
             is_wanted=lambda: _is_wanted(conn, day),
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0
         for cycle in cycles:
             count, rows = count + 1, rows + cycle.rows_inserted
-            for event in _materializations(cycle, day):
-                context.log_event(event)
+            _log(context, _materializations(cycle, day))
         context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
+        if count and not _is_wanted(conn, day):  # who waits for the day publishes all of them anyway
+            _log(context, _published(marts.publish_all(), day))
+            marts.mark({(topic, day): batches for topic, batches in shown.items()})
+
+
+def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterialization]) -> None:
+    for event in events:
+        context.log_event(event)
 
 
 @contextlib.contextmanager
@@ -180,25 +200,36 @@ def _is_wanted(conn: Any, day: date) -> bool:
     return bool(found)
 
 
-def _is_behind(conn: Any, day: date) -> bool:
+def _is_behind(conn: Any, day: date, shown: Mapping[str, Batches]) -> bool:
     from streaming import lake as door
 
-    return any(each.event_day == day for feed in feeds() for each in door.pending_days(conn, feed.topic, MARTS_READER))
+    return any(
+        batch > shown.get(feed.topic, {}).get(part, 0)
+        for feed in feeds()
+        for landed in door.landed_days(conn, feed.topic, days=[day])
+        for part, batch in landed.batches.items()
+    )
 
 
-def _turn(
-    context: dg.AssetExecutionContext,
-    day: date,
-    publish: Callable[[], Mapping[str, Any]],
-) -> Cycle:
+def _turn(context: dg.AssetExecutionContext, day: date, marts: Marts, shown: dict[str, dict[int, int]]) -> Cycle:
+    """Load, then publish what reads core; `shown` moves on to what was loaded."""
     pace_run(context.log)
     began = time.monotonic()
-    rows = sum(_load(context, pipeline, day) for pipeline in sorted({feed.pipeline for feed in feeds()}))
-    return Cycle(rows_inserted=rows, published=publish(), seconds=time.monotonic() - began)
+    rows = 0
+    for pipeline in sorted({feed.pipeline for feed in feeds()}):
+        for report in _load(context, pipeline, day):
+            rows += int(report.get("rows_inserted", 0))
+            loaded = report.get("partitions", {}).get(day.isoformat(), {}).get("batches", {})
+            for topic in {feed.topic for feed in feeds() if feed.pipeline == pipeline}:
+                shown.setdefault(topic, {}).update({int(part): int(batch) for part, batch in loaded.items()})
+    return Cycle(rows_inserted=rows, published=marts.publish_first(), seconds=time.monotonic() - began)
 
 
-def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> int:
-    """The pipeline's blocks once more, on what is new; every one of their tests must pass, as in the run's own step."""
+def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> list[dict[str, Any]]:
+    """The pipeline's blocks once more, on what is new, and what its exporters say that they wrote.
+
+    Every test of the blocks must pass, as in the run's own step.
+    """
     spec = next(each for each in project().pipelines if each.uuid == uuid)
     names = (spec.partition_variable, spec.last_partition_variable)
     variables = {
@@ -219,14 +250,17 @@ def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> int:
             path=block.path,
             line=None,
         )
-    reports = [dict(each) for each in done.outputs.values() if isinstance(each, dict)]
-    return sum(int(each.get("rows_inserted", 0)) for each in reports)
+    return [dict(each) for each in done.outputs.values() if isinstance(each, dict)]
 
 
 def _materializations(cycle: Cycle, day: date) -> Iterator[dg.AssetMaterialization]:
     for feed in feeds():
         yield _event(feed.table, day, {"rows_inserted": cycle.rows_inserted, "cycle_seconds": round(cycle.seconds, 3)})
-    for table, done in cycle.published.items():
+    yield from _published(cycle.published, day)
+
+
+def _published(published: Mapping[str, Any], day: date) -> Iterator[dg.AssetMaterialization]:
+    for table, done in published.items():
         yield _event(table, day, {"dagster/partition_row_count": done.rows, "publish_seconds": round(done.seconds, 3)})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dbt_like_sql.catalog import Catalog, Table, load_catalog
-from orchestration.defs.keep_up import follow_landing, seconds_of
+from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.pacing import budget_metadata
 from orchestration.defs.partitions import DAYS, days_of_run
@@ -93,28 +93,30 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
             return
         mark_published(lake, ledger)
         if days and seconds_of(context, days):
-            again = partial(_publish_again, opened, catalog, tables, days, run_id=context.run.run_id, lake=lake)
-            follow_landing(context, lake, days[0], again)
+            follow_landing(context, lake, days[0], _marts_to_keep_up(context, lake, opened, tables, ledger))
 
     return publish_marts
 
 
-def _publish_again(
-    warehouse: Any,
-    catalog: Catalog,
-    tables: Sequence[Table],
-    days: Sequence[date],
-    *,
-    run_id: str,
+def _marts_to_keep_up(
+    context: dg.AssetExecutionContext,
     lake: LakeResource,
-) -> Mapping[str, Any]:
-    """One more publication of the same run, marked as the first one was."""
+    warehouse: Any,
+    tables: Sequence[Table],
+    ledger: Mapping[tuple[str, date], Mapping[int, int]],
+) -> Marts:
+    """Those that read a core table are what the report reads; the others are made of them, and follow at the end."""
     from dbt_like_sql.publish import publish_all
 
-    ledger = loaded_batches(warehouse, days)
-    published = publish_all(warehouse, catalog, [table.name for table in tables], days=days, run_id=run_id)
-    mark_published(lake, ledger)
-    return published
+    core = {feed.table for feed in feeds()}
+    first = [table.name for table in tables if core & set(table.depends_on)]
+    again = partial(publish_all, warehouse, _CATALOG, days=list(days_of_run(context)), run_id=context.run.run_id)
+    return Marts(
+        publish_first=lambda: again(first),
+        publish_all=lambda: again([table.name for table in tables]),
+        mark=lambda batches: mark_published(lake, batches),
+        shown={topic: batches for (topic, _day), batches in ledger.items()},
+    )
 
 
 def publish(
