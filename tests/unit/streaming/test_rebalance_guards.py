@@ -1,0 +1,163 @@
+"""What arrives in the wrong assignment: messages and ends of the one before, callbacks of a consumer that is closing.
+
+librdkafka leaves most of it out by itself, so no broker brings these cases about at will; here they are made by hand.
+"""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from streaming.consumer import LandingConsumer, _RejoinError
+from streaming.ledger import Claim
+from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
+
+from .events import FakeMessage, order_bytes, orders_contract
+
+TOPIC = "shop.orders"
+
+
+class Polled(FakeMessage):
+    """A message as polled, with its place; or an error in its place."""
+
+    kafka_error: KafkaError | None = None
+
+    def topic(self) -> str:
+        return TOPIC
+
+    def partition(self) -> int:
+        return 0
+
+    def error(self) -> KafkaError | None:
+        return self.kafka_error
+
+
+def event(at: int) -> Polled:
+    return Polled(at, order_bytes(order_id=f"o{at}"))
+
+
+def problem(code: int, at: int = 0) -> Polled:
+    message = Polled(at, None)
+    message.kafka_error = KafkaError(code)
+    return message
+
+
+class FakeConsumer:
+    """Notes seeks and pauses, and hands out what poll is to bring."""
+
+    def __init__(self, *polled: Polled) -> None:
+        self.seeks: list[int] = []
+        self.polled = list(polled)
+
+    def seek(self, place: TopicPartition) -> None:
+        self.seeks.append(place.offset)
+
+    def assignment(self) -> list[TopicPartition]:
+        return []
+
+    def pause(self, _: list[TopicPartition]) -> None:
+        return
+
+    def poll(self, _: float) -> Polled | None:
+        return self.polled.pop(0) if self.polled else None
+
+
+class FakeWriter:
+    """Takes what is put."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[Any] = queue.Queue()
+        self.failure = None
+        self.committed: dict[Any, int] = {}
+
+    def wait_idle(self, _: float) -> bool:
+        return True
+
+    def batches(self) -> list[tuple[int, int, int]]:
+        """First offset, next offset and gap offsets of what was put."""
+        found = []
+        while not self.queue.empty():
+            (claimed, _) = self.queue.get()
+            found += [(batch.first_offset, batch.next_offset, batch.gap_offsets) for batch, _ in claimed]
+        return found
+
+
+@pytest.fixture
+def landing() -> LandingConsumer:
+    """A consumer that has just been assigned shop.orders[0] at offset 50."""
+    settings = LandingSettings(kafka=KafkaSettings("127.0.0.1:1"), lake=LakeSettings("postgresql://x", Path()))
+    consumer = LandingConsumer(settings, {TOPIC: orders_contract()})
+    consumer._watch = type("Watch", (), {"ask": lambda _, __: None})()  # type: ignore[assignment]
+    consumer.claims[TOPIC, 0] = Claim(TOPIC, 0, 50, 1)
+    consumer.positions[TOPIC, 0] = 50
+    consumer.writers = [FakeWriter()]  # type: ignore[list-item]
+    return consumer
+
+
+def take(landing: LandingConsumer, consumer: FakeConsumer, *messages: Polled) -> list[tuple[int, int, int]]:
+    landing._take(consumer, messages)  # type: ignore[arg-type]
+    return landing.writers[0].batches()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_hole_right_after_an_assignment_is_believed_only_the_second_time(landing: LandingConsumer) -> None:
+    consumer = FakeConsumer()
+    assert take(landing, consumer, event(60)) == []
+    assert consumer.seeks == [50], "asked again, from where the ledger stands"
+    assert take(landing, consumer, event(60)) == [(50, 61, 10)]
+
+
+def test_a_stale_message_is_dropped_and_the_right_ones_are_taken(landing: LandingConsumer) -> None:
+    consumer = FakeConsumer()
+    assert take(landing, consumer, event(90)) == []
+    assert take(landing, consumer, event(50), event(51)) == [(50, 52, 0)]
+
+
+def test_messages_before_the_position_are_left_out(landing: LandingConsumer) -> None:
+    assert take(landing, FakeConsumer(), event(48), event(49), event(50)) == [(50, 51, 0)]
+
+
+def test_an_end_right_after_an_assignment_closes_a_hole_only_the_second_time(landing: LandingConsumer) -> None:
+    """The end of the assignment before may lie behind events that were read and never landed."""
+    consumer = FakeConsumer()
+    end = problem(KafkaError._PARTITION_EOF, 100)
+    assert take(landing, consumer, end) == []
+    assert consumer.seeks == [50]
+    assert take(landing, consumer, end) == [(50, 100, 50)]
+
+
+def test_an_end_that_comes_before_messages_closes_nothing(landing: LandingConsumer) -> None:
+    assert take(landing, FakeConsumer(), problem(KafkaError._PARTITION_EOF, 100), event(50)) == [(50, 51, 0)]
+    assert take(landing, FakeConsumer(), event(51), problem(KafkaError._PARTITION_EOF, 53)) == [(51, 53, 1)]
+
+
+def test_messages_of_a_topic_partition_that_was_lost_are_dropped(landing: LandingConsumer) -> None:
+    landing.claims.clear()
+    assert take(landing, FakeConsumer(), event(50)) == []
+
+
+def test_a_consumer_that_is_still_closing_takes_nothing_from_the_next_session(landing: LandingConsumer) -> None:
+    old, current = FakeConsumer(), FakeConsumer()
+    landing._current = current  # type: ignore[assignment]
+    landing._on_revoke(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    landing._on_lost(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    assert take(landing, current, event(50)) == [(50, 51, 0)]
+    landing._on_revoke(current, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    assert take(landing, current, event(51)) == []
+
+
+def test_an_error_that_comes_while_paused_is_not_dropped(landing: LandingConsumer) -> None:
+    """It is told once: dropped, the topic partition would stand still for ever."""
+    consumer = FakeConsumer(problem(KafkaError._AUTO_OFFSET_RESET))
+    with pytest.raises(_RejoinError, match="does not exist any more"):
+        landing._poll_paused(consumer)  # type: ignore[arg-type]
+
+
+def test_what_comes_while_paused_is_asked_for_again(landing: LandingConsumer) -> None:
+    consumer = FakeConsumer(event(50), problem(KafkaError._PARTITION_EOF, 53))
+    landing._poll_paused(consumer)  # type: ignore[arg-type]
+    landing._poll_paused(consumer)  # type: ignore[arg-type]
+    assert consumer.seeks == [50, 53]
