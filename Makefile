@@ -1,7 +1,7 @@
 # `make` lists the targets. Every target sets up what it needs by itself (deploy/setup.sh).
 .DEFAULT_GOAL := help
 BENCHES := $(basename $(notdir $(wildcard bench/[a-z]*.py)))
-.PHONY: help setup demo demo-clean status test test-faults check format golden mage audit services up down clean \
+.PHONY: help setup demo demo-clean status test test-faults test-bigquery docs check format golden mage audit services up down clean \
 	$(addprefix bench-,$(BENCHES))
 
 # Without written bytecode every process compiles its libraries again: 17 s instead of 5 s to import Mage (measured).
@@ -9,6 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 BIN := .venv/bin
 DATA ?=
+PROJECT ?=
 ARGS ?=
 
 help: ## list the targets
@@ -32,6 +33,13 @@ test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emula
 
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
 	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property -k 'faults or property' $(ARGS)
+
+test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=name (Application Default Credentials)
+	@test -n "$(PROJECT)" || { echo "make test-bigquery PROJECT=<Google Cloud project>: no project was named, nothing was tested"; exit 2; }
+	@TEST_BIGQUERY_PROJECT=$(PROJECT) $(BIN)/python -m pytest -rs tests/boundary tests/integration/test_warehouse_load.py tests/integration/test_warehouse_publish.py tests/integration/test_warehouse_plan.py tests/integration/test_warehouse_property.py $(ARGS)
+
+docs: setup ## the warehouse's page: tables, graph, columns' ways from the landing to the measures (warehouse.html)
+	@$(BIN)/python -m orchestration.trace measures > .measures.json && $(BIN)/dbt-like-sql docs warehouse.html --measures .measures.json; rm -f .measures.json
 
 check: setup ## format, lint, types, import directions, unit and golden tests; under a minute
 	@$(BIN)/ruff format --check .
