@@ -113,3 +113,23 @@ def test_a_broker_that_is_away_costs_neither_an_event_nor_the_process(
     faulty.wait_landed()
     assert consumer.stop() == 0
     faulty.assert_undisturbed()
+
+
+def test_a_consumer_stopped_while_the_broker_is_away_leaves_within_five_seconds(
+    faulty: FaultRig, broker: Broker
+) -> None:
+    """Also with batches in its queue that wait for the broker's word on their topic."""
+    with LakeProxy(faulty.rig.dsn, pace_s=0.05) as proxy:
+        consumer = faulty.start(LAKE_DSN=proxy.dsn)
+        wait_until(lambda: proxy.landings > 3, "the first batches")
+        broker.kill()
+        time.sleep(1)
+        started = time.monotonic()
+        assert consumer.stop() == 0
+        assert time.monotonic() - started < 5.5
+        broker.start()
+        proxy.pace_s = 0.0
+        last = faulty.start(batch_events=20_000)
+        faulty.wait_landed()
+        assert last.stop() == 0
+    faulty.assert_undisturbed()
