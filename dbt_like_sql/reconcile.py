@@ -48,6 +48,7 @@ class Reconciliation:
     core: DayTotals
     mart: DayTotals | None
     is_reconciled: bool
+    open_dead_letter_rows: int | None = None  # of the topic, whatever day they belong to
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str)
     selects = "\nUNION ALL\n".join(_row_sql(row) for row in rows)
     sql = f"""
 INSERT INTO `{warehouse.table_id("control.reconciliation")}` (
-  topic, event_day, core_version, landed_rows, landed_checksum, dead_letter_rows, core_rows, core_repeat_rows,
+  topic, event_day, core_version, landed_rows, landed_checksum, dead_letter_rows, open_dead_letter_rows, core_rows,
+  core_repeat_rows,
   core_checksum, core_amount_gbp, mart_rows, mart_amount_gbp, newest_produced_at, is_reconciled, run_id, recorded_at
 )
 SELECT r.*, @run_id, CURRENT_TIMESTAMP() FROM (
@@ -266,6 +268,7 @@ def _row_sql(row: Reconciliation) -> str:
         f"{_int(row.landed_rows)} AS landed_rows",
         f"{_numeric(row.landed_checksum)} AS landed_checksum",
         f"{_int(row.dead_letter_rows)} AS dead_letter_rows",
+        f"{_int(row.open_dead_letter_rows)} AS open_dead_letter_rows",
         f"{_int(row.core.rows)} AS core_rows",
         f"{_int(row.core.repeats)} AS core_repeat_rows",
         f"{_numeric(row.core.checksum)} AS core_checksum",

@@ -58,6 +58,7 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
         cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts)
         landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
         dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
+        open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
         for day, core in cores.items():
             comparison = DayComparison(
                 day,
@@ -84,6 +85,7 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
                     landed_rows=landed_rows,
                     landed_checksum=landed_checksum,
                     dead_letter_rows=dead_letters[day],
+                    open_dead_letter_rows=open_dead_letters,
                     core=core,
                     mart=marts[day],
                     is_reconciled=comparison.agrees and (landed_rows, landed_checksum) == (core.rows, core.checksum),

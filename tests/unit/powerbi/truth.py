@@ -193,6 +193,7 @@ MEASURES = {
     "Data As Of": lambda t, c: t.trust("MAX(newest_produced_at)", c),
     "Last Published At": lambda t, c: t.trust("MAX(published_at)", c),
     "Landed Rows": lambda t, c: t.trust("SUM(landed_rows)", c),
+    "Open Dead Letters": lambda t, _: t.one("SELECT DISTINCT open_dead_letter_rows FROM data_trust"),
     "Dead Letters": lambda t, c: t.trust("SUM(dead_letter_rows)", c),
     "Core Rows": lambda t, c: t.trust("SUM(core_rows)", c),
     "Repeated Rows": lambda t, c: t.trust("SUM(repeat_rows)", c),

@@ -9,6 +9,14 @@ compared AS (
   FROM control.reconciliation
   QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY recorded_at DESC) = 1
 ),
+newest AS (
+  SELECT SUM(open_dead_letter_rows) AS open_dead_letter_rows
+  FROM (
+    SELECT open_dead_letter_rows
+    FROM control.reconciliation
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY topic ORDER BY recorded_at DESC) = 1
+  )
+),
 published AS (
   SELECT event_day, MAX(published_at) AS published_at
   FROM control.publication
@@ -19,6 +27,7 @@ SELECT
   loaded.event_day AS invoice_date,
   compared.landed_rows,
   compared.dead_letter_rows,
+  newest.open_dead_letter_rows,
   compared.core_rows,
   compared.core_amount_gbp,
   compared.core_repeat_rows AS repeat_rows,
@@ -28,5 +37,6 @@ SELECT
   published.published_at,
   compared.newest_produced_at
 FROM loaded
+CROSS JOIN newest
 LEFT JOIN compared ON compared.event_day = loaded.event_day
 LEFT JOIN published ON published.event_day = loaded.event_day
