@@ -68,14 +68,19 @@ for command in (new_stream, dead_letters, produce):
 
 
 @main.command()
-def migrate() -> None:
+@click.option("--grant", "is_granted", is_flag=True, help="Then give the two roles what they need, and no more.")
+@click.option("--lander-role", default="lander", show_default=True, help="Who consumes.")
+@click.option("--reader-role", default="reader", show_default=True, help="Who reads.")
+def migrate(lander_role: str, reader_role: str, *, is_granted: bool) -> None:
     """Bring the lake's schema to this version, with a table and a view for each contract."""
-    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming import grants, lake  # noqa: PLC0415 a command imports what it needs
     from streaming import migrate as migrations  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     with closing(lake.connect(settings.dsn, application_name="streaming migrate")) as conn:
         done = migrations.migrate(conn, contracts.load_contracts(settings.contracts_dir).values())
+        if is_granted:
+            grants.grant(conn, lander=lander_role, reader=reader_role)
     for name in done.files:
         click.echo(f"applied {name}")
     for topic in done.created:

@@ -32,6 +32,7 @@ from streaming.errors import (
     TopicError,
 )
 from streaming.formats.open_reader import open_reader
+from streaming.kafka_trouble import advice, is_token_away
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.polled import group_messages, is_ascending
@@ -518,10 +519,12 @@ class LandingConsumer:
                 log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
         elif error.fatal():
             self._failure = self._fatal(error)
+        elif is_token_away(error):
+            log.warning("token_unavailable", error=error.str(), note="the broker is asked again with the next token")
         elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
             self._failure = TopicError(
-                f"logging in to {self.settings.kafka.bootstrap_servers}: {error.str()}. Check KAFKA_SASL_MECHANISM, "
-                f"KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD."
+                f"logging in to {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer stopped; nothing "
+                f"is lost. {advice(self.settings.kafka, error)}"
             )
 
     def _fatal(self, error: KafkaError) -> TopicError:

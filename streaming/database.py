@@ -80,6 +80,11 @@ def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:
     text = hide_password(str(error)).strip() or type(error).__name__
     if isinstance(error, RETRYABLE):
         raise LakeUnavailableError(f"{tried}: {text}. Nothing was written; it is tried again.") from error
+    if isinstance(error, pg.InsufficientPrivilege):
+        raise MigrationError(
+            f"{tried}: {text}. Nothing was written. The user of LAKE_DSN lacks a right: have the lake's owner run "
+            f"`streaming migrate --grant`, which gives it what the lander needs."
+        ) from error
     if isinstance(error, pg.UndefinedTable | pg.UndefinedFunction | pg.InvalidSchemaName | pg.UndefinedColumn):
         raise MigrationError(
             f"{tried}: {text}. The lake lacks what this version needs; nothing was written. Run `streaming migrate`."

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
 from streaming.errors import BrokerUnavailableError, TopicError
+from streaming.kafka_trouble import advice, look_for_reason
 
 if TYPE_CHECKING:
     from streaming.settings import KafkaSettings
@@ -59,14 +60,21 @@ def client_logger() -> logging.Logger:
 
 def admin_client(settings: KafkaSettings) -> AdminClient:
     """A client for administration; its log goes nowhere, since each call reports its own error."""
-    return AdminClient({**settings.client_config(), "log_level": 0})
+    try:
+        return AdminClient({**settings.client_config(), "log_level": 0})
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"preparing a connection to {settings.bootstrap_servers}: {error.args[0].str()}. Nothing was started. "
+            f"{advice(settings, error.args[0])}"
+        ) from error
 
 
 def unavailable(settings: KafkaSettings, tried: str, error: Exception) -> BrokerUnavailableError:
-    """The error for a broker that does not answer."""
+    """The error for a broker that does not answer, with the reason if a connection tells one."""
+    reason, remedy = look_for_reason(settings)
+    found = f"{error.args[0].str() if isinstance(error, KafkaException) else error}"
     return BrokerUnavailableError(
-        f"{tried} at {settings.bootstrap_servers}: {error}. Check that Kafka is up and KAFKA_BOOTSTRAP_SERVERS, "
-        f"KAFKA_SECURITY_PROTOCOL and the credentials are right."
+        f"{tried} at {settings.bootstrap_servers}: {f'{reason} ({found})' if reason else found}. {remedy}"
     )
 
 

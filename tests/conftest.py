@@ -14,7 +14,13 @@ import pytest
 
 from deploy.embedded.parts import parts
 
-pytest_plugins = ["tests.fix_kafka", "tests.fix_postgres", "tests.fix_bigquery", "tests.fix_registry"]
+pytest_plugins = [
+    "tests.fix_kafka",
+    "tests.fix_postgres",
+    "tests.fix_bigquery",
+    "tests.fix_registry",
+    "tests.fix_secure_kafka",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 

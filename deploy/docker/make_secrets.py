@@ -4,7 +4,7 @@ Runs once before everything else (service `secrets`) and leaves what exists as i
 file put in its place. A password is changed by removing its folder's content and `docker compose up -d` again; that of
 PostgreSQL's superuser otherwise (docs/runbooks/change-a-password.md). Standard library only.
 
-Not here: what the roles may do (grants.sql), who is given which folder (docker-compose.yml).
+Not here: what the roles may do (streaming/migrations/grants.sql), who is given which folder (docker-compose.yml).
 """
 
 from __future__ import annotations

@@ -47,13 +47,9 @@ def prepare_lake(env: Mapping[str, str]) -> None:
     prepare_schema(env)
 
 
-def prepare_schema(env: Mapping[str, str]) -> None:
+def prepare_schema(_env: Mapping[str, str]) -> None:
     """Migrations and grants alone, where somebody else owns the server and has made roles and databases."""
-    import psycopg2  # noqa: PLC0415
-
-    _run([sys.executable, "-m", "streaming", "migrate"])
-    with closing(psycopg2.connect(env["LAKE_DSN"])) as owner_conn, owner_conn, owner_conn.cursor() as cursor:
-        cursor.execute((HERE / "grants.sql").read_text(encoding="utf-8"))
+    _run([sys.executable, "-m", "streaming", "migrate", "--grant"])
     print("the lake is ready: schema and grants are those of this version")
 
 

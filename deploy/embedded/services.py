@@ -30,7 +30,7 @@ from deploy.errors import AlreadyRunningError, DeployError, NotInstalledError, N
 from deploy.processes import Owner, Process, free_port, is_listening, start, take_port, wait_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from deploy.embedded.parts import Parts
@@ -139,8 +139,12 @@ def start_kafka(
     controller_port: int | None = None,
     heap: str = "512m",
     settings: Mapping[str, str] | None = None,
+    java_options: Sequence[str] = (),
 ) -> Kafka:
-    """Start Apache Kafka (KRaft, one node). Ports may differ from the last start on the same folder."""
+    """Start Apache Kafka (KRaft, one node). Ports may differ from the last start on the same folder.
+
+    `settings` come after ours and win, so a test may give the broker further listeners, with TLS and log-ins.
+    """
     installed = _installed()
     data_dir.mkdir(parents=True, exist_ok=True)
     port = take_port("Kafka", port)
@@ -151,7 +155,7 @@ def start_kafka(
     java = [
         installed.java, f"-Xmx{heap}", "-XX:+UseSerialGC",
         f"-Dlog4j2.configurationFile={Path(__file__).parent / 'kafka' / 'log4j2.properties'}",
-        "-Djava.awt.headless=true", "-cp", f"{installed.kafka_libs}/*",
+        "-Djava.awt.headless=true", *java_options, "-cp", f"{installed.kafka_libs}/*",
     ]  # fmt: skip
     if not (data_dir / "log" / "meta.properties").exists():
         _format_kafka(java, config, log)
