@@ -41,6 +41,7 @@ TOPIC, TABLE = "shop.orders", "landing.shop_orders"
 PARTITIONS = 2
 consumers = st.integers(0, 2)
 places = st.integers(0, PARTITIONS - 1)
+fates = st.sampled_from(["well", "cut before commit", "answer lost", "killed"])
 
 
 class CutError(LakeUnavailableError):
@@ -78,7 +79,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ends = [0] * PARTITIONS
         self.lows = [0] * PARTITIONS
         self.lost: list[set[int]] = [set() for _ in range(PARTITIONS)]
-        self.firsts: dict[int, int] = {}
+        for place in range(PARTITIONS):
+            self.produce(place, ["good", "poison", "good", "hole", "good", "good", "poison", "good", "hole", "good"])
+            for number in range(2):
+                self.claim(number, place)  # the second takes it from the first, who does not know
 
     def teardown(self) -> None:
         for actor in getattr(self, "actors", []):
@@ -111,7 +115,27 @@ class LedgerMachine(RuleBasedStateMachine):
             before.is_live = False
         claim = self.lake.claim(TOPIC, place, low=self.lows[place], high=self.ends[place], owner=f"actor {number}")
         actor.claims[place], actor.positions[place] = claim, claim.next_offset
-        self.firsts.setdefault(place, claim.next_offset)
+
+    @rule(number=consumers, place=places, most=st.integers(1, 3), fates=st.lists(fates, min_size=1, max_size=3))
+    def work(self, number: int, place: int, most: int, fates: list[str]) -> None:
+        """What consumers mostly do: read and write, again and again; claim first, if they own nothing."""
+        for fate in fates:
+            if place not in self.actors[number].claims:
+                self.claim(number, place)
+            self.read(number, place, most, is_at_end=True)
+            self.write(number, fate)
+
+    @rule(place=places, most=st.integers(1, 3), fate=fates, first=consumers, second=consumers)
+    def collide(self, place: int, most: int, fate: str, first: int, second: int) -> None:
+        """One reads, another takes over and lands, then the first wakes up and writes what it has."""
+        if place not in self.actors[first].claims:
+            self.claim(first, place)
+        self.read(first, place, most, is_at_end=False)
+        if first != second:
+            self.claim(second, place)
+            self.read(second, place, most, is_at_end=False)
+            self.write(second, fate)
+        self.write(first, "well")
 
     @rule(number=consumers, place=places, most=st.integers(1, 6), is_at_end=st.booleans())
     def read(self, number: int, place: int, most: int, *, is_at_end: bool) -> None:
@@ -132,7 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
             actor.positions[place] = batch.next_offset
             actor.queued.append((batch, claim))
 
-    @rule(number=consumers, fate=st.sampled_from(["well", "well", "cut before commit", "answer lost", "killed"]))
+    @rule(number=consumers, fate=fates)
     def write(self, number: int, fate: str) -> None:
         """What a writer does with the next transaction: one batch a topic partition, in order."""
         actor = self.actors[number]
