@@ -6,6 +6,7 @@ StreamingError
 ├── MigrationError           the lake's schema cannot be brought to this version
 ├── LandingError             a batch was not written; safe to retry
 │   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
+├── RetiredError             the events asked for are gone by the contract's retention
 ├── FencedError              another consumer owns the topic partition; do not retry
 ├── TopicError               the topic cannot be read as it is; a person has to decide
 │   ├── TopicRecreatedError  the topic is not the one that the ledger knows
@@ -43,6 +44,10 @@ class LandingError(StreamingError):
 
 class LakeUnavailableError(LandingError):
     """Postgres cannot be reached. Safe to retry."""
+
+
+class RetiredError(StreamingError):
+    """The events asked for are gone by the contract's retention."""
 
 
 class FencedError(StreamingError):

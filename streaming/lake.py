@@ -21,6 +21,7 @@ from streaming import contract as contracts
 from streaming.database import transaction
 from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414  handed on through this door
 from streaming.finding import find_event as find_event  # noqa: PLC0414
+from streaming.retired_days import refuse_retired, retired_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -149,8 +150,10 @@ def read_events(
 
     A topic partition that `upto` does not name gives no rows; one that `after` does not name is read from its start.
     Columns as EVENTS_SCHEMA, ordered by topic partition and offset; payload is the event's JSON as it came.
+    Raises RetiredError if rows that are asked for are gone by retention.
     """
     stream = _stream(conn, topic)
+    refuse_retired(topic, day, retired_rows(conn, topic, day, after=after, upto=upto))
     condition, values = _in_batches(conn, topic, day, after, upto)
     return _copy_out(conn, topic, day, f"landing.{stream}", (condition, values))
 
@@ -417,9 +420,11 @@ def day_checksum(
 ) -> tuple[int, int]:
     """Rows of a day (in batches after < batch <= upto), and a checksum of their identities that BigQuery computes too.
 
-    SUM(MOD(topic_partition * 1000003 + topic_offset, 1000000007)), whatever the order.
+    SUM(MOD(topic_partition * 1000003 + topic_offset, 1000000007)), whatever the order. Rows that are gone by retention
+    are counted as they were then.
     """
     stream = _stream(conn, topic)
+    gone = retired_rows(conn, topic, day, after=after, upto=upto).values()
     condition, values = _in_batches(conn, topic, day, after, upto)
     with transaction(conn) as cursor:
         cursor.execute(
@@ -428,7 +433,7 @@ def day_checksum(
             [day, *values],
         )
         rows, checksum = cursor.fetchone()
-    return int(rows), int(checksum)
+    return int(rows) + sum(each.rows for each in gone), int(checksum) + sum(each.checksum for each in gone)
 
 
 def dead_letters_by_day(conn: Connection, topic: str, *, days: Iterable[date]) -> dict[date, int]:

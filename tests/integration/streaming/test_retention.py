@@ -1,0 +1,116 @@
+"""Months that the contract keeps no longer leave landing, and nothing that is counted changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streaming import lake, retention
+from streaming.errors import RetiredError
+
+from .rig import line
+
+if TYPE_CHECKING:
+    from .rig import Rig
+
+NOW = datetime(2011, 3, 15, tzinfo=UTC)  # two months kept: January, February, March stay
+OLD, YOUNG = date(2010, 12, 1), date(2011, 1, 1)
+READER = "test"
+
+
+def at(number: int, day: date) -> dict[str, object]:
+    return line(number, invoiced_at=f"{day.isoformat()}T12:00:00Z")
+
+
+def read_all(rig: Rig, reader: str = READER) -> None:
+    with rig.connect() as conn:
+        for day in lake.pending_days(conn, rig.topic, reader):
+            lake.mark_read(conn, rig.topic, reader, day=day.event_day, batches=day.landed)
+
+
+def retire(rig: Rig, *, is_trial: bool = False) -> list[retention.Retired]:
+    with rig.connect() as conn:
+        return retention.retire(conn, replace(rig.contract, retention_months=2), now=NOW, is_trial=is_trial)
+
+
+def test_old_months_go_and_counts_checksums_and_pending_days_stay(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(40)] + [at(n, YOUNG) for n in range(40, 50)])
+    rig.land()
+    read_all(rig)
+    with rig.connect() as conn:
+        before = lake.day_checksum(conn, rig.topic, OLD), lake.landed_days(conn, rig.topic)
+    assert retire(rig, is_trial=True) == [retention.Retired(rig.topic, OLD, 40)]
+    assert retire(rig) == [retention.Retired(rig.topic, OLD, 40)]
+    assert rig.query(f"SELECT event_day, count(*) FROM landing.{rig.contract.stream} GROUP BY 1") == [(YOUNG, 10)]
+    with rig.connect() as conn:
+        assert (lake.day_checksum(conn, rig.topic, OLD), lake.landed_days(conn, rig.topic)) == before
+        assert lake.pending_days(conn, rig.topic, READER) == []
+        counts = lake.topic_counts(conn, rig.topic)
+        assert sum(c.landed for c in counts) == 50
+        assert all(c.is_closed for c in counts)
+        with pytest.raises(RetiredError, match="40 of its rows"):
+            lake.read_events(conn, rig.topic, day=OLD)
+        assert lake.read_events(conn, rig.topic, day=YOUNG).num_rows == 10
+    assert retire(rig) == []
+
+
+def test_a_late_event_of_a_retired_month_lands_is_pending_and_is_read_alone(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(40)])
+    rig.land()
+    read_all(rig)
+    with rig.connect() as conn:
+        read = lake.landed_days(conn, rig.topic)[0].batches
+        checksum = lake.day_checksum(conn, rig.topic, OLD)
+    with rig.landing() as consumer:  # its writer knows the month; it is dropped under it
+        rig.wait(lambda: len(consumer.claims) == 4, what="assignment")
+        retire(rig)
+        rig.send([at(99, OLD)])
+        rig.wait(lambda: rig.accounted() == 41, what="landing")
+    with rig.connect() as conn:
+        (pending,) = lake.pending_days(conn, rig.topic, READER)
+        assert pending.rows_landed == 41
+        assert lake.read_events(conn, rig.topic, day=OLD, after=read, upto=pending.landed).num_rows == 1
+        rows, both = lake.day_checksum(conn, rig.topic, OLD)
+        assert rows == 41
+        with pytest.raises(RetiredError):
+            lake.read_events(conn, rig.topic, day=OLD, upto=pending.landed)
+    read_all(rig)
+    assert retire(rig) == [retention.Retired(rig.topic, OLD, 1)]
+    with rig.connect() as conn:
+        assert lake.day_checksum(conn, rig.topic, OLD) == (41, both)
+        assert both > checksum[1]
+
+
+def test_a_month_that_a_reader_has_not_read_stays(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(8)])
+    rig.land()
+    read_all(rig)
+    rig.send([at(n, OLD) for n in range(8, 9)])
+    rig.land()
+    (kept,) = retire(rig)
+    assert kept.kept_because == f"{READER} has not read {OLD}"
+    assert rig.query(f"SELECT count(*) FROM landing.{rig.contract.stream}") == [(9,)]
+
+
+def test_without_retention_nothing_goes(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(4)])
+    rig.land()
+    with rig.connect() as conn:
+        assert retention.retire(conn, rig.contract, now=NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "months", "oldest"),
+    [
+        (datetime(2026, 1, 31, 23, 30, tzinfo=UTC), 1, date(2025, 12, 1)),
+        (datetime(2026, 3, 31, 23, 30, tzinfo=UTC), 1, date(2026, 3, 1)),  # April already in London
+        (datetime(2026, 1, 1, tzinfo=UTC), 13, date(2024, 12, 1)),
+    ],
+)
+def test_the_oldest_month_that_is_kept_is_counted_in_the_contract_s_zone(
+    now: datetime, months: int, oldest: date
+) -> None:
+    assert retention.oldest_kept_month(now, "Europe/London", months) == oldest
