@@ -13,6 +13,7 @@ from powerbi.dax.context import ColumnKey
 from powerbi.dax.query import Having, Selection, TopN, VisualQuery
 from powerbi.dax.translate import translate
 from powerbi.errors import DaxError, DaxRefusedError
+from powerbi.formats import format_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,6 +76,8 @@ def answer(
     """
     groups = [one for one in visual.fields if one.kind == "Column"]
     measures = [one for one in visual.fields if one.kind == "Measure"]
+    if visual.type == "pivotTable" and visual.roles.get("Columns") and measures:
+        return _matrix(visual, measures, model, connection, scope, page_filters)
     headings = [_heading(one, model) for one in (*groups, *measures)]
     query = _query(visual, groups, measures, scope, page_filters)
     rows = _run(query, model, connection, scope)
@@ -83,6 +86,48 @@ def answer(
         total = VisualQuery((), query.measures, query.selections, query.top)
         totals = _run(total, model, connection, scope)[0]
     return Answer(tuple(headings[: len(groups)]), tuple(headings[len(groups) :]), tuple(rows), totals)
+
+
+def _matrix(  # noqa: PLR0917 - one call shape
+    visual: Visual,
+    measures: list[Field],
+    model: Model,
+    connection: Connection,
+    scope: Scope,
+    page_filters: Sequence[FieldFilter],
+) -> Answer:
+    """A matrix: its column fields' members side by side, each with every measure, then the rows' totals."""
+    down, across = list(visual.roles.get("Rows", ())), list(visual.roles["Columns"])
+
+    def asked(groups: list[Field]) -> dict[tuple[object, ...], tuple[object, ...]]:
+        query = _query(visual, groups, measures, scope, page_filters)
+        query = replace(query, order_by=() if groups == across else query.order_by)
+        rows = _run(query, model, connection, scope)
+        return {row[: len(groups)]: row[len(groups) :] for row in rows}
+
+    cells, by_row, by_column, total = asked(down + across), asked(down), asked(across), asked([])
+    blank = (None,) * len(measures)
+    labels = [_heading(one, model) for one in across]
+    names = [
+        " ".join(format_value(v, h.format_string) or "(Blank)" for v, h in zip(member, labels, strict=True))
+        for member in by_column
+    ]
+    headings = [
+        replace(heading, field=replace(one, label=f"{name} {one.label}" if len(measures) > 1 else name))
+        for name in [*names, "Total"]
+        for one, heading in ((one, _heading(one, model)) for one in measures)
+    ]
+    rows = [
+        (*member, *(value for other in by_column for value in cells.get((*member, *other), blank)), *totals)
+        for member, totals in by_row.items()
+    ]
+    bottom = [value for values in by_column.values() for value in values]
+    return Answer(
+        tuple(_heading(one, model) for one in down),
+        tuple(headings),
+        tuple(rows),
+        (*bottom, *total.get((), blank)),
+    )
 
 
 def answer_cards(

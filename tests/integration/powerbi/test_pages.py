@@ -5,14 +5,19 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
+from powerbi.evaluate import Scope, answer
 from powerbi.formats import format_short, format_value
+from powerbi.pbir import Field
 from powerbi.render.files import render_report
+from powerbi.render.picture import Drawing, picture
+from powerbi.render.theme import theme_of
 from tests.integration.powerbi.running import Running
 from tests.unit.powerbi import shop
 
@@ -131,6 +136,40 @@ def test_no_filter_can_clear_what_a_role_hides(filled: Running, lines: list[dict
         'EVALUATE ROW("all", CALCULATE([Net Sales], ALL(Country), ALL(Sales)))', roles=["United Kingdom"]
     )
     assert rows[0]["[all]"] == sum(row["net_sales_gbp"] for row in lines if row["country"] == "United Kingdom")
+
+
+def test_matrix_puts_members_side_by_side_with_totals(filled: Running, lines: list[dict[str, Any]]) -> None:
+    visual = next(v for p in shop.report().pages for v in p.visuals if v.name == "sales_by_month")
+    country, month = (
+        Field("Column", table, name, name, f"{table}.{name}")
+        for table, name in (("Country", "country"), ("Date", "quarter"))
+    )
+    net = Field("Measure", "Sales", "Net Sales", "Net Sales", "Sales.Net Sales")
+    roles = {"Columns": (month,), "Rows": (country,), "Values": (net,)}
+    matrix = replace(visual, type="pivotTable", roles=roles, filters=(), sort=((net, True),))
+    reader = filled.service.copy.reader()
+    found = answer(matrix, filled.service.model, reader, Scope())
+    reader.close()
+    quarters = sorted({f"{row['invoice_date'].year} Q{(row['invoice_date'].month + 2) // 3}" for row in lines})
+    assert [one.field.label for one in found.headings] == ["country", *quarters, "Total"]
+
+    def worth(country: str = "", quarter: str = "") -> Decimal | None:
+        chosen = [
+            row["net_sales_gbp"]
+            for row in lines
+            if country in ("", row["country"])
+            and quarter in ("", f"{row['invoice_date'].year} Q{(row['invoice_date'].month + 2) // 3}")
+        ]
+        return sum(chosen, Decimal(0)) if chosen else None
+
+    for name, *values in found.rows:
+        assert values == [worth(str(name), quarter) for quarter in [*quarters, ""]]
+    assert list(found.totals) == [worth("", quarter) for quarter in [*quarters, ""]]
+    order = [row[-1] for row in found.rows]
+    assert order == sorted(order, reverse=True)
+    drawn = picture(matrix, found, Drawing(theme_of({})))
+    assert drawn.html is not None
+    assert all(f"<th class=n>{quarter}</th>" in drawn.html for quarter in quarters)
 
 
 def test_visual_that_cannot_be_drawn_says_so_on_its_place(tmp_path: Path, filled: Running) -> None:
