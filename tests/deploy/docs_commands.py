@@ -18,11 +18,17 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SHELLS = {"bash", "sh"}
-COMMAND_LINES = {"streaming": "streaming", "dbt-like-sql": "dbt_like_sql", "powerbi": "powerbi"}
+COMMAND_LINES = {
+    "streaming": "streaming.__main__",
+    "dbt-like-sql": "dbt_like_sql.__main__",
+    "powerbi": "powerbi.__main__",
+    "trace": "orchestration.trace",
+}
 # What others make: that these exist is not ours to test.
 OUTSIDE = frozenset(
     re.findall(
-        r"\w+", "bq cat cd cp curl df docker echo export for gcloud git grep helm kubectl psql rm source sudo uv"
+        r"\w+",
+        "bq cat cd cp curl df docker echo export for gcloud git grep helm kubectl psql rm sed sleep source sudo uv",
     )
 )
 PROOF = re.compile(r"<!-- (in CI|not in CI): (.+?) -->", re.DOTALL)
@@ -171,7 +177,7 @@ def _python(rest: list[str]) -> str:
 
 def _click_problem(name: str, rest: list[str]) -> str:
     """Follows the words through the command line's own groups; values are not looked at."""
-    command: Any = importlib.import_module(f"{COMMAND_LINES[name]}.__main__").main
+    command: Any = importlib.import_module(COMMAND_LINES[name]).main
     words = list(rest)
     path = name
     while isinstance(command, click.Group):
