@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA control, landing, lake TO :"lander", :"reader";
 
 -- lander: the consumer. It appends events and ledger rows and moves offsets; it can neither delete nor rewrite, nor read
 -- events that have landed. Of a dead letter it may only note that it was replayed.
-GRANT SELECT ON control.migration, control.stream, control.reader_day TO :"lander";
+GRANT SELECT ON control.migration, control.stream, control.reader_day, control.retired_day TO :"lander";
 GRANT SELECT, INSERT ON control.batch, control.batch_day, control.gap TO :"lander";
 GRANT SELECT, INSERT, UPDATE ON control.offset, control.landed_day TO :"lander";
 REVOKE UPDATE ON control.dead_letter FROM :"lander";

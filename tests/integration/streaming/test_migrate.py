@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from streaming import migrate
+from streaming import lake, migrate
 from streaming.errors import MigrationError
 
 from .rig import Rig, line
@@ -21,6 +21,7 @@ def change_contract(rig: Rig, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+TEXT = "        physicalType: text\n"
 NEW_FIELD = "      - name: colour\n        logicalType: string\n        required: false\n"
 
 
@@ -72,14 +73,55 @@ def test_a_new_optional_field_keeps_what_landed_and_appears_in_the_view(rig: Rig
          "colour is new and required"),
         ("name: stock_code", "name: article", "stock_code is gone"),
         ("Europe/London", "Europe/Paris", "timeZone was Europe/London"),
+        (f"logicalType: string\n{TEXT}        required: false\n        logicalTypeOptions: {{maxLength: 64}}",
+         "logicalType: boolean\n        required: false", "customer_id was text, is boolean"),
+        ("        primaryKey: true\n        primaryKeyPosition: 1\n", "", "the primary key was event_id, is none"),
+        ('        logicalTypeOptions: {minimum: "2009-01-01T00:00:00Z"}\n', "", "event time was invoiced_at, is"),
+        ("name: stock_code\n", "name: stock_code\n        physicalName: code\n", "was read from the key 'stock_code'"),
+        ("name: t_", "name: other_", "schema.name was t_"),
     ],
 )  # fmt: skip
 def test_a_breaking_change_is_refused_with_what_it_breaks(rig: Rig, old: str, new: str, problem: str) -> None:
+    rig.send([line(1)])
+    rig.land()
     change_contract(rig, old, new)
+    if "event time" in problem:
+        change_contract(rig, "value: invoiced_at", "value: produced_at")
     with pytest.raises(MigrationError, match=problem):
         rig.migrate()
     with pytest.raises(MigrationError, match=problem):
         rig.land()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("logicalTypeOptions: {minLength: 1, maxLength: 200}", "logicalTypeOptions: {minLength: 1, maxLength: 1}"),
+        ("{minimum: 1, maximum: 1000000000}", "{minimum: 5}"),
+        ("{exclusiveMinimum: -1000000000000, exclusiveMaximum: 1000000000000}", "{exclusiveMinimum: 100}"),
+        ('{minimum: "2009-01-01T00:00:00Z"}', '{minimum: "2025-01-01T00:00:00Z"}'),
+        ("        required: true\n        logicalTypeOptions: {maxLength: 200}\n        description: Country",
+         "        required: false\n        description: Country"),
+    ],
+    ids=["length", "whole number", "number", "event time", "relaxed"],
+)  # fmt: skip
+def test_a_limit_that_is_narrowed_or_a_field_relaxed_leaves_what_landed_readable(rig: Rig, old: str, new: str) -> None:
+    rig.send([line(1), line(2)], partition=0)
+    rig.land()
+    change_contract(rig, old, new)
+    rig.migrate()
+    rig.send([line(3, country=None)], partition=0)
+    rig.land(dead_letter_limit=1.0)
+    with rig.connect() as conn:
+        decoded = [
+            row
+            for day in lake.landed_days(conn, rig.topic)
+            for row in lake.decode_events(
+                rig.contract, lake.read_events(conn, rig.topic, day=day.event_day)
+            ).to_pylist()
+        ]
+    assert {"e1", "e2"} <= {row["event_id"] for row in decoded}
+    assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == len(decoded)
 
 
 def test_a_migration_that_was_changed_afterwards_is_refused(rig: Rig) -> None:

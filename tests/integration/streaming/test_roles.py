@@ -94,7 +94,7 @@ def test_whatever_else_they_try_is_refused(rig: Rig, roles: dict[str, str]) -> N
     rig.land()
     allowed = {
         "lander": {
-            **{t: {"SELECT"} for t in ("control.migration", "control.stream", "control.reader_day")},
+            **{f"control.{t}": {"SELECT"} for t in ("migration", "stream", "reader_day", "retired_day")},
             **{t: {"SELECT", "INSERT"} for t in ("control.batch", "control.batch_day", "control.gap")},
             "control.dead_letter": {"SELECT", "INSERT"},
             **{t: {"SELECT", "INSERT", "UPDATE"} for t in ("control.offset", "control.landed_day")},

@@ -140,8 +140,7 @@ def as_files(env: dict[str, str], folder: Path) -> dict[str, str]:
     return moved
 
 
-@pytest.mark.parametrize("is_in_files", [False, True], ids=["environment", "files"])
-@pytest.mark.parametrize("way", ["scram-512", "oauth", "mtls-locked"])
+@pytest.mark.parametrize(("way", "is_in_files"), [("scram-512", False), ("oauth", True), ("mtls-locked", True)])
 def test_no_command_ever_shows_a_secret(
     secure_rig: Rig, secure_kafka: SecureKafka, tmp_path: Path, way: str, *, is_in_files: bool
 ) -> None:
