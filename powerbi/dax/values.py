@@ -176,7 +176,7 @@ VALUE_FUNCTIONS: dict[str, tuple[_Function, int, int]] = {
     "BLANK": (_template("NULL", "blank"), 0, 0),
     "TRUE": (_template("TRUE", "boolean"), 0, 0),
     "FALSE": (_template("FALSE", "boolean"), 0, 0),
-    "ABS": (_template("ABS($0)", "number"), 1, 1),
+    "ABS": (_template("ABS($0)", "same"), 1, 1),
     "INT": (_template("FLOOR($0)", "number"), 1, 1),
     "ROUND": (_template("ROUND($0, $1)", "number"), 2, 2),
     "MIN": (_template("LEAST($0, $1)", "same"), 2, 2),

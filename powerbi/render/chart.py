@@ -27,6 +27,7 @@ _TIP = {"field": "tip", "type": "nominal"}  # becomes aria-label, which the page
 _HERE = "https://this.report"  # Vega makes addresses absolute; this one is taken off again
 _LONGEST = 30  # letters of a category on an axis
 _MOST_POINTS = 62  # with more days than this, points only blur a line, and rounded corners take longer than all else
+_THICKEST = 64  # pixels of a bar
 _MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
 
 
@@ -163,7 +164,8 @@ def _quantity(heading: Heading) -> Spec:
     else:
         sign = "£" if "£" in heading.format_string else ""
         axis = {
-            "labelExpr": f"'{sign}' + replace(replace(format(datum.value, '~s'), 'k', 'K'), 'G', 'bn')",
+            "labelExpr": f"(datum.value < 0 ? '-{sign}' : '{sign}')"
+            " + replace(replace(format(abs(datum.value), '~s'), 'k', 'K'), 'G', 'bn')",
             "tickCount": 5,
         }
     return {"field": "value", "type": "quantitative", "axis": axis}
@@ -193,11 +195,20 @@ def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     }
     if is_grouped:
         encoding["xOffset"] = {"field": "series", "sort": list(dict.fromkeys(r["series"] for r in records))}
-    layers: list[Spec] = [{"mark": {"type": "bar", "aria": True}, "encoding": encoding}]
+    mark: Spec = {"type": "bar", "aria": True}
+    if not is_grouped and encoding["x"]["type"] == "nominal":
+        mark |= _thickness(records, frame.width)
+    layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
     if len(records) <= _MOST_LABELS and not stack and "xOffset" not in encoding:
         text = {"x": encoding["x"], "y": encoding["y"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "dy": -7}, "encoding": text})
     return {"data": {"values": records}, "layer": layers}
+
+
+def _thickness(records: list[Spec], length: float) -> Spec:
+    """A few bars are not made to fill the chart."""
+    count = len({record["category"] for record in records})
+    return {"size": _THICKEST} if count and length / count * 0.9 > _THICKEST else {}
 
 
 def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
@@ -210,7 +221,8 @@ def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
         "description": _TIP,
         **_href(frame),
     }
-    layers: list[Spec] = [{"mark": {"type": "bar", "aria": True}, "encoding": encoding}]
+    mark: Spec = {"type": "bar", "aria": True} | _thickness(records, frame.height)
+    layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
     if not stack:
         text = {"y": category, "x": encoding["x"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text})

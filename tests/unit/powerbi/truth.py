@@ -126,7 +126,7 @@ def each(top: Any, bottom: Any) -> Decimal | None:
 
 
 def change(now: Any, before: Any) -> float | None:
-    return None if now is None or before is None else ratio(now - before, before)
+    return None if now is None or before is None else ratio(now - before, abs(before))
 
 
 def minus(left: Any, right: Any) -> Any:
