@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
+Cut = tuple[str, "dt.date", "dt.date"]
+"""A DATE column with the first day and the day after the last."""
+_STREAMS = 1  # of one table; several tables are read at a time
+
 
 @dataclass(frozen=True)
 class MartsSettings:
@@ -46,7 +50,7 @@ class MartsSettings:
 class Marts:
     """A connection to the warehouse.
 
-    Rows come by the Storage API, as Arrow: 500,000 rows in 3.3 s, where REST's JSON takes 65 (docs/figures/refresh.md).
+    Rows come by the Storage API, as Arrow: 500,000 in 3.3 s, where REST's JSON took 26 s for 200,000 (15 columns).
     An emulator whose gRPC address is not given is read by REST.
     """
 
@@ -54,11 +58,10 @@ class Marts:
         self.settings = settings
         self._client: Any = None
         self._storage: Any = None
+        self._tables: dict[str, bool] = {}
         self._opening = threading.Lock()
 
-    def read(
-        self, table_id: str, columns: Mapping[str, str], *, cut: tuple[str, dt.date, dt.date] | None = None
-    ) -> Any:
+    def read(self, table_id: str, columns: Mapping[str, str], *, cut: Cut | None = None) -> Any:
         """Read a table into a pyarrow table.
 
         Args:
@@ -70,6 +73,18 @@ class Marts:
             WarehouseError: with BigQuery's message.
         """
         from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - imported only by who needs it
+
+        try:
+            storage = self._open_storage()
+            if storage is not None and self._is_table(table_id):
+                return self._read_table(storage, table_id, columns, cut)
+            return self._query(storage, table_id, columns, cut)
+        except (GoogleAPIError, OSError) as error:
+            raise WarehouseError(
+                f"reading {table_id}: {error}. The copy is unchanged; the refresh can be repeated."
+            ) from error
+
+    def _query(self, storage: Any, table_id: str, columns: Mapping[str, str], cut: Cut | None) -> Any:
         from google.cloud import bigquery  # noqa: PLC0415 - imported only by who needs it
 
         listed = ", ".join(f"`{source}` AS `{name}`" for name, source in columns.items())
@@ -80,17 +95,38 @@ class Marts:
                 bigquery.ScalarQueryParameter("start", "DATE", cut[1]),
                 bigquery.ScalarQueryParameter("end", "DATE", cut[2]),
             ]
-        try:
-            job = self._open().query(
-                sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), job_retry=None
-            )
-            rows = job.result(timeout=600)
-            storage = self._open_storage()
-            return rows.to_arrow(bqstorage_client=storage, create_bqstorage_client=False)
-        except (GoogleAPIError, OSError) as error:
-            raise WarehouseError(
-                f"reading {table_id}: {error}. The copy is unchanged; the refresh can be repeated."
-            ) from error
+        job = self._open().query(sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), job_retry=None)
+        return job.result(timeout=600).to_arrow(bqstorage_client=storage, create_bqstorage_client=False)
+
+    def _is_table(self, table_id: str) -> bool:
+        """Whether the Storage API reads it as it is; views only a query reads. Remembered."""
+        if table_id not in self._tables:
+            self._tables[table_id] = self._open().get_table(table_id).table_type == "TABLE"
+        return self._tables[table_id]
+
+    def _read_table(self, storage: Any, table_id: str, columns: Mapping[str, str], cut: Cut | None) -> Any:
+        """A table's rows without a query: half the time of one, and no result table in between."""
+        import pyarrow as pa  # noqa: PLC0415 - imported only by who needs it
+        from google.cloud.bigquery_storage import types  # noqa: PLC0415 - as above
+
+        project, dataset, table = table_id.split(".")
+        wanted = types.ReadSession(
+            table=f"projects/{project}/datasets/{dataset}/tables/{table}", data_format=types.DataFormat.ARROW
+        )
+        wanted.read_options.selected_fields = list(dict.fromkeys(columns.values()))
+        if cut is not None:
+            wanted.read_options.row_restriction = f"{cut[0]} >= '{cut[1]}' AND {cut[0]} < '{cut[2]}'"
+        session = storage.create_read_session(
+            parent=f"projects/{self.settings.project}", read_session=wanted, max_stream_count=_STREAMS
+        )
+        schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+        batches = [
+            pa.ipc.read_record_batch(pa.py_buffer(message.arrow_record_batch.serialized_record_batch), schema)
+            for stream in session.streams
+            for message in storage.read_rows(stream.name)
+        ]
+        rows = pa.Table.from_batches(batches, schema=schema)
+        return rows.select(list(columns.values())).rename_columns(list(columns))
 
     def warm(self) -> None:
         """Import and open Google's clients ahead of the first refresh, which would wait three seconds for them."""

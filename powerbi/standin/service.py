@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _MODEL_ID = re.compile(r"semanticmodelid=\"?([0-9a-fA-F-]{36})", re.IGNORECASE)
 _OPERATIONS_KEPT = 200
+_STATUS = {"amount": "Total Amount", "rows": "Invoice Lines", "as_of": "Data As Of"}  # shown where the model has them
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,10 @@ class Service:
         """As of when the report is, and the number that reconciles, as an exact text."""
         shown = hosted or self.default
         done = shown.last_completed()
-        row = shown.query('EVALUATE ROW("amount", [Total Amount], "rows", [Invoice Lines], "as_of", [Data As Of])')[0]
+        asked = {name: measure for name, measure in _STATUS.items() if shown.model.measure(measure)}
+        listed = ", ".join(f'"{name}", [{measure}]' for name, measure in asked.items())
+        row = dict.fromkeys((f"[{name}]" for name in _STATUS), None)
+        row |= shown.query(f"EVALUATE ROW({listed})")[0] if asked else {}
         as_of = row["[as_of]"]
         return {
             "as_of": as_of.replace(tzinfo=dt.UTC).isoformat() if as_of is not None else None,

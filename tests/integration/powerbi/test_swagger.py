@@ -17,6 +17,7 @@ import requests
 
 from powerbi.ids import STANDIN_DATASET, STANDIN_REPORT, STANDIN_WORKSPACE
 from powerbi.lint.check import project_files
+from powerbi.pictures import export_report
 from powerbi.rest import StandInCredential
 from powerbi.standin.app import create_app
 from tests.unit.powerbi import shop
@@ -182,6 +183,96 @@ def test_refresh_has_the_described_shape_in_each_of_its_states(described: dict[s
                 break
             time.sleep(0.02)
         assert end in seen
+
+
+def test_export_of_the_report_has_the_described_shape_in_each_of_its_states(
+    described: dict[str, Any], filled: Running
+) -> None:
+    base = f"/v1.0/myorg/groups/{_GROUP}/reports/{STANDIN_REPORT}"
+    template = "/v1.0/myorg/groups/{groupId}/reports/{reportId}"
+    accepted = call(filled, "POST", f"{base}/ExportTo", {"format": "PNG"})
+    schema = described["paths"][f"{template}/ExportTo"]["post"]["responses"][str(accepted.status_code)]["schema"]
+    assert _faults(described, schema, accepted.json()) == []
+    states = described["paths"][template + "/exports/{exportId}"]["get"]["responses"]
+    for _ in range(600):
+        state = call(filled, "GET", f"{base}/exports/{accepted.json()['id']}")
+        assert _faults(described, states[str(state.status_code)]["schema"], state.json()) == []
+        if state.status_code == 200:
+            break
+        time.sleep(0.05)
+    assert state.json()["status"] == "Succeeded"
+    files = export_report(filled.settings(), client=filled.client())
+    assert set(files) == {*(f"{page.name}.png" for page in filled.service.report.pages), "report.html"}
+
+
+def test_source_with_credentials_has_the_described_shape(described: dict[str, Any], filled: Running) -> None:
+    source = call(filled, "GET", f"/v1.0/myorg/groups/{_GROUP}/datasets/{_SET}/datasources").json()["value"][0]
+    address = f"/v1.0/myorg/gateways/{source['gatewayId']}/datasources/{source['datasourceId']}"
+    template = "/v1.0/myorg/gateways/{gatewayId}/datasources/{datasourceId}"
+    found = call(filled, "GET", address)
+    schema = described["paths"][template]["get"]["responses"]["200"]["schema"]
+    assert _faults(described, schema, found.json()) == []
+
+
+@pytest.mark.parametrize(
+    ("definition", "body"),
+    [
+        (
+            "UpdateDatasourceRequest",
+            {
+                "credentialDetails": {
+                    "credentialType": "Basic", "credentials": "{}", "encryptedConnection": "Encrypted",
+                    "encryptionAlgorithm": "None", "privacyLevel": "Organizational",
+                    "useEndUserOAuth2Credentials": False,
+                }
+            },
+        ),
+        ("BindToGatewayRequest", {"gatewayObjectId": _GROUP, "datasourceObjectIds": [_SET]}),
+        ("UpdateMashupParametersRequest", {"updateDetails": [{"name": "MartDataset", "newValue": "mart"}]}),
+        ("GroupUser", {"identifier": "a@b.com", "principalType": "User", "groupUserAccessRight": "Viewer"}),
+        ("PostDatasetUserAccess", {"identifier": "a@b", "principalType": "User", "datasetUserAccessRight": "Read"}),
+        ("DatasetUserAccess", {"identifier": "a@b", "principalType": "User", "datasetUserAccessRight": "None"}),
+        ("ExportReportRequest", {"format": "PNG"}),
+    ],
+)  # fmt: skip
+def test_what_publishing_sends_is_described(described: dict[str, Any], definition: str, body: dict[str, Any]) -> None:
+    known = _properties(described, definition)
+    assert set(body) <= set(known), f"{definition} has {sorted(known)}"
+    assert _faults(described, {"$ref": f"#/definitions/{definition}"}, body) == []
+
+
+def _properties(described: dict[str, Any], definition: str) -> set[str]:
+    found = described["definitions"][definition]
+    names = set(found.get("properties", {}))
+    for parent in found.get("allOf", []):
+        names |= _properties(described, parent["$ref"].rsplit("/", 1)[-1]) if "$ref" in parent else set()
+    return names
+
+
+@pytest.mark.parametrize(
+    ("path", "definition"),
+    [
+        ("/v1/workspaces", "Workspace"),
+        (f"/v1/workspaces/{_GROUP}", "WorkspaceInfo"),
+        (f"/v1/workspaces/{_GROUP}/items", ""),
+    ],
+)
+def test_fabrics_lists_have_the_described_properties(
+    repository: Path, filled: Running, path: str, definition: str
+) -> None:
+    file = repository.parent / "shared/powerbi/fabric-rest/platform/definitions/platform.json"
+    if not file.exists():
+        pytest.skip(f"no description of Fabric's REST at {file}")
+    definitions = json.loads(file.read_text(encoding="utf-8"))["definitions"]
+    body = call(filled, "GET", path).json()
+    one = body["value"][0] if "value" in body else body
+    if not definition:
+        common = json.loads((file.parents[2] / "common/definitions.json").read_text(encoding="utf-8"))["definitions"]
+        known = set(common["Item"]["properties"])
+    else:
+        known = {name for part in ("Workspace", definition) for name in definitions[part]["properties"]}
+    assert set(one) <= known
+    assert {"id", "displayName"} <= set(one)
 
 
 def test_request_of_the_client_is_a_described_one(described: dict[str, Any]) -> None:
