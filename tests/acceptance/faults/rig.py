@@ -96,7 +96,7 @@ class Consumer:
 
     def errors(self) -> str:
         """What it said on stderr."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Log lines of one event."""

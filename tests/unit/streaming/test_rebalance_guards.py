@@ -145,7 +145,9 @@ def test_a_consumer_that_is_still_closing_takes_nothing_from_the_next_session(la
     landing._on_revoke(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
     landing._on_lost(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
     assert take(landing, current, event(50)) == [(50, 51, 0)]
+    claim = landing.claims[TOPIC, 0]
     landing._on_revoke(current, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    assert not claim.is_live, "what is queued under it is not written any more"
     assert take(landing, current, event(51)) == []
 
 
