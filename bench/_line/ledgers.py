@@ -117,7 +117,9 @@ class Ledgers:
         spans: dict[str, list[float]] = defaultdict(list)
         for job in self.warehouse.client.list_jobs(all_users=True):
             if job.ended is not None and job.started is not None:
-                spans[job.job_id.partition("-")[0].partition("_")[0]].append((job.ended - job.started).total_seconds())
+                kind = job.job_id.partition("-")[0].partition("_")[0]
+                known = kind if kind.isalpha() and len(kind) < 12 else "other"  # noqa: PLR2004 - no word but an id
+                spans[known].append((job.ended - job.started).total_seconds())
         return {
             kind: {"count": len(found), "p50": round(sorted(found)[len(found) // 2], 3), "max": round(max(found), 3)}
             for kind, found in sorted(spans.items())

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from orchestration.definitions import defs
+from orchestration.defs import keep_up
 from orchestration.defs.landing import sensors as landing_sensors
 from orchestration.defs.landing.sensors import landed_batches
 from orchestration.defs.resources import LakeResource
@@ -86,6 +87,20 @@ def test_many_days_are_one_run_and_far_ones_another(landing: HandLanding, instan
     days = ["2009-12-01", "2010-12-01", "2010-12-02", "2010-12-06"]
     landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
     assert asked(tick(instance)) == [("2009-12-01", "2009-12-01"), ("2010-12-01", "2010-12-06")]
+
+
+def test_a_run_of_one_day_is_told_to_keep_up_and_one_of_many_days_is_not(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = ["2009-12-01", "2010-12-01", "2010-12-02"]
+    landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    assert [each.tags.get(keep_up.TAG) for each in result.run_requests or []] == ["60", None]
+    monkeypatch.setenv("KEEP_UP_S", "0")
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    assert [each.tags.get(keep_up.TAG) for each in result.run_requests or []] == [None, None]
 
 
 def test_a_day_at_work_is_not_asked_for_twice(landing: HandLanding, instance: dg.DagsterInstance) -> None:
