@@ -107,7 +107,7 @@ class Marts:
     def _read_table(self, storage: Any, table_id: str, columns: Mapping[str, str], cut: Cut | None) -> Any:
         """A table's rows without a query: half the time of one, and no result table in between."""
         import pyarrow as pa  # noqa: PLC0415 - imported only by who needs it
-        from google.cloud.bigquery_storage import types  # noqa: PLC0415 - as above
+        from google.cloud.bigquery_storage_v1.types import stream as types  # noqa: PLC0415 - as above
 
         project, dataset, table = table_id.split(".")
         wanted = types.ReadSession(
