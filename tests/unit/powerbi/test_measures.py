@@ -13,6 +13,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.query import Selection
@@ -173,6 +175,24 @@ def test_top_products_share_takes_the_ten_best_of_each_cell(
     found = evaluated(model, connection, "Top 10 Products Share", groups, selections)
     for key, cell in cells.items():
         assert same(found.get(key), ratio(truth.best_products(cell, 10), truth.net(cell)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    first=st.dates(shop.FIRST - dt.timedelta(days=40), shop.LAST),
+    length=st.integers(0, 400),
+    countries=st.sets(st.sampled_from(shop.COUNTRIES), min_size=1),
+    measure=st.sampled_from(sorted(MEASURES)),
+)
+def test_any_range_of_days_and_any_countries_give_what_sql_gives(
+    model: Model, connection: Any, truth: Truth, first: Day, length: int, countries: set[str], measure: str
+) -> None:
+    last = min(first + dt.timedelta(days=length), shop.CALENDAR[1])
+    chosen = tuple(sorted(countries))
+    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in chosen)
+    selections = (Selection(DATE, None, str(first), str(last)), Selection(COUNTRY, chosen))
+    found = evaluated(model, connection, measure, (), selections)[()]
+    assert same(found, MEASURES[measure](truth, Cell(first, last, f"country IN ({quoted})")))
 
 
 def test_an_empty_selection_is_blank_and_not_zero(model: Model, connection: Any) -> None:

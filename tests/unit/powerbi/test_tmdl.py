@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,6 +108,13 @@ def test_the_tags_and_ids_of_the_project_follow_from_its_names() -> None:
         text = path.read_text(encoding="utf-8")
         bare = "\n".join(line for line in text.splitlines() if not line.strip().startswith("lineageTag:")) + "\n"
         assert tidy_text(bare, path.name) == text, f"{path.name}: a tag that does not follow from its object's name"
+
+
+def test_every_id_of_the_project_is_made_from_a_name() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in shop.ROOM.glob("Retail.*/**/*") if path.is_file()]
+    ids = re.findall(r"\b[0-9a-f]{8}-[0-9a-f]{4}-(.)[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "\n".join(texts))
+    assert len(ids) > 100
+    assert set(ids) == {"5"}, "a random id (version 4) changes whenever a file is made again"
 
 
 def test_the_model_has_what_a_retailer_asks_for() -> None:
