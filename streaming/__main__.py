@@ -16,13 +16,12 @@ from typing import Any
 
 import click
 import structlog
-from rich.console import Console
-from rich.table import Table
 
 from streaming import contract as contracts
 from streaming.contract_commands import new_stream
 from streaming.dead_letter_commands import dead_letters
 from streaming.errors import StreamingError
+from streaming.lake_commands import lake_group
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.commands import produce
 from streaming.stopping import stopping
@@ -63,7 +62,7 @@ def main() -> None:
     _configure_logs()
 
 
-for command in (new_stream, dead_letters, produce):
+for command in (new_stream, dead_letters, lake_group, produce):
     main.add_command(command)
 
 
@@ -152,55 +151,6 @@ def topic_create(name: str, partitions: int | None, replication: int) -> None:
         KafkaSettings.from_env(os.environ), name, topic_partitions=count, replication=replication
     )
     click.echo(f"created {name} with {count} topic partitions" if is_new else f"{name} exists already")
-
-
-@main.group("lake")
-def lake_group() -> None:
-    """The lake in Postgres."""
-
-
-@lake_group.command("status")
-@click.option("--topic", "topics", multiple=True)
-@click.option("--json", "is_json", is_flag=True)
-def lake_status(topics: tuple[str, ...], *, is_json: bool) -> None:
-    """Where every offset is, for each topic partition."""
-    from streaming import lake  # noqa: PLC0415
-
-    settings = LakeSettings.from_env(os.environ)
-    wanted = topics or tuple(contracts.load_contracts(settings.contracts_dir))
-    found: dict[str, Any] = {}
-    with closing(lake.connect(settings.dsn, application_name="streaming lake status")) as conn:
-        for name in wanted:
-            newest = lake.watermark(conn, name)
-            found[name] = {
-                "rows": 0, "dead_letters": 0, "gap_offsets": 0,
-                "newest_produced_at": None if newest is None else newest.isoformat(),
-                "topic_partitions": lake.topic_counts(conn, name),
-            }  # fmt: skip
-            for counts in found[name]["topic_partitions"]:
-                found[name]["rows"] += counts.landed
-                found[name]["dead_letters"] += counts.dead_letters
-                found[name]["gap_offsets"] += counts.gap_offsets
-    if is_json:
-        click.echo(json.dumps(found, default=_jsonable))
-    else:
-        _show_status(found)
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return {name: getattr(value, name) for name in value.__dataclass_fields__} | {"is_closed": value.is_closed}
-
-
-def _show_status(found: dict[str, Any]) -> None:
-    table = Table("topic", "part", "first", "next", "landed", "dead", "replayed", "gaps", "lost", "closed", "owner")
-    for name, of_topic in found.items():
-        for c in of_topic["topic_partitions"]:
-            table.add_row(name, *(f"{n:,}" for n in (c.topic_partition, c.first_offset, c.next_offset, c.landed,
-                          c.dead_letters, c.dead_letters_replayed, c.gap_offsets, c.lost_offsets)),
-                          "yes" if c.is_closed else "[red]NO[/]", c.owner or "")  # fmt: skip
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on pollin
 FENCE_LIMIT = 5  # so often in FENCE_WINDOW_S; a second consumer group on the same topic would fence for ever
 FENCE_WINDOW_S = 600.0
 UNHEALTHY_AFTER_S = 120.0
+CALM_S = 60.0  # so long assigned, the next rejoin is tried as soon as a first one
 GC_OBJECTS = 100_000  # five transactions' messages; 10,000 still costs a twentieth, without a bound a cycle would stay
 
 log = structlog.get_logger()
@@ -122,6 +123,9 @@ class LandingConsumer:
         self._finished = Counts()
         self._hinted: dict[tuple[str, int], int] = {}
         self._hinted_at = 0.0
+        self._assigned_at: float | None = None
+        self._started_wall = time.time()
+        self._rate_from = (0, self.started_at)
         self._paused = False
         self._fences: deque[float] = deque()
         self._slot: InstanceSlot | None = None
@@ -145,6 +149,10 @@ class LandingConsumer:
                     break
                 except _RejoinError as error:
                     now = time.monotonic()
+                    if self._assigned_at is not None:  # lake and broker have answered since: this trouble is a new one
+                        trouble_since = None
+                        delay = 0.5 if now - self._assigned_at > CALM_S else delay
+                        self._assigned_at = None
                     trouble_since = self._trouble(error, trouble_since, now)
                     log.warning("rejoins", reason=str(error), delay_s=delay)
                     stop.wait(delay)
@@ -158,7 +166,7 @@ class LandingConsumer:
         cause = error.__cause__
         if not isinstance(cause, LakeUnavailableError | BrokerUnavailableError | RegistryUnavailableError):
             return now
-        begun = now if since is None or now - since > 2 * self.settings.outage_limit_s else since
+        begun = now if since is None else since
         if now - begun > self.settings.outage_limit_s:
             raise cause
         return begun
@@ -423,6 +431,7 @@ class LandingConsumer:
             )
         finally:
             conn.close()
+        self._assigned_at = time.monotonic()
         return {key: self.positions[key] for key in keys}
 
     def _claim_one(
@@ -580,17 +589,28 @@ class LandingConsumer:
             if self.broker_down_since is not None:
                 log.info("broker_available_again", seconds=round(time.monotonic() - self.broker_down_since, 1))
             self.broker_down_since = None
+        committed, newest = self._committed(), self._newest_produced()
         for topic, found in statistics.get("topics", {}).items():
             for number, partition in found.get("partitions", {}).items():
                 key, end = (topic, int(number)), partition.get("hi_offset", -1)
                 if key in self.claims and end >= 0:
-                    landed = self._committed().get(key, self.claims[key].next_offset)
-                    self.metrics.lag_events.labels(*key).set(max(end - landed, 0))
+                    waiting = max(end - committed.get(key, self.claims[key].next_offset), 0)
+                    self.metrics.lag_events.labels(*key).set(waiting)
+                    age_s = max(time.time() - newest.get(key, self._started_wall), 0.0)
+                    self.metrics.lag_seconds.labels(*key).set(age_s if waiting else 0.0)
+        rows, now = self.counts().rows, time.monotonic()
+        before_rows, before_at = self._rate_from
+        if now > before_at:
+            self.metrics.rows_per_second.set(max(rows - before_rows, 0) / (now - before_at))
+        self._rate_from = (rows, now)
 
     # -- numbers ------------------------------------------------------------------------------------------------
 
     def _committed(self) -> dict[tuple[str, int], int]:
-        return {key: at for writer in self.writers for key, at in writer.committed.items()}
+        return {key: at for writer in self.writers for key, at in list(writer.committed.items())}
+
+    def _newest_produced(self) -> dict[tuple[str, int], float]:
+        return {key: at for writer in self.writers for key, at in list(writer.newest_produced.items())}
 
     def _hint(self, consumer: Consumer, *, is_last: bool = False) -> None:
         """Tell the broker what is landed; nobody's correctness rests on it."""

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 if TYPE_CHECKING:
@@ -21,44 +29,79 @@ BATCH_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 DELAY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0, 3600.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a landing process; exported as landing_<name>, a counter with _total behind it."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS = (
+    Metric("rows", "counter", "events", "Events landed.", ("topic",)),
+    Metric("rows_per_second", "gauge", "events/s", "Events landed a second, over the last five seconds."),
+    Metric("payload_bytes", "counter", "bytes", "Bytes of the events landed.", ("topic",)),
+    Metric("dead_letters", "counter", "events", "Events refused and kept aside.", ("topic", "reason")),
+    Metric("gap_offsets", "counter", "offsets", "Offsets without an event; kind below_log_start is loss.",
+           ("topic", "kind")),
+    Metric("fences", "counter", "batches", "Batches given up: another consumer owns the topic partition.", ("topic",)),
+    Metric("rebalances", "counter", "times", "Topic partitions assigned, revoked or lost.", ("kind",)),
+    Metric("outages", "counter", "times", "Times that the lake or the broker could not be reached.", ("service",)),
+    Metric("batch_rows", "histogram", "events", "Events in a transaction.", (), BATCH_ROWS),
+    Metric("batch_seconds", "histogram", "seconds", "Seconds a transaction takes, commit included.", (), BATCH_SECONDS),
+    Metric("delay_seconds", "histogram", "seconds",
+           "Seconds from the production of a batch's newest event to its commit.", ("topic",), DELAY_SECONDS),
+    Metric("next_offset", "gauge", "offset", "Next offset to land, as committed.", ("topic", "topic_partition")),
+    Metric("lag_events", "gauge", "offsets", "Offsets that have not landed yet.", ("topic", "topic_partition")),
+    Metric("lag_seconds", "gauge", "seconds", "Age of the newest message that has landed while others wait, else 0.",
+           ("topic", "topic_partition")),
+    Metric("queued_batches", "gauge", "transactions", "Transactions waiting for a writer; full means back-pressure."),
+)  # fmt: skip
+
+
 class LandingMetrics:
-    """All metrics of a landing process, in a registry of its own."""
+    """All metrics of a landing process, in a registry of its own; METRICS is the list."""
+
+    rows: Counter
+    rows_per_second: Gauge
+    payload_bytes: Counter
+    dead_letters: Counter
+    gap_offsets: Counter
+    fences: Counter
+    rebalances: Counter
+    outages: Counter
+    batch_rows: Histogram
+    batch_seconds: Histogram
+    delay_seconds: Histogram
+    next_offset: Gauge
+    lag_events: Gauge
+    lag_seconds: Gauge
+    queued_batches: Gauge
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nobody asks for
         self.registry = CollectorRegistry()
-        self.rows = self._counter("rows", "Events landed.", "topic")
-        self.payload_bytes = self._counter("payload_bytes", "Bytes of the events landed.", "topic")
-        self.dead_letters = self._counter("dead_letters", "Events refused and kept aside.", "topic", "reason")
-        self.gap_offsets = self._counter(
-            "gap_offsets", "Offsets without an event; kind below_log_start is loss.", "topic", "kind"
-        )
-        self.fences = self._counter("fences", "Batches given up: another consumer owns the topic partition.", "topic")
-        self.rebalances = self._counter("rebalances", "Topic partitions assigned, revoked or lost.", "kind")
-        self.outages = self._counter("outages", "Times that the lake or the broker could not be reached.", "service")
-        self.batch_rows = self._histogram("batch_rows", "Events in a transaction.", BATCH_ROWS)
-        self.batch_seconds = self._histogram(
-            "batch_seconds", "Seconds a transaction takes, commit included.", BATCH_SECONDS
-        )
-        self.delay_seconds = self._histogram(
-            "delay_seconds",
-            "Seconds from the production of a batch's newest event to its commit.",
-            DELAY_SECONDS,
-            "topic",
-        )
-        self.next_offset = self._gauge("next_offset", "Next offset to land, as committed.", "topic", "topic_partition")
-        self.lag_events = self._gauge("lag_events", "Offsets that have not landed yet.", "topic", "topic_partition")
-        self.queued_batches = self._gauge(
-            "queued_batches", "Transactions waiting for a writer; full means back-pressure."
-        )
+        kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+        for metric in METRICS:
+            more = {"buckets": metric.buckets} if metric.buckets else {}
+            made = kinds[metric.kind](
+                metric.name, metric.meaning, metric.labels, namespace="landing", registry=self.registry, **more
+            )
+            setattr(self, metric.name, made)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, namespace="landing", registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(name, meaning, labels, namespace="landing", registry=self.registry)
-
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, meaning, labels, namespace="landing", registry=self.registry, buckets=buckets)
+def metrics_table() -> str:
+    """The list as Markdown, for the docs."""
+    suffix = {"counter": "_total", "gauge": "", "histogram": "_bucket, _sum, _count"}
+    rows = [
+        f"| `landing_{m.name}{suffix[m.kind]}` | {m.kind} | {m.unit} | {', '.join(m.labels) or 'none'} | {m.meaning} |"
+        for m in METRICS
+    ]
+    return "\n".join(["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows])
 
 
 class MetricsServer:

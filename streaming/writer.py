@@ -74,6 +74,7 @@ class Writer(threading.Thread):
         self.failure: Exception | None = None
         self.counts = Counts()
         self.committed: dict[tuple[str, int], int] = {}
+        self.newest_produced: dict[tuple[str, int], float] = {}
         self.down_since: float | None = None
         self.hurry = threading.Event()
         self._months: landing.Months = set()
@@ -257,6 +258,7 @@ class Writer(threading.Thread):
             for gap in batch.gaps:
                 metrics.gap_offsets.labels(batch.topic, gap.kind).inc(gap.offsets)
             if batch.newest_produced_at is not None:
+                self.newest_produced[batch.topic, batch.topic_partition] = batch.newest_produced_at.timestamp()
                 metrics.delay_seconds.labels(batch.topic).observe(max(now - batch.newest_produced_at.timestamp(), 0.0))
             rows, dead, gaps = rows + batch.rows, dead + len(batch.rejected), gaps + batch.gap_offsets
         metrics.batch_rows.observe(rows)

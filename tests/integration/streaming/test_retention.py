@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +15,7 @@ import pytest
 from streaming import lake, retention
 from streaming.errors import RetiredError
 
-from .rig import line
+from .rig import ROOT, line
 
 if TYPE_CHECKING:
     from .rig import Rig
@@ -114,3 +118,43 @@ def test_the_oldest_month_that_is_kept_is_counted_in_the_contract_s_zone(
     now: datetime, months: int, oldest: date
 ) -> None:
     assert retention.oldest_kept_month(now, "Europe/London", months) == oldest
+
+
+def run(rig: Rig, *arguments: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "streaming", *arguments], env={**os.environ, **rig.env, **env}, cwd=ROOT,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_status_tells_sizes_days_lag_dead_letters_and_gaps(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(40)] + [b"{broken"] + [at(n, YOUNG) for n in range(10)])
+    rig.land()
+    rig.send([at(n, YOUNG) for n in range(7)])
+    found = json.loads(run(rig, "lake", "status", "--json"))[rig.topic]
+    assert (found["rows"], found["dead_letters"], found["gap_offsets"], found["lag_events"]) == (50, 1, 0, 7)
+    assert (found["oldest_day"], found["newest_day"], found["months"]) == ("2010-12-01", "2011-01-01", 2)
+    assert 0 < found["lag_s"] < 600
+    assert found["table_bytes"] > 8_192
+    assert found["index_bytes"] > 8_192
+    assert found["batches"] == len(rig.query("SELECT FROM control.batch"))
+    assert found["is_closed"]
+    assert sum(each["landed"] for each in found["topic_partitions"]) == 50
+    without = json.loads(run(rig, "lake", "status", "--json", KAFKA_BOOTSTRAP_SERVERS=""))[rig.topic]
+    assert (without["rows"], without["lag_events"], without["lag_s"]) == (50, None, None)
+    assert "7 events" in run(rig, "lake", "status")
+
+
+def test_the_command_retires_by_the_contract_and_tells_what_it_would_do(rig: Rig) -> None:
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    text = path.read_text() + "  - property: retentionMonths\n    value: 3\n"
+    path.write_text(text)
+    rig.send([at(n, OLD) for n in range(12)])
+    rig.land()
+    assert run(rig, "lake", "retire", "--dry-run") == f"would retire {rig.topic} 2010-12: 12 rows\n"
+    assert run(rig, "lake", "retire") == f"retired {rig.topic} 2010-12: 12 rows\n"
+    assert run(rig, "lake", "retire") == "nothing is older than its contract keeps\n"
+    status = json.loads(run(rig, "lake", "status", "--json"))[rig.topic]
+    assert (status["rows"], status["retired_rows"], status["months"]) == (12, 12, 0)

@@ -1,0 +1,117 @@
+"""Commands about the lake: its state, its retention. Wiring only.
+
+Not here: what is asked (lake_status.py), what goes (retention.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from streaming import contract as contracts
+from streaming.settings import KafkaSettings, LakeSettings
+
+if TYPE_CHECKING:
+    from streaming.lake_status import TopicStatus
+
+
+@click.group("lake")
+def lake_group() -> None:
+    """The lake in Postgres."""
+
+
+@lake_group.command("status")
+@click.option("--topic", "topics", multiple=True, help="Without it, every contract's.")
+@click.option("--json", "is_json", is_flag=True, help="One object: topic -> its numbers.")
+def lake_status(topics: tuple[str, ...], *, is_json: bool) -> None:
+    """Sizes, rows, oldest and newest, lag, dead letters, gaps; and where every offset is.
+
+    Lag needs Kafka: it is told where KAFKA_BOOTSTRAP_SERVERS is set.
+    """
+    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.lake_status import read_status  # noqa: PLC0415
+
+    settings = LakeSettings.from_env(os.environ)
+    has_kafka = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip())
+    kafka_settings = KafkaSettings.from_env(os.environ) if has_kafka else None
+    wanted = topics or tuple(contracts.load_contracts(settings.contracts_dir))
+    with closing(lake.connect(settings.dsn, application_name="streaming lake status")) as conn:
+        found = [read_status(conn, name, kafka_settings) for name in wanted]
+    if is_json:
+        click.echo(json.dumps({each.topic: asdict(each) for each in found}, default=lambda value: value.isoformat()))
+        return
+    _show_topics(found)
+    _show_partitions(found)
+
+
+def _show_topics(found: list[TopicStatus]) -> None:
+    table = Table("topic", *(each.topic for each in found))
+    rows: dict[str, Any] = {
+        "rows": lambda s: f"{s.rows:,}" + (f" ({s.retired_rows:,} retired)" if s.retired_rows else ""),
+        "event days": lambda s: f"{s.oldest_day} to {s.newest_day}" if s.oldest_day else "none",
+        "newest message": lambda s: f"{s.newest_produced_at:%Y-%m-%d %H:%M:%S} UTC" if s.newest_produced_at else "none",
+        "last landing": lambda s: f"{s.last_landed_at:%Y-%m-%d %H:%M:%S} UTC" if s.last_landed_at else "none",
+        "lag": lambda s: (
+            "Kafka not asked" if s.lag_events is None else f"{s.lag_events:,} events, {s.lag_s or 0:.1f} s"
+        ),
+        "dead letters": lambda s: f"{s.dead_letters:,} open, {s.dead_letters_replayed:,} replayed",
+        "gaps": lambda s: f"{s.gap_offsets:,} offsets, of them lost {s.lost_offsets:,}",
+        "landing": lambda s: f"{_size(s.table_bytes)} + {_size(s.index_bytes)} of indexes, {s.months} months",
+        "dead tuples": lambda s: f"{s.dead_tuples:,}",
+        "ledger (all topics)": lambda s: f"{_size(s.ledger_bytes)}; {s.batches:,} batches of this topic",
+        "closed": lambda s: "yes" if s.is_closed else "[red]NO[/]",
+    }
+    for name, show in rows.items():
+        table.add_row(name, *(show(each) for each in found))
+    Console().print(table)
+
+
+def _show_partitions(found: list[TopicStatus]) -> None:
+    table = Table("topic", "part", "first", "next", "landed", "dead", "replayed", "gaps", "lost", "closed", "owner")
+    names = ("topic_partition", "first_offset", "next_offset", "landed", "dead_letters", "dead_letters_replayed",
+             "gap_offsets", "lost_offsets")  # fmt: skip
+    for each in found:
+        for counts in each.topic_partitions:
+            numbers = (f"{counts[name]:,}" for name in names)
+            is_closed = "yes" if counts["is_closed"] else "[red]NO[/]"
+            table.add_row(each.topic, *numbers, is_closed, counts["owner"] or "")
+    Console().print(table)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 a unit
+
+
+@lake_group.command("retire")
+@click.option("--topic", "topics", multiple=True, help="Without it, every contract's.")
+@click.option("--dry-run", "is_trial", is_flag=True, help="Only tell what would go.")
+def lake_retire(topics: tuple[str, ...], *, is_trial: bool) -> None:
+    """Drop the landing months that the contracts keep no longer (retentionMonths); run it daily, as the owner.
+
+    A month with a day that some reader has not read stays. The ledger stays whole.
+    """
+    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.retention import retire  # noqa: PLC0415
+
+    settings = LakeSettings.from_env(os.environ)
+    known = contracts.load_contracts(settings.contracts_dir)
+    wanted = [contracts.load_contract(topic, settings.contracts_dir) for topic in topics] or list(known.values())
+    with closing(lake.connect(settings.dsn, application_name="streaming lake retire")) as conn:
+        done = [each for one in wanted for each in retire(conn, one, now=datetime.now(UTC), is_trial=is_trial)]
+    for each in done:
+        verb = "would retire" if is_trial else "retired"
+        click.echo(
+            f"kept {each.topic} {each.month:%Y-%m}: {each.kept_because}"
+            if each.kept_because
+            else f"{verb} {each.topic} {each.month:%Y-%m}: {each.rows:,} rows"
+        )
+    if not done:
+        click.echo("nothing is older than its contract keeps")
