@@ -23,7 +23,7 @@ from streaming.contract import MESSAGE_TIME
 from streaming.iso_times import iso_times_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zo
 EPOCH_FACTORS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # to microseconds
 EPOCH_RANGE_S = (-2_208_988_800, 253_402_300_799)  # 1900 to 9999, what both Python and Postgres can hold
 EPOCH_RANGE_DAYS = (-25_567, 2_932_896)
+ODDEST_ZONE = timedelta(hours=16)
 OPENINGS = {"object": b"{", "array": b"["}
 MISSING_AT = re.compile(r"missing required field `(.*)`", re.DOTALL)
 ERROR_PATH = re.compile(r"at `\$\.(.*)`", re.DOTALL)
@@ -252,6 +253,9 @@ class Decoder:
             self._decode_quick = msgspec.json.Decoder(struct).decode
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
         self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]
+        self.instants = [
+            f for f in contract.fields if f.logical_type == "timestamp" and f.encoding not in EPOCH_FACTORS
+        ]
         self.uses_message_time = contract.event_time_field == MESSAGE_TIME
         self.event_time = None if self.uses_message_time else _time_reader(contract.field(contract.event_time_field))
         self.day_clock = DayClock(contract.time_zone)
@@ -269,6 +273,8 @@ class Decoder:
         events = self._decode_values(values, self.decode)
         times_us = self.event_times(events, stamps_us)
         self._check_values(events, times_us, now)
+        if not self.uses_message_time and has_odd_zone(map(attrgetter(self.contract.event_time_field), events)):
+            raise DoubtError
         return events, times_us
 
     def check_all(
@@ -299,6 +305,9 @@ class Decoder:
             self.number_column(events, name)
         if self.containers and any(self._judge_containers(event) for event in events):
             raise DoubtError
+        for field in self.instants:  # of the event time it is seen where it is read
+            if field.name != self.contract.event_time_field and has_odd_zone(map(attrgetter(field.name), events)):
+                raise DoubtError
         if events and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
             raise DoubtError
 
@@ -336,6 +345,7 @@ class Decoder:
         return (
             self._judge_numbers(event)
             or self._judge_containers(event)
+            or self._judge_zones(event)
             or self._judge_time(event, now, stamp_us)
             or event
         )
@@ -354,6 +364,15 @@ class Decoder:
             ):
                 wanted = "any JSON value but null" if field.logical_type == "json" else field.logical_type
                 return Refusal("wrong_type", f"Expected `{wanted}`, got {_shown(raw)}", field.name)
+        return None
+
+    def _judge_zones(self, event: Any) -> Refusal | None:
+        for field in self.instants:
+            instant = getattr(event, field.name)
+            if has_odd_zone([instant]):
+                return Refusal(
+                    "wrong_type", f"{instant.isoformat()} is 16 hours or more off UTC; no zone is", field.name
+                )
         return None
 
     def _judge_time(self, event: Any, now: datetime, stamp_us: int | None) -> Refusal | None:
@@ -398,6 +417,12 @@ def _time_reader(field: Field) -> Callable[[Any], datetime]:
     if field.encoding == "iso":
         return read
     return lambda event: as_instant(read(event), field.encoding)
+
+
+def has_odd_zone(instants: Iterable[datetime | None]) -> bool:
+    """Whether one is 16 hours or more off UTC: Postgres reads none, and one would spoil all reads of a view."""
+    zones = {getattr(instant, "tzinfo", None) for instant in instants}
+    return any(zone is not None and abs(zone.utcoffset(None) or timedelta(0)) >= ODDEST_ZONE for zone in zones)
 
 
 def as_instant(value: Any, encoding: str) -> datetime:

@@ -80,7 +80,7 @@ def _read_offsets(rows: NDArray[np.uint8], read: _Digits) -> tuple[NDArray[np.in
     at = rows.shape[1] - ZONE
     hours, minutes = read.number(at + 1, at + 3), read.number(at + 4, at + 6)
     is_ahead, is_behind = rows[:, at] == ord("+"), rows[:, at] == ord("-")
-    is_good = (is_ahead | is_behind) & (rows[:, at + 3] == ord(":")) & (hours < 24) & (minutes < 60)  # noqa: PLR2004
+    is_good = (is_ahead | is_behind) & (rows[:, at + 3] == ord(":")) & (hours < 16) & (minutes < 60)  # noqa: PLR2004 Postgres' limit
     return (hours * 3_600 + minutes * 60) * np.where(is_ahead, 1, -1), is_good
 
 

@@ -39,7 +39,7 @@ def unwrap(value: bytes) -> bytes | Refusal:
         return Refusal("not_an_envelope", f"no Debezium envelope: {error}"[:500])
     if "op" not in envelope or not envelope.keys() & {"before", "after"}:
         return Refusal("not_an_envelope", f"no Debezium envelope: its keys are {', '.join(sorted(envelope))[:300]}")
-    side = ROW_OF.get(operation)
+    side = ROW_OF.get(operation) if isinstance(operation, str) else None
     if side is None:
         return Refusal("not_allowed", f"the operation {operation!r} is no change of a row (c, u, d, r)", "__op")
     try:

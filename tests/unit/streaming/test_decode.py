@@ -181,6 +181,20 @@ def test_no_bytes_make_the_decoder_raise(value: bytes) -> None:
     assert accepts_all(ORDERS, value) is not isinstance(judged, Refusal)
 
 
+@pytest.mark.parametrize("zone", ["+16:00", "-16:00", "-23:59", "+23:00"])
+def test_a_zone_that_postgres_does_not_read_is_refused(zone: str) -> None:
+    """One such event would make every read of the typed view fail."""
+    value = order_bytes(ordered_at=f"2026-11-24T11:00:00{zone}")
+    judged = ORDERS.judge(value, now=NOW)
+    assert isinstance(judged, Refusal)
+    assert (judged.reason, judged.field) == ("wrong_type", "ordered_at")
+    assert not accepts_all(ORDERS, value)
+    for near in ("+15:59", "-15:59"):
+        value = order_bytes(ordered_at=f"2026-11-24T11:00:00{near}")
+        assert not isinstance(ORDERS.judge(value, now=NOW), Refusal)
+        assert accepts_all(ORDERS, value)
+
+
 def test_deep_nesting_is_refused_and_no_crash() -> None:
     value = order_bytes()[:-1] + b',"deep":' + b"[" * 900 + b"]" * 900 + b"}"
     judged = Decoder(orders_contract(**{"value: 2000": "value: 1000000"})).judge(value, now=NOW)

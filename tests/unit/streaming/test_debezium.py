@@ -1,0 +1,90 @@
+"""Debezium's envelopes: what Kafka Connect's JSON converter writes, with schemas and without."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from streaming.decode import Refusal
+from streaming.formats.debezium import unwrap
+from streaming.formats.exact_json import exact_decimal, to_json
+
+
+def enveloped(row: dict[str, Any], fields: list[dict[str, Any]], op: str = "c") -> bytes:
+    image = {"type": "struct", "optional": True, "field": "after", "fields": fields}
+    schema = {"type": "struct", "fields": [image | {"field": "before"}, image, {"type": "string", "field": "op"}]}
+    payload = {"before": None, "after": row, "op": op, "ts_ms": 5, "source": {"ts_ms": 4, "db": "x"}}
+    return json.dumps({"schema": schema, "payload": payload}).encode()
+
+
+def decimal_bytes(unscaled: int) -> str:
+    return base64.b64encode(unscaled.to_bytes((unscaled.bit_length() + 8) // 8, "big", signed=True)).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parameters", "expected"),
+    [
+        ("org.apache.kafka.connect.data.Decimal", decimal_bytes(-12345), {"scale": "2"}, "-123.45"),
+        ("org.apache.kafka.connect.data.Decimal", decimal_bytes(0), {"scale": "2"}, "0.00"),
+        ("org.apache.kafka.connect.data.Decimal", decimal_bytes(10**38 - 1), {"scale": "9"},
+         "99999999999999999999999999999.999999999"),
+        ("io.debezium.data.VariableScaleDecimal", {"scale": 3, "value": decimal_bytes(1)}, None, "0.001"),
+        ("io.debezium.time.Timestamp", 1_795_521_600_123, None, "2026-11-24T12:00:00.123000Z"),
+        ("org.apache.kafka.connect.data.Timestamp", -1, None, "1969-12-31T23:59:59.999000Z"),
+        ("io.debezium.time.MicroTimestamp", 1_795_521_600_123_456, None, "2026-11-24T12:00:00.123456Z"),
+        ("io.debezium.time.NanoTimestamp", 1_795_521_600_123_456_789, None, "2026-11-24T12:00:00.123456789Z"),
+        ("io.debezium.time.Date", 20_781, None, "2026-11-24"),
+        ("io.debezium.time.MicroTime", 43_200_000_001, None, "12:00:00.000001"),
+        ("io.debezium.time.ZonedTimestamp", "2026-11-24T12:00:00Z", None, "2026-11-24T12:00:00Z"),
+        ("io.debezium.data.Json", '{"a": 1}', None, '{"a": 1}'),
+        ("io.debezium.time.Timestamp", None, None, None),
+    ],
+)  # fmt: skip
+def test_what_connect_writes_as_bytes_and_counts_is_read_by_its_schema(
+    name: str, value: Any, parameters: dict[str, str] | None, expected: Any
+) -> None:
+    found = unwrap(enveloped({"id": 1, "x": value}, [{"field": "x", "name": name, "parameters": parameters}]))
+    assert isinstance(found, bytes), found
+    assert json.loads(found)["x"] == expected
+
+
+def test_numbers_that_need_no_conversion_keep_every_digit() -> None:
+    text = b'{"before":null,"after":{"x":0.10000000000000000000001,"y":12345678901234567890},"op":"r","ts_ms":1}'
+    found = unwrap(text)
+    assert isinstance(found, bytes)
+    assert b'"x":0.10000000000000000000001,"y":12345678901234567890' in found
+    assert json.loads(found)["__op"] == "r"
+    assert json.loads(found)["__source_ts_ms"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "not_an_envelope"),
+        (b"[]", "not_an_envelope"),
+        (b'{"a": 1}', "not_an_envelope"),
+        (b'{"op": "c", "after": 5}', "not_an_envelope"),
+        (b'{"op": "c", "before": {"a": 1}}', "not_an_envelope"),
+        (b'{"op": "d", "before": null, "after": null}', "not_an_envelope"),
+        (b'{"op": "t", "before": null}', "not_allowed"),
+        (b'{"op": 5, "before": null}', "not_allowed"),
+        (b'{"op": ["c"], "after": {}}', "not_allowed"),
+        (b'{"schema": {}, "payload": null}', "not_an_envelope"),
+        (b"[" * 100_000, "not_an_envelope"),
+        (enveloped({"x": "?"}, [{"field": "x", "name": "org.apache.kafka.connect.data.Decimal"}]), "not_an_envelope"),
+        (enveloped({"x": 10**30}, [{"field": "x", "name": "io.debezium.time.Date"}]), "not_an_envelope"),
+    ],
+)
+def test_what_is_no_change_of_a_row_is_refused(value: bytes, reason: str) -> None:
+    refusal = unwrap(value)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == reason
+    assert refusal.detail
+
+
+def test_decimals_of_any_length_are_exact() -> None:
+    assert format(exact_decimal(-(10**60) - 1, 30), "f") == f"-1{'0' * 30}.{'0' * 29}1"
+    assert to_json({"x": exact_decimal(15, 1)}) == b'{"x":"1.5"}'
