@@ -134,7 +134,7 @@ def _forward(
 
 def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], day: date) -> str:
     query = tree(model.query or "", model.query_path).copy()
-    marks = {}
+    marks: dict[str, str] = {}
     for name, node in table_nodes(query):
         if name in inlined:
             mark = f"__inlined_{len(marks)}"

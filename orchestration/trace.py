@@ -130,10 +130,11 @@ def _tell_event(found: dict[str, Any], *, as_json: bool) -> None:
             click.echo(f"  core     not in {table['table']} yet: the next run of its day loads it")
             continue
         click.echo(f"  core     {table['table']}: {_short(table['core']['rows'][0])}")
-        for mart in table["marts"]:
-            for row in mart["rows"] or ({},):
-                note = f"  [{mart['note']}]" if mart["note"] else ""
-                click.echo(f"  mart     {mart['table']}: {_short(row)}{note}")
+        for each_mart in table["marts"]:
+            note = f"  [{each_mart['note']}]" if each_mart["note"] else ""
+            shown = [_short(row) for row in each_mart["rows"]] or ["-"]
+            for text in shown:
+                click.echo(f"  mart     {each_mart['table']}: {text}{note}")
         if table["measures"]:
             click.echo(f"  measures {', '.join(table['measures'])}")
 
