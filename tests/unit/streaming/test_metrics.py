@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from streaming.consumer import LandingConsumer
+from streaming.ledger import Claim
 from streaming.metrics import METRICS, LandingMetrics, metrics_table
+from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
+from streaming.writer import Counts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,3 +49,27 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(repository: Path) -> No
     known = {f"landing_{m.name}" for m in METRICS}
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
     assert asked
+
+
+def test_lag_is_told_in_events_and_seconds_and_is_none_once_all_has_landed() -> None:
+    settings = LandingSettings(
+        kafka=KafkaSettings("localhost:1"), lake=LakeSettings("postgresql://nobody@localhost:1/x")
+    )
+    consumer = LandingConsumer(settings, {})
+    consumer.claims["orders", 0] = Claim("orders", 0, next_offset=5, epoch=1)
+    writer = SimpleNamespace(
+        committed={("orders", 0): 8}, newest_produced={("orders", 0): time.time() - 30}, counts=Counts(rows=100)
+    )
+    consumer.writers = [writer]  # type: ignore[list-item]
+    labels = {"topic": "orders", "topic_partition": "0"}
+
+    def told(end: int) -> tuple[float | None, float | None]:
+        consumer._on_statistics(json.dumps({"topics": {"orders": {"partitions": {"0": {"hi_offset": end}}}}}))
+        registry = consumer.metrics.registry
+        return tuple(registry.get_sample_value(f"landing_lag_{unit}", labels) for unit in ("events", "seconds"))  # type: ignore[return-value]
+
+    events, seconds = told(10)
+    assert events == 2
+    assert seconds == pytest.approx(30, abs=5)
+    assert (consumer.metrics.registry.get_sample_value("landing_rows_per_second") or 0) > 0
+    assert told(8) == (0, 0)
