@@ -169,13 +169,15 @@ def test_no_command_ever_shows_a_secret(
             (odd_lake, ("dead-letters", "list"), ""),
             (broken_lake, ("migrate",), ""),
         ]
+        if way != "scram-512":
+            runs = [runs[0], runs[1], runs[6]]  # what differs by the way to log in: Kafka's own
         said = ""
         for env, arguments, stdin in runs:
             whole = {"STREAMING_DEAD_LETTER_LIMIT": "1", **env}
             result = streaming(rig, as_files(whole, tmp_path) if is_in_files else whole, *arguments, stdin=stdin)
             said += f"\n$ {arguments}\n{result.stdout}{result.stderr}"
         said += avro_said(rig, good)
-    assert "landed" in said
+    assert '"event": "consumed"' in said
     assert "password authentication failed" in said
     assert "refuses our log-in" in said
     assert "Traceback" not in said

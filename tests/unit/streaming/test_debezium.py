@@ -49,6 +49,14 @@ def test_what_connect_writes_as_bytes_and_counts_is_read_by_its_schema(
     found = unwrap(enveloped({"id": 1, "x": value}, [{"field": "x", "name": name, "parameters": parameters}]))
     assert isinstance(found, bytes), found
     assert json.loads(found)["x"] == expected
+    assert json.loads(found)["__deleted"] is False
+
+
+def test_a_delete_is_the_row_before_it_and_says_so() -> None:
+    found = unwrap(b'{"before":{"id":7},"after":null,"op":"d","ts_ms":5,"source":{"ts_ms":4}}')
+    assert isinstance(found, bytes)
+    event = json.loads(found)
+    assert (event["id"], event["__op"], event["__deleted"], event["__source_ts_ms"]) == (7, "d", True, 4)
 
 
 def test_numbers_that_need_no_conversion_keep_every_digit() -> None:

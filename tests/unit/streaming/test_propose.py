@@ -67,6 +67,22 @@ def test_types_are_inferred_from_every_value(values: list[Any], expected: str) -
     assert types(*({"x": value} for value in values)) == {"x": expected}
 
 
+@pytest.mark.parametrize(
+    ("number", "numeric"),
+    [
+        ("1.5", (38, 9)),
+        ("0.123456789012", (38, 12)),
+        ("1e-20", (38, 20)),
+        ("9" * 30, (38, 0)),
+        ("9" * 30 + ".25", (38, 2)),
+        ("1E+30", (38, 0)),
+    ],
+)
+def test_numbers_get_the_scale_that_their_sample_needs(number: str, numeric: tuple[int, int]) -> None:
+    (field,) = propose(b'{"x": ' + number.encode() + b"}")[1].fields
+    assert (field.logical_type, field.precision, field.scale) == ("number", *numeric)
+
+
 def test_a_number_too_long_for_any_type_is_kept_as_json() -> None:
     assert types(b'{"x": 0.' + b"1" * 50 + b"}") == {"x": "json"}
 
@@ -116,6 +132,8 @@ def test_history_before_1970_gets_a_minimum() -> None:
 def test_the_key_is_the_unique_field_with_a_key_s_name() -> None:
     _, contract = propose({"name": "a", "order_id": 1}, {"name": "b", "order_id": 2})
     assert [field.name for field in contract.fields if field.is_key] == ["order_id"]
+    _, contract = propose({"id": 1}, {"id": None}, {"id": 2})
+    assert not any(field.is_key for field in contract.fields), "what may be absent tells nothing apart"
     text, contract = propose({"name": "a"}, {"name": "b"})
     assert not any(field.is_key for field in contract.fields)
     assert "unique in the sample, but not named like a key: name" in text
