@@ -22,7 +22,7 @@ KEY_MEASURES = ("Total Amount", "Gross Sales", "Returns", "Net Sales", "Invoice 
 """Money that must agree to the last digit, and counts."""
 
 # What the service calls the reasons for which it refuses a service principal on a model with row-level security.
-_REFUSALS = ("row-level", "rls", "effectiveidentity", "effective identity", "service principal", "notauthorized")
+_REFUSALS = ("row-level", " rls", "effectiveidentity", "effective identity", "service principal", "notauthorized")
 
 Numbers = dict[str, Decimal]
 
