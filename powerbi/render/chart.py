@@ -211,6 +211,15 @@ def _thickness(records: list[Spec], length: float) -> Spec:
     return {"size": _THICKEST} if count and length / count * 0.9 > _THICKEST else {}
 
 
+def _with_room(records: list[Spec], width: float) -> list[float]:
+    """A domain that leaves room for the label behind the longest bar."""
+    values = [record["value"] for record in records]
+    low, high = min(0.0, *values), max(0.0, *values)
+    plot = width - max(len(record["category"]) for record in records) * 6.2 - 16  # pixels a letter at 11
+    label = max(len(record["label"]) for record in records) * 7 + 8
+    return [low, high + (high - low) * label / max(label, plot - label)]
+
+
 def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
     category = _category(answer, records)
@@ -223,7 +232,8 @@ def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     }
     mark: Spec = {"type": "bar", "aria": True} | _thickness(records, frame.height)
     layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
-    if not stack:
+    if not stack and records:
+        encoding["x"] |= {"scale": {"domain": _with_room(records, frame.width), "nice": False}}
         text = {"y": category, "x": encoding["x"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "align": "left", "dx": 5}, "encoding": text})
     return {"data": {"values": records}, "layer": layers}

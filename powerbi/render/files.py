@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from powerbi.dax.query import VisualQuery
+from powerbi.dax.translate import translate
 from powerbi.evaluate import Scope
 from powerbi.lint.check import project_files
 from powerbi.model import model_of
@@ -16,6 +18,10 @@ from powerbi.render.whole import report_html
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from powerbi.model import Model
+
+_AS_OF = "Data As Of"
 
 
 def render_report(
@@ -37,7 +43,7 @@ def render_report(
     with duckdb.connect(str(data), read_only=True) as connection:
         blanks = connection.execute("SELECT table_name FROM blank_member").fetchall()
         scope = Scope(selections_of(pairs, model), blank_members=frozenset(name for (name,) in blanks))
-        reader = Reader(model, report, connection, scope, as_of=_as_of(connection))
+        reader = Reader(model, report, connection, scope, as_of=_as_of(connection, model))
         if "html" in formats:
             path = out / "report.html"
             path.write_text(report_html(reader), encoding="utf-8")
@@ -49,6 +55,14 @@ def render_report(
                 yield path
 
 
-def _as_of(connection: duckdb.DuckDBPyConnection) -> str:
+def _as_of(connection: duckdb.DuckDBPyConnection, model: Model) -> str:
+    """As of when the copy is, by the model's own measure where it has one, and when it was refreshed."""
     row = connection.execute("SELECT MAX(filled_at) FROM filled").fetchone()
-    return f"Refreshed {row[0]:%Y-%m-%d %H:%M:%S} UTC" if row and row[0] else "Not refreshed yet"
+    if row is None or row[0] is None:
+        return "Not refreshed yet"
+    newest = None
+    if model.measure(_AS_OF) is not None:
+        statement = translate(model, VisualQuery((), ((_AS_OF, f"[{_AS_OF}]"),)))
+        newest = connection.execute(statement.sql).fetchall()[0][0]
+    known = "" if newest is None else f"Data as of {newest:%Y-%m-%d %H:%M:%S} UTC · refreshed "
+    return f"{known or 'Refreshed '}{row[0]:%Y-%m-%d %H:%M:%S} UTC"

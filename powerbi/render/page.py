@@ -94,7 +94,9 @@ def page_svg(page: Page, reader: Reader) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{page.width:g}"'
         f' height="{page.height:g}" viewBox="0 0 {page.width:g} {page.height:g}" font-family="{escape(theme.fonts)}">'
-        f'<rect width="100%" height="100%" fill="{theme.page}"/>{"".join(parts)}</svg>'
+        f'<rect width="100%" height="100%" fill="{theme.page}"/>{"".join(parts)}'
+        f'<text x="{page.width - 20:g}" y="{page.height - 4:g}" font-size="10" fill="{theme.muted}" text-anchor="end">'
+        f"{escape(reader.as_of)}</text></svg>"
     )
 
 

@@ -186,9 +186,7 @@ def _totals(answer: Answer) -> list[str]:
 
 
 def _widths(answer: Answer, cells: list[list[str]], width: float) -> list[float]:
-    longest = [
-        max([len(h.field.label), *(len(row[i]) for row in cells[:60])]) + 2 for i, h in enumerate(answer.headings)
-    ]
+    longest = [max([len(h.field.label), *(len(row[i]) for row in cells)]) + 2 for i, h in enumerate(answer.headings)]
     total = sum(longest) or 1
     return [width * one / total for one in longest]
 
@@ -197,7 +195,7 @@ def _table_svg(
     visual: Visual, answer: Answer, cells: list[list[str]], totals: list[str], style: tuple[Theme, str, int]
 ) -> str:
     theme, head, top = style
-    widths = _widths(answer, cells, visual.width - 24)
+    widths = _widths(answer, [*cells[:60], totals] if totals else cells[:60], visual.width - 24)
     fitting = max(0, int((visual.height - top - 8) / _ROW_HEIGHT) - 1 - bool(totals))
     parts = [_frame(visual, theme)]
     if head:

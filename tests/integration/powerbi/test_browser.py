@@ -242,7 +242,7 @@ def test_rendered_report_is_one_file_that_needs_nothing(browser: Any, tmp_path: 
         assert shown.get_attribute("data-page") == name
     watched.page.goto(files[0].as_uri())
     assert watched.card("overview-card_net_sales") == format_short(sql(filled, NET), MONEY)
-    assert "UTC" in watched.page.locator(".state").inner_text()
+    assert "Data as of 2025-02-21 06:29:59 UTC" in watched.page.locator(".state").inner_text()
     assert watched.page.locator("form, main a").count() == 0
     assert watched.complaints == []
     context.close()

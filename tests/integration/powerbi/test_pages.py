@@ -117,7 +117,9 @@ def test_page_needs_no_network(filled: Running) -> None:
 def test_page_is_a_png_and_an_svg_too(filled: Running) -> None:
     png = requests.get(f"{filled.url}/report/overview.png", timeout=60).content
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    assert requests.get(f"{filled.url}/report/overview.svg", timeout=60).text.startswith("<svg")
+    svg = requests.get(f"{filled.url}/report/overview.svg", timeout=60).text
+    assert svg.startswith("<svg")
+    assert "Data as of 2025-02-21 06:29:59 UTC" in svg
 
 
 def test_unknown_page_is_not_found(filled: Running) -> None:
