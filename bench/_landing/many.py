@@ -36,13 +36,14 @@ def land_many(ground: Ground, sent: Sent) -> dict[str, Any]:
         time.sleep(2)  # the server's own statistics are a second behind
         query(dsn, "SELECT pg_stat_force_next_flush()")
         verify(dsn, sent)
+        ledger = "SELECT pg_total_relation_size('control.batch') + pg_total_relation_size('control.batch_day')"
+        ledger_bytes = int(query(dsn, ledger)[0][0])
         tables = _tables(dsn)
         plans = _plans(dsn)
         vacuum_s = _vacuum(dsn)
         after = _tables(dsn)
     third = max(len(samples) // 3, 1)
     middle, last = statistics.median(samples[third : 2 * third] or samples), statistics.median(samples[-third:])
-    ledger_bytes = sum(t["table_bytes"] + t["index_bytes"] for t in tables if t["name"].startswith("control.batch"))
     return {
         "memory_events": sent.events,
         "memory_rows_s": round(sent.events / seconds),
