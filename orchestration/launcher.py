@@ -25,7 +25,7 @@ from dagster import Field
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClass, deserialize_value
 
-from orchestration.warm import PROCESS_TAG, Identity, Server, ask, find_server, fingerprint
+from orchestration.warm import Server, ask, find_server, fingerprint, process_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -203,7 +203,7 @@ class WarmRunLauncher(CheckedRunLauncher):
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
             return False
-        process = _process_of(run)
+        process = process_of(run.run_id, run.tags)
         if process is None:
             if sys.platform == "linux" and (ask(self.socket, {"op": "drop", "run_id": run_id}) or {}).get("dropped"):
                 self._instance.report_run_canceled(run, "Canceled while it waited in the pool for a place.")
@@ -219,7 +219,7 @@ class WarmRunLauncher(CheckedRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's process is alive; by pid and birth, so a pid that was used again does not count."""
-        process = _process_of(run)
+        process = process_of(run.run_id, run.tags)
         if process is None:
             asked = sys.platform == "linux" and (ask(self.socket, {"op": "has", "run_id": run.run_id}) or {}).get("has")
             return CheckRunHealthResult(WorkerStatus.RUNNING) if asked else super().check_run_worker_health(run)
@@ -230,11 +230,6 @@ class WarmRunLauncher(CheckedRunLauncher):
         return CheckRunHealthResult(
             WorkerStatus.FAILED, f"its process {process.pid} is gone", run_worker_id=str(process.pid)
         )
-
-
-def _process_of(run: DagsterRun) -> Identity | None:
-    tag = run.tags.get(PROCESS_TAG)
-    return Identity.from_json(tag) if tag else None
 
 
 def _server_of(context: LaunchRunContext) -> Server | None:

@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestration.warm import (
-    PROCESS_TAG,
     Identity,
     fingerprint,
     identity_of,
+    process_tag,
     receive,
     send,
 )
@@ -261,7 +261,7 @@ def _execute(order: dict[str, Any]) -> int:
         run = instance.get_run_by_id(order["run_id"])
         if run is None or run.is_finished:
             return 0
-        instance.add_run_tags(order["run_id"], {PROCESS_TAG: json.dumps(identity_of(os.getpid()).as_json())})
+        instance.add_run_tags(order["run_id"], process_tag(order["run_id"], identity_of(os.getpid())))
     execute_run_command.main([order["arguments"]], standalone_mode=False)
     return 0
 

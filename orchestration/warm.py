@@ -46,14 +46,6 @@ class Identity:
         """For a tag."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, text: str) -> Identity | None:
-        """The process that a tag names; None if it names none."""
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError):
-            return None
-
     @property
     def is_visible(self) -> bool:
         """Whether this process could see it at all: a container's pids mean nothing in another one."""
@@ -79,6 +71,23 @@ class Identity:
             return True
         finally:
             os.close(held)
+
+
+def process_tag(run_id: str, process: Identity) -> dict[str, str]:
+    """The tag by which a run names its process, and the process its run."""
+    return {PROCESS_TAG: json.dumps({"run_id": run_id, **process.as_json()})}
+
+
+def process_of(run_id: str, tags: Mapping[str, str]) -> Identity | None:
+    """The process that a run's tags name as its own.
+
+    None if they name none, or another run's: Dagster copies the tags of a failed run to its automatic retry.
+    """
+    try:
+        named = json.loads(tags.get(PROCESS_TAG, ""))
+        return Identity(**named) if named.pop("run_id") == run_id else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def identity_of(pid: int) -> Identity:

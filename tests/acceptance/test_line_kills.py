@@ -19,7 +19,7 @@ from bench._line.ledgers import Ledgers
 from deploy.demo.line import Line, Ports
 from deploy.demo.state import State
 from orchestration.defs.keep_up import TAG
-from orchestration.warm import PROCESS_TAG, Identity, ask
+from orchestration.warm import ask, process_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 PATIENCE_S = 240.0
@@ -63,7 +63,7 @@ class Watched:
         found: list[dg.DagsterRun] = []
 
         def look() -> bool:
-            found[:] = [run for run in self.runs(dg.DagsterRunStatus.STARTED) if PROCESS_TAG in run.tags]
+            found[:] = [run for run in self.runs(dg.DagsterRunStatus.STARTED) if process_of(run.run_id, run.tags)]
             return bool(found)
 
         until(look, "a forked run is at work")
@@ -107,7 +107,7 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_
 def test_a_killed_run_is_told_within_seconds_and_completed_without_a_new_event(watched: Watched) -> None:
     watched.produce()
     run = watched.started_run()
-    process = Identity.from_json(run.tags[PROCESS_TAG])
+    process = process_of(run.run_id, run.tags)
     assert process is not None
     assert process.terminate(signal.SIGKILL)
     failed = dg.DagsterRunStatus.FAILURE
@@ -118,7 +118,7 @@ def test_a_killed_run_is_told_within_seconds_and_completed_without_a_new_event(w
 def test_a_killed_pool_and_run_are_noticed_and_the_work_is_done_without_the_pool(watched: Watched) -> None:
     watched.produce()
     run = watched.started_run()
-    process = Identity.from_json(run.tags[PROCESS_TAG])
+    process = process_of(run.run_id, run.tags)
     pool = (ask(watched.socket, {"op": "state"}) or {})["pid"]
     os.kill(pool, signal.SIGKILL)
     assert process is not None
@@ -136,6 +136,7 @@ def test_what_a_killed_daemon_left_is_done_by_the_next_one(watched: Watched) -> 
     [daemon] = [each for each in watched.line.processes() if each.name == "Dagster daemon"]
     os.kill(daemon.pid, signal.SIGKILL)
     until(lambda: not daemon.is_running(), "the daemon is gone")
+    daemon.stop()
     watched.send()  # lands while no daemon looks
     workspace = Path(watched.line.env["DAGSTER_HOME"]) / "workspace.yaml"
     watched.line.spawn("Dagster daemon", ["-m", "dagster._daemon", "run", "--workspace", str(workspace)])

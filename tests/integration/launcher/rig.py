@@ -19,7 +19,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from deploy.processes import free_port, is_listening
-from orchestration.warm import PROCESS_TAG, Identity, ask
+from orchestration.warm import Identity, ask, process_of
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCATION = "small"
@@ -155,8 +155,8 @@ class Rig:
 
     def process(self, run_id: str) -> Identity:
         """The run's own process, once it has said which it is."""
-        until(lambda: PROCESS_TAG in self.run(run_id).tags, "the run names its process")
-        found = Identity.from_json(self.run(run_id).tags[PROCESS_TAG])
+        until(lambda: process_of(run_id, self.run(run_id).tags), "the run names its process")
+        found = process_of(run_id, self.run(run_id).tags)
         assert found is not None
         return found
 

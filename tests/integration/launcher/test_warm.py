@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -17,7 +16,16 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 
 from orchestration.launcher import WarmRunLauncher
-from orchestration.warm import PROCESS_TAG, Identity, ask, find_server, fingerprint, identity_of
+from orchestration.warm import (
+    PROCESS_TAG,
+    Identity,
+    ask,
+    find_server,
+    fingerprint,
+    identity_of,
+    process_of,
+    process_tag,
+)
 from tests.integration.launcher.rig import JOBS, ROOT, Rig, has_ended, until
 
 pytestmark = [
@@ -111,7 +119,7 @@ def test_a_pid_that_was_used_again_is_neither_signalled_nor_called_the_run(rig: 
     try:
         other = identity_of(bystander.pid)
         reused = Identity(other.pid, other.birth - 1, other.boot, other.namespace)
-        tag = {PROCESS_TAG: json.dumps(reused.as_json())}
+        tag = process_tag(run, reused)
         rig.instance.add_run_tags(run, tag)
         assert launcher.check_run_worker_health(rig.run(run)).status is WorkerStatus.FAILED
         assert not launcher.terminate(run)
@@ -244,3 +252,12 @@ def test_the_fingerprint_changes_with_settings_and_not_with_a_shell_s_own_words(
 def test_a_server_elsewhere_is_not_found() -> None:
     assert find_server(port=1, path=None) is None
     assert find_server(port=None, path="/nowhere.sock") is None
+
+
+def test_a_retry_is_not_judged_by_the_process_of_the_run_whose_tags_it_got() -> None:
+    process = identity_of(os.getpid())
+    tags = process_tag("first", process)
+    assert process_of("first", tags) == process
+    assert process_of("its retry", tags) is None
+    assert process_of("first", {}) is None
+    assert process_of("first", {PROCESS_TAG: "[]"}) is None
