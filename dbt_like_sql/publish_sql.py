@@ -27,8 +27,8 @@ CHECKS_FAILED = "checks failed: "
 FENCED = "fenced: another publication was faster"
 UNION = "\nUNION ALL"
 _RESULT = """
-SELECT checks, ARRAY(
-  SELECT AS STRUCT s.table_name, SUM(s.row_count) AS row_count FROM UNNEST(sums) AS s GROUP BY s.table_name
+SELECT audit_results AS checks, ARRAY(
+  SELECT AS STRUCT s.table_name, SUM(s.row_count) AS row_count FROM UNNEST(published_sums) AS s GROUP BY s.table_name
 ) AS counts;"""
 
 
@@ -61,25 +61,25 @@ def publish_script(settings: WarehouseSettings, work: Publication) -> str:
     width = max((len(measures(table)) for table in work.tables), default=0)
     sums = "".join(f", m_{at} NUMERIC" for at in range(width))
     parts = [
-        f"DECLARE checks ARRAY<{RESULT}>;",
-        f"DECLARE sums ARRAY<STRUCT<table_name STRING, event_day DATE, row_count INT64{sums}>>;",
+        f"DECLARE audit_results ARRAY<{RESULT}>;",
+        f"DECLARE published_sums ARRAY<STRUCT<table_name STRING, event_day DATE, row_count INT64{sums}>>;",
         *(_keys(settings, work, table) for table in work.tables if work.growing.get(table.name)),
         "BEGIN TRANSACTION;",
         _fence(settings, work),
         *(_write(settings, work, table) for table in work.tables),
-        f"SET checks = {audit_sql(work.tables, settings.table_id, work.slice)};",
+        f"SET audit_results = {audit_sql(work.tables, settings.table_id, work.slice)};",
         f"""
-IF (SELECT COUNT(*) FROM UNNEST(checks) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN
+IF (SELECT COUNT(*) FROM UNNEST(audit_results) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN
   RAISE USING MESSAGE = CONCAT(
     {quote(CHECKS_FAILED)},
     TO_JSON_STRING(ARRAY(
       SELECT AS STRUCT c.table_name, c.name, c.severity, c.failed_rows, SUBSTR(c.example, 1, 300) AS example
-      FROM UNNEST(checks) AS c
+      FROM UNNEST(audit_results) AS c
       WHERE c.failed_rows > 0
     ))
   );
 END IF;""",
-        f"SET sums = {_sums(settings, work, width)};",
+        f"SET published_sums = {_sums(settings, work, width)};",
         _ledger(settings, work),
         _restated(settings, work),
         "COMMIT TRANSACTION;",
@@ -200,13 +200,13 @@ def _ledger_rows(
             selects.append(
                 f"\nSELECT {name}, d.event_day, {fixed}, d.source_version, {quote(model_version(table))}, {kept}\n"
                 f"FROM UNNEST([{days}]) AS d\n"
-                f"LEFT JOIN UNNEST(sums) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
+                f"LEFT JOIN UNNEST(published_sums) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
             )
             continue
         source = f"(SELECT COALESCE(SUM(version), 0) FROM ({_sources(settings, work.catalog, table)}\n) AS v)"
         selects.append(
             f"\nSELECT {name}, CAST(NULL AS DATE), {fixed}, {source}, {quote(model_version(table))}, {kept}\n"
-            f"FROM UNNEST(sums) AS s WHERE s.table_name = {name}"
+            f"FROM UNNEST(published_sums) AS s WHERE s.table_name = {name}"
         )
     return f"""
 INSERT INTO `{settings.table_id("control.publication")}` (

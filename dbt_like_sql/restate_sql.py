@@ -2,8 +2,8 @@
 
 Belongs here: pure SQL from values. Does not: the publication itself (publish_sql.py).
 
-What a day was before stands in the ledger of publications, what it is now in the variable `sums` of the script: nothing
-is read twice for it.
+What a day was before stands in the ledger of publications, what it is now in the script's variable `published_sums`:
+nothing is read twice for it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SELECT
 FROM UNNEST([
   {rows}
 ]) AS b
-LEFT JOIN UNNEST(sums) AS a ON a.table_name = {quote(table.name)} AND a.event_day = b.event_day
+LEFT JOIN UNNEST(published_sums) AS a ON a.table_name = {quote(table.name)} AND a.event_day = b.event_day
 WHERE b.row_count != COALESCE(a.row_count, 0){changed}"""
 
 
