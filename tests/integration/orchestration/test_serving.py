@@ -125,7 +125,9 @@ def test_number_that_the_report_shows_wrongly_is_named(served: Run, service: Run
         return written
 
     service.service.copy.replace = losing  # type: ignore[method-assign]
-    compared = check(served({"whole": True}), "report_equals_mart")
+    result = served({"whole": True})
+    assert result.success, [each.event_specific_data for each in result.get_step_failure_events()]
+    compared = check(result, "report_equals_mart")
     assert not compared.passed
     assert compared.severity is dg.AssetCheckSeverity.ERROR
     assert "2010-12-02, [Gross Sales]: the report shows 15.31, the warehouse 15.3" in (compared.description or "")
