@@ -183,10 +183,14 @@ def _time_rows(dsn: str, sent: Sent, process: Process) -> float:
                 if landed == already:
                     raise PeerMissingError("all rows came in one transaction: too few events to time it")
                 return (landed - already) / seconds
-            if not process.is_running():
+            if not process.is_running() or "Task is being killed" in _log(process):
                 break
             time.sleep(0.01)
-    text = ""
+    causes = [line for line in _log(process).splitlines() if line.startswith("Caused by") or "ERROR:" in line]
+    raise PeerMissingError(f"it landed {landed} of {sent.events} events; its log: {' | '.join(causes[-3:])[:400]}")
+
+
+def _log(process: Process) -> str:
     with suppress(OSError):
-        text = process.log.read_text(errors="replace")[-1500:]
-    raise PeerMissingError(f"it landed {landed} of {sent.events} events within {TIMEOUT_S:.0f} s; its log ends: {text}")
+        return process.log.read_text(errors="replace")
+    return ""
