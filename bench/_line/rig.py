@@ -52,11 +52,11 @@ class Flow:
 
 def measure(launcher: str, flow: Flow) -> dict[str, Any]:
     """One line from nothing to an empty state folder; what it took, hop by hop."""
-    with _running(launcher) as (line, ledgers):
+    with running(launcher) as (line, ledgers):
         cpu = CpuMeter(line)
         sent, since, until = _let_flow(line, flow)
         cores = cpu.cores()
-        drained_s = _wait_until_all_is_there(line, ledgers, sent)
+        drained_s = wait_until_all_is_there(line, ledgers, sent)
         events = ledgers.events(since, until)
         ways, missing = follow(events, ledgers.loads(), ledgers.publications(), ledgers.runs())
         expected, mart = ledgers.mart()
@@ -109,7 +109,7 @@ class CpuMeter:
 
 
 @contextmanager
-def _running(launcher: str) -> Iterator[tuple[Line, Ledgers]]:
+def running(launcher: str) -> Iterator[tuple[Line, Ledgers]]:
     root = Path(tempfile.mkdtemp(prefix="bench-line-"))
     root.chmod(0o755)  # root's PostgreSQL runs as another user, who must reach its folder
     os.environ["KEEP_UP_S"] = KEEP_UP_S[launcher]
@@ -149,7 +149,7 @@ def _let_flow(line: Line, flow: Flow) -> tuple[int, float, float]:
     return int(json.loads(last)["sent"]), first, first + flow.seconds - 2.0
 
 
-def _wait_until_all_is_there(line: Line, ledgers: Ledgers, sent: int) -> float:
+def wait_until_all_is_there(line: Line, ledgers: Ledgers, sent: int) -> float:
     """Until the mart holds what was sent, less repeats; as long as it moves."""
     began = moved = time.monotonic()
     before = -1
