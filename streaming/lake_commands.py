@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -93,15 +94,25 @@ def _size(count: int) -> str:
 @lake_group.command("retire")
 @click.option("--topic", "topics", multiple=True, help="Without it, every contract's.")
 @click.option("--dry-run", "is_trial", is_flag=True, help="Only tell what would go.")
-def lake_retire(topics: tuple[str, ...], *, is_trial: bool) -> None:
+@click.option("--every-hours", type=click.FloatRange(min=0.001), help="Go on and do it again so often, until stopped.")
+def lake_retire(topics: tuple[str, ...], *, is_trial: bool, every_hours: float | None) -> None:
     """Drop the landing months that the contracts keep no longer (retentionMonths); run it daily, as the owner.
 
     A month with a day that some reader has not read stays. The ledger stays whole.
     """
+    settings = LakeSettings.from_env(os.environ)
+    while True:
+        _retire(settings, topics, is_trial=is_trial)
+        if every_hours is None:
+            return
+        time.sleep(every_hours * 3600)
+
+
+def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool) -> None:
+    """Once; contracts are read anew, so that a changed one counts."""
     from streaming import lake  # noqa: PLC0415 a command imports what it needs
     from streaming.retention import retire  # noqa: PLC0415
 
-    settings = LakeSettings.from_env(os.environ)
     known = contracts.load_contracts(settings.contracts_dir)
     wanted = [contracts.load_contract(topic, settings.contracts_dir) for topic in topics] or list(known.values())
     with closing(lake.connect(settings.dsn, application_name="streaming lake retire")) as conn:

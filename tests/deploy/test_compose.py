@@ -30,6 +30,7 @@ SECRETS = {
     "lake": {"admin", "owner", "lander", "reader", "dagster"},
     "postgresql": {"admin"},
     "consumer": {"lander"},
+    "retention": {"owner"},
     "mage": {"reader", "mage"},
     "dagster-code": {"reader", "dagster"},
     "dagster-daemon": {"reader", "dagster"},
@@ -42,7 +43,7 @@ SECRETS = {
 def test_the_services_that_people_look_for_are_there_by_these_names() -> None:
     wanted_names = {
         "kafka", "postgresql", "producer", "consumer", "mage", "dagster-webserver", "dagster-daemon", "dagster-code",
-        "bigquery", "powerbi", "monitor", "prometheus", "grafana",
+        "bigquery", "powerbi", "monitor", "prometheus", "grafana", "retention",
     }  # fmt: skip
     assert wanted_names | ONCE == SERVICES.keys()
     for name in ("kafka", "postgresql"):  # `docker logs -f kafka`
@@ -142,7 +143,7 @@ def test_no_password_stands_in_an_environment() -> None:
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|SECRET|TOKEN|_KEY", key):
-                assert key.endswith(("_FILE", "__FILE", "SECRETS_DIR")), f"{name}: {key}"
+                assert key.endswith(("_FILE", "__FILE", "SECRETS_DIR", "_TOKEN_URL")), f"{name}: {key}"
             if str(value).startswith("postgresql://"):
                 assert ":" not in str(value).partition("://")[2].partition("@")[0], f"{name}: {key}"
 

@@ -25,8 +25,10 @@ RESOURCES: list[dict[str, Any]] = [
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
     for resource in RESOURCES:
-        if "template" in resource.get("spec", {}):
-            yield f"{resource['kind']}/{resource['metadata']['name']}", resource["spec"]["template"]["spec"]
+        spec = resource.get("spec", {})
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        if "template" in spec:
+            yield f"{resource['kind']}/{resource['metadata']['name']}", spec["template"]["spec"]
 
 
 PODS = dict(pods())
