@@ -65,6 +65,7 @@ class Line:
     _processes: dict[str, Process] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: bool = False
+    _foreign: frozenset[int] = frozenset()  # what this program ran before: a test's own services
     _starter: threading.Thread | None = None
     _failure: BaseException | None = None
 
@@ -83,6 +84,7 @@ class Line:
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
                 self._failure = error
 
+        self._foreign = frozenset(process.pid for process in processes.living())
         self._starter = threading.Thread(target=bring_up, name="start", daemon=True)
         self._starter.start()
 
@@ -321,11 +323,15 @@ class Line:
         for group in (first, list(left.values()), services):
             processes.stop_all(group)
         while True:  # what was on its way up; its threads find their processes gone and end
-            processes.stop_all(processes.living())
+            processes.stop_all(self._living())
             if self._starter is None or not self._starter.is_alive():
                 break
             time.sleep(0.05)
-        processes.stop_all(processes.living())
+        processes.stop_all(self._living())
+
+    def _living(self) -> list[Process]:
+        """All that runs and was not there before this line: also what is on its way up and not registered yet."""
+        return [process for process in processes.living() if process.pid not in self._foreign]
 
 
 def answers(url: str) -> bool:

@@ -193,3 +193,25 @@ def test_each_test_has_its_own_database_topic_and_datasets(
     assert seen != lake_dsn
     assert new_topic() != new_topic()
     assert warehouse_env["WAREHOUSE_DATASET_PREFIX"]
+
+
+def test_a_line_that_stops_leaves_what_its_program_ran_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploy import processes
+    from deploy.demo.line import Line, Ports
+    from deploy.demo.state import State
+
+    def sleeper(name: str) -> processes.Process:
+        return processes.start(name, ["sleep", "60"], log=tmp_path / f"{name}.log", env={}, cwd=tmp_path, grace_s=1.0)
+
+    before, mine = sleeper("before"), []
+    monkeypatch.setattr(Line, "_bring_up", lambda _line, _feed: mine.append(sleeper("mine")))
+    line = Line(state=State(tmp_path), ports=Ports(), note=lambda _: None)
+    try:
+        line.start(lambda: None)
+        while line.is_starting():
+            time.sleep(0.05)
+        line.stop()
+        assert before.is_running()
+        assert not mine[0].is_running()
+    finally:
+        before.stop()
