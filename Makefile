@@ -32,7 +32,7 @@ test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emula
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
-	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property -k 'faults or property' $(ARGS)
+	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property -k 'faults or property or kills' $(ARGS)
 
 test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=name (Application Default Credentials)
 	@test -n "$(PROJECT)" || { echo "make test-bigquery PROJECT=<Google Cloud project>: no project was named, nothing was tested"; exit 2; }
@@ -41,7 +41,7 @@ test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=
 docs: setup ## the warehouse's page: tables, graph, columns' ways from the landing to the measures (warehouse.html)
 	@$(BIN)/python -m orchestration.trace measures > .measures.json && $(BIN)/dbt-like-sql docs warehouse.html --measures .measures.json; rm -f .measures.json
 
-check: setup ## format, lint, types, import directions, unit and golden tests; under a minute
+check: setup ## format, lint, types, import directions, unit and golden tests; about a minute
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports

@@ -20,10 +20,14 @@ from deploy.demo.line import Line, Ports
 from deploy.demo.state import State
 from orchestration.defs.keep_up import TAG
 from orchestration.warm import ask, process_of
+from tests.acceptance.faults.rig import IS_FULL
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 PATIENCE_S = 240.0
 EVENTS = 1500
+whole_schedule = pytest.mark.skipif(
+    not IS_FULL, reason="a minute of waiting each: in the whole schedule (make test-faults)"
+)
 
 
 @dataclass
@@ -130,6 +134,7 @@ def test_a_killed_pool_and_run_are_noticed_and_the_work_is_done_without_the_pool
     until(lambda: (ask(watched.socket, {"op": "state"}) or {}).get("pid") not in {None, pool}, "another pool serves")
 
 
+@whole_schedule
 def test_what_a_killed_daemon_left_is_done_by_the_next_one(watched: Watched) -> None:
     watched.produce()
     watched.started_run()
@@ -143,6 +148,7 @@ def test_what_a_killed_daemon_left_is_done_by_the_next_one(watched: Watched) -> 
     until(watched.whole, "the mart holds everything")
 
 
+@whole_schedule
 def test_a_flood_gets_no_more_runs_of_one_day_than_the_one_at_work_and_its_successor(watched: Watched) -> None:
     until(watched.is_idle, "earlier runs have ended")
     before = {run.run_id for run in watched.runs()}
