@@ -141,7 +141,7 @@ class LandingConsumer:
         self._stop = stop
         self._check_start()
         self._slot = InstanceSlot(self.settings.group_id, self.settings.instance_id)
-        delay, trouble_since = 0.5, None
+        delay, trouble_since, written = 0.5, None, 0
         try:
             while not stop.is_set():
                 try:
@@ -149,11 +149,14 @@ class LandingConsumer:
                     break
                 except _RejoinError as error:
                     now = time.monotonic()
-                    if self._assigned_at is not None:  # lake and broker have answered since: this trouble is a new one
-                        trouble_since = None
+                    if self._assigned_at is not None:  # lake and broker have answered since
+                        # A registry shows only by what it lets be written whether it is back.
+                        is_calm = now - self._assigned_at > CALM_S or self.counts().transactions > written
+                        if is_calm or not isinstance(error.__cause__, RegistryUnavailableError):
+                            trouble_since = None  # this trouble is a new one
                         delay = 0.5 if now - self._assigned_at > CALM_S else delay
                         self._assigned_at = None
-                    trouble_since = self._trouble(error, trouble_since, now)
+                    trouble_since, written = self._trouble(error, trouble_since, now), self.counts().transactions
                     log.warning("rejoins", reason=str(error), delay_s=delay)
                     stop.wait(delay)
                     delay = min(delay * 2, 10.0)
