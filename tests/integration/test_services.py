@@ -128,9 +128,10 @@ def test_program_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 STARTS_ALL = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background hands down that it is ignored
 folder = Path(sys.argv[1])
 services = [start_kafka(folder / "k"), start_postgres(folder / "p"), start_bigquery(folder / "b")]
 print(*(service.pid for service in services), flush=True)
