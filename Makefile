@@ -65,7 +65,7 @@ audit: setup ## known vulnerabilities in what is locked; exit 3 where no advisor
 services: setup ## Kafka, PostgreSQL and the BigQuery emulator alone, to try a test file many times
 	@$(BIN)/python -m deploy.embedded.run
 
-bench-%: setup
+$(addprefix bench-,$(BENCHES)): bench-%: setup
 	@$(BIN)/python bench/$*.py $(ARGS)
 
 up: ## the whole line in containers (docker compose; without .env: on this machine alone)

@@ -221,7 +221,7 @@ def start_postgres(
     Args:
         data_dir: holds `pgdata`, `password` (readable by its owner alone) and the log.
         port: None: any free one.
-        durable: False in tests: survives the kill of any process, but not of the machine.
+        durable: False in tests: may lose the last commits when it is killed, not when it is stopped.
         settings: further server settings.
     """
     installed = _installed()

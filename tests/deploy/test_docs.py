@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
 )
 def test_a_command_that_does_not_exist_is_found(line: str, what: str, checker: Checker) -> None:
     assert any(what in checker.problem(words) for words in commands(line))
+
+
+def test_every_benchmark_has_a_target_that_runs_it() -> None:
+    for bench in (ROOT / "bench").glob("[a-z]*.py"):
+        done = subprocess.run(
+            ["make", "-n", f"bench-{bench.stem}"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert f"bench/{bench.name}" in done.stdout, done.stdout + done.stderr

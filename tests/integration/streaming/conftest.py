@@ -35,14 +35,14 @@ class LakeServer:
         self.running.stop()
 
     def start(self) -> None:
-        self.running = start_postgres(self.folder, port=self.running.port, durable=False)
+        self.running = start_postgres(self.folder, port=self.running.port)
 
 
 @pytest.fixture
 def lake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeServer]:
     """A server for one test alone."""
     folder = tmp_path_factory.mktemp("lake")
-    server = LakeServer(folder, start_postgres(folder, durable=False))
+    server = LakeServer(folder, start_postgres(folder))  # it is killed: its commits must be on disk
     yield server
     server.running.stop()
 
