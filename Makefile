@@ -32,7 +32,7 @@ test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emula
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
-	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property -k 'faults or property or kills' $(ARGS)
+	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property tests/integration/streaming/test_security.py -k 'faults or property or kills or log_in' $(ARGS)
 
 test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=name (Application Default Credentials)
 	@test -n "$(PROJECT)" || { echo "make test-bigquery PROJECT=<Google Cloud project>: no project was named, nothing was tested"; exit 2; }
