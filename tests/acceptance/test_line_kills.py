@@ -119,6 +119,7 @@ def test_a_killed_run_is_told_within_seconds_and_completed_without_a_new_event(w
     until(watched.whole, "the mart holds everything")
 
 
+@whole_schedule
 def test_a_killed_pool_and_run_are_noticed_and_the_work_is_done_without_the_pool(watched: Watched) -> None:
     watched.produce()
     run = watched.started_run()
