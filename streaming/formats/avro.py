@@ -14,14 +14,13 @@ from confluent_kafka.schema_registry import topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
 
-from streaming.decode import Refusal
 from streaming.formats.exact_json import exact_decimal, to_json
-from streaming.formats.framing import schema_named
-from streaming.formats.registry import REGISTRY_ERRORS, Registry
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from streaming.decode import Refusal
+    from streaming.formats.registry import Registry
     from streaming.headers import Headers
 
 # what decoding bytes by a schema that is not theirs may raise
@@ -49,15 +48,7 @@ class AvroReader:
 
     def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
         """JSON of a value, or why there is none."""
-        schema = schema_named(value, headers)
-        if isinstance(schema, Refusal):
-            return schema
-        if refusal := self.registry.known_unknown(schema):
-            return refusal
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
-        try:
-            return to_json(self.deserialize(value, context))
-        except REGISTRY_ERRORS as error:
-            return self.registry.judge_error(error, schema)
-        except UNDECODABLE as error:
-            return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])
+        return self.registry.read(
+            value, headers, lambda _: to_json(self.deserialize(value, context)), undecodable=UNDECODABLE
+        )

@@ -19,11 +19,8 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from streaming.decode import Refusal
 from streaming.formats.exact_json import exact_decimal, to_json
-from streaming.formats.framing import schema_named
 from streaming.formats.proto_schema import message_descriptor, read_pool
-from streaming.formats.registry import REGISTRY_ERRORS, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message as ProtoMessage
 
+    from streaming.decode import Refusal
+    from streaming.formats.registry import Registry
     from streaming.headers import Headers
 
 UNDECODABLE = (
@@ -59,19 +58,13 @@ class ProtobufReader:
 
     def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
         """JSON of a value, or why there is none."""
-        schema = schema_named(value, headers)
-        if isinstance(schema, Refusal):
-            return schema
-        if refusal := self.registry.known_unknown(schema):
-            return refusal
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
-        try:
+
+        def decode(schema: str) -> bytes:
             message: Any = self._deserializer(value, context, schema)(value, context)
             return to_json(_fields(message))
-        except REGISTRY_ERRORS as error:
-            return self.registry.judge_error(error, schema)
-        except UNDECODABLE as error:
-            return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])
+
+        return self.registry.read(value, headers, decode, undecodable=UNDECODABLE)
 
     def _deserializer(self, value: bytes, context: SerializationContext, schema: str) -> ProtobufDeserializer:
         """The deserializer of the message that the value's indexes name."""

@@ -16,10 +16,12 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from streaming.decode import Refusal
 from streaming.errors import RegistryError, RegistryUnavailableError, SettingsError
+from streaming.formats.framing import schema_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streaming.headers import Headers
     from streaming.settings import RegistrySettings
 
 NOT_FOUND = 404
@@ -50,6 +52,34 @@ class Registry:
         """The refusal of a schema that was not found a moment ago."""
         refusal, until = self.unknown.get(schema, (None, 0.0))
         return refusal if self.clock() < until else None
+
+    def read(
+        self,
+        value: bytes,
+        headers: Headers,
+        decode: Callable[[str], bytes],
+        *,
+        undecodable: tuple[type[BaseException], ...],
+    ) -> bytes | Refusal:
+        """JSON of a value by the schema that it names, or why there is none.
+
+        Args:
+            value: framed, with its schema's id (or the headers have it).
+            headers: of the message.
+            decode: the value's JSON, given the schema's name.
+            undecodable: what `decode` raises for bytes that are not of their schema.
+        """
+        schema = schema_named(value, headers)
+        if isinstance(schema, Refusal):
+            return schema
+        if refusal := self.known_unknown(schema):
+            return refusal
+        try:
+            return decode(schema)
+        except REGISTRY_ERRORS as error:
+            return self.judge_error(error, schema)
+        except undecodable as error:
+            return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])
 
     def judge_error(self, error: Exception, schema: str) -> Refusal:
         """The refusal of an event whose schema does not exist. Raises for errors that are not the event's fault."""
