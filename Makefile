@@ -10,6 +10,8 @@ export PYTHONDONTWRITEBYTECODE =
 BIN := .venv/bin
 DATA ?=
 PROJECT ?=
+# Test files go to so many workers side by side, each with services of its own; the slow ones stand first.
+WORKERS ?= 2
 ARGS ?=
 
 help: ## list the targets
@@ -28,8 +30,8 @@ demo-clean: setup ## remove the demo's state (.demo/)
 status: setup ## is the running demo well, where does it lag, what to do
 	@$(BIN)/python -m deploy.status $(ARGS)
 
-test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some, WORKERS=0 in one process)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
 	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property tests/integration/streaming/test_security.py -k 'faults or property or kills or log_in' $(ARGS)
