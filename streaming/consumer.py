@@ -104,6 +104,7 @@ class LandingConsumer:
         self.settings = settings
         self.contracts = contracts
         self.metrics = metrics or LandingMetrics()
+        self.metrics.begin_at_zero(contracts)
         self.decoders = {
             topic: Decoder(contract, reader=open_reader(contract, settings.registry))
             for topic, contract in contracts.items()

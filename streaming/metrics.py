@@ -9,6 +9,7 @@ import json
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client import (
@@ -21,8 +22,10 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from streaming.decode import REASONS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 BATCH_ROWS = (1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 BATCH_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -39,18 +42,22 @@ class Metric:
     meaning: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    known: tuple[str, ...] = ()  # every value that the label beside the topic can have
 
 
 METRICS = (
     Metric("rows", "counter", "events", "Events landed.", ("topic",)),
     Metric("rows_per_second", "gauge", "events/s", "Events landed a second, over the last five seconds."),
     Metric("payload_bytes", "counter", "bytes", "Bytes of the events landed.", ("topic",)),
-    Metric("dead_letters", "counter", "events", "Events refused and kept aside.", ("topic", "reason")),
+    Metric("dead_letters", "counter", "events", "Events refused and kept aside.", ("topic", "reason"),
+           known=tuple(REASONS)),
     Metric("gap_offsets", "counter", "offsets", "Offsets without an event; kind below_log_start is loss.",
-           ("topic", "kind")),
+           ("topic", "kind"), known=("below_log_start", "not_delivered", "tombstone")),
     Metric("fences", "counter", "batches", "Batches given up: another consumer owns the topic partition.", ("topic",)),
-    Metric("rebalances", "counter", "times", "Topic partitions assigned, revoked or lost.", ("kind",)),
-    Metric("outages", "counter", "times", "Times that the lake or the broker could not be reached.", ("service",)),
+    Metric("rebalances", "counter", "times", "Topic partitions assigned, revoked or lost.", ("kind",),
+           known=("assigned", "revoked", "lost")),
+    Metric("outages", "counter", "times", "Times that the lake or the broker could not be reached.", ("service",),
+           known=("lake", "broker")),
     Metric("batch_rows", "histogram", "events", "Events in a transaction.", (), BATCH_ROWS),
     Metric("batch_seconds", "histogram", "seconds", "Seconds a transaction takes, commit included.", (), BATCH_SECONDS),
     Metric("delay_seconds", "histogram", "seconds",
@@ -92,6 +99,19 @@ class LandingMetrics:
                 metric.name, metric.meaning, metric.labels, namespace="landing", registry=self.registry, **more
             )
             setattr(self, metric.name, made)
+
+    def begin_at_zero(self, topics: Collection[str]) -> None:
+        """Show each counter of these topics as 0 before it counts.
+
+        Prometheus sees no rise of a series that begins at 1: without it the first refused event, outage or fence would
+        be on no graph and in no alert.
+        """
+        for metric in METRICS:
+            if metric.kind == "gauge" or not metric.labels:
+                continue
+            values = [topics if label == "topic" else metric.known for label in metric.labels]
+            for labels in product(*values):
+                getattr(self, metric.name).labels(*labels)
 
 
 def metrics_table() -> str:

@@ -13,6 +13,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streaming.consumer import LandingConsumer
+from streaming.contract import load_contracts
+from streaming.decode import REASONS
 from streaming.ledger import Claim
 from streaming.metrics import METRICS, LandingMetrics, metrics_table
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
@@ -49,6 +51,32 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(repository: Path) -> No
     known = {f"landing_{m.name}" for m in METRICS}
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
     assert asked
+
+
+def test_every_counter_is_there_before_it_counts_so_that_its_first_event_is_a_rise() -> None:
+    settings = LandingSettings(
+        kafka=KafkaSettings("localhost:1"), lake=LakeSettings("postgresql://nobody@localhost:1/x")
+    )
+    consumer = LandingConsumer(settings, load_contracts())
+    page = generate_latest(consumer.metrics.registry).decode()
+    shown = {sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples}
+    for metric in METRICS:
+        if metric.kind == "counter":
+            assert shown[f"landing_{metric.name}_total"] == 0.0
+    assert shown["landing_delay_seconds_count"] == 0.0
+
+
+def test_the_reasons_kinds_and_services_that_begin_at_zero_are_all_there_are(repository: Path) -> None:
+    counted = {metric.name: set(metric.known) for metric in METRICS}
+    code = "".join(
+        (repository / "streaming" / f"{name}.py").read_text(encoding="utf-8") for name in ("consumer", "writer")
+    )
+    for name in ("rebalances", "outages"):
+        assert set(re.findall(rf'metrics\.{name}\.labels\("(\w+)"\)', code)) == counted[name]
+    newest = (repository / "streaming" / "migrations" / "0002_allow_tombstone_gaps.sql").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"CHECK \(kind IN \(([^)]*)\)\)", newest)
+    assert set(re.findall(r"\w+", kinds)) == counted["gap_offsets"]
+    assert counted["dead_letters"] == set(REASONS)
 
 
 def test_lag_is_told_in_events_and_seconds_and_is_none_once_all_has_landed() -> None:
