@@ -46,6 +46,7 @@ COPY --from=code /app /app
 RUN install -d -o app -g app /app/mage_project/.ssh_tunnel
 COPY deploy/dagster.yaml deploy/workspace.yaml /opt/dagster/
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONWARNINGS="ignore::FutureWarning:google.api_core._python_version_support,ignore::FutureWarning:google.auth.transport.grpc" \
     TZ=UTC HOME=/home/app DAGSTER_HOME=/opt/dagster DAGSTER_DISABLE_TELEMETRY=yes
 WORKDIR /app
 USER 10001:10001

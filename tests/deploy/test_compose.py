@@ -67,6 +67,17 @@ def test_a_service_is_restricted(name: str) -> None:
     assert service["restart"] == ("no" if name in ONCE else "unless-stopped")
 
 
+def test_our_services_write_json() -> None:
+    for name in SERVICES.keys() - ONCE:
+        service = SERVICES[name]
+        if "dagster" in service.get("command", [""])[0]:
+            at = service["command"].index("--log-format")
+            assert service["command"][at + 1] == "json"
+    assert SERVICES["mage"]["environment"]["SERVER_LOGGING_FORMAT"] == "json"
+    assert COMPOSE["x-lake-settings"]["LOG_FORMAT"] == "json"
+    assert SERVICES["producer"]["environment"]["LOG_FORMAT"] == "json"
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_does_not_run_as_root(name: str) -> None:
     service = SERVICES[name]
