@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from streaming import contract as contracts
 from streaming.errors import ReplayError
+from streaming.lake_commands import wide_console
 from streaming.settings import LakeSettings, RegistrySettings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, li
                        "reason": letter.reason, "field": letter.field, "detail": letter.detail,
                        "replayed_at": letter.replayed_at and letter.replayed_at.isoformat()}))  # fmt: skip
         return
-    console = Console()
+    console = wide_console()
     summary = Table("reason", "field", "open", "replayed", title=f"dead letters of {topic}")
     for found_reason, field, still_open, replayed in counts:
         summary.add_row(found_reason, field or "", f"{still_open:,}", f"{replayed:,}")

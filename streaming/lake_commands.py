@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import closing
 from dataclasses import asdict
@@ -22,6 +23,11 @@ from streaming.settings import KafkaSettings, LakeSettings
 
 if TYPE_CHECKING:
     from streaming.lake_status import TopicStatus
+
+
+def wide_console() -> Console:
+    """As wide as the terminal; wide enough for every number where there is none (`docker compose exec -T`, a log)."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 @click.group("lake")
@@ -72,7 +78,7 @@ def _show_topics(found: list[TopicStatus]) -> None:
     }
     for name, show in rows.items():
         table.add_row(name, *(show(each) for each in found))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _show_partitions(found: list[TopicStatus]) -> None:
@@ -84,7 +90,7 @@ def _show_partitions(found: list[TopicStatus]) -> None:
             numbers = (f"{counts[name]:,}" for name in names)
             is_closed = "yes" if counts["is_closed"] else "[red]NO[/]"
             table.add_row(each.topic, *numbers, is_closed, counts["owner"] or "")
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _size(count: int) -> str:

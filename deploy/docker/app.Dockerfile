@@ -27,10 +27,13 @@ RUN site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("
 FROM environment AS code
 WORKDIR /app
 COPY . .
+# The commands that pyproject.toml names: streaming, dbt-like-sql, powerbi, trace
 RUN /opt/venv/bin/python -m compileall -q . \
-    && printf '#!/opt/venv/bin/python\nfrom streaming.__main__ import main\nmain(prog_name="streaming")\n' >/opt/streaming \
-    && printf '#!/opt/venv/bin/python\nfrom dbt_like_sql.__main__ import main\nmain(prog_name="dbt-like-sql")\n' >/opt/dbt-like-sql \
-    && chmod 755 /opt/streaming /opt/dbt-like-sql
+    && mkdir /opt/commands \
+    && /opt/venv/bin/python -c "import tomllib; from pathlib import Path; \
+[Path('/opt/commands', name).write_text('#!/opt/venv/bin/python\nfrom {} import {} as main\nmain()\n'.format(*at.split(':'))) \
+ for name, at in tomllib.loads(Path('pyproject.toml').read_text())['project']['scripts'].items()]" \
+    && chmod 755 /opt/commands/*
 
 # ---- what runs: no compiler, no uv, not root
 FROM ${PYTHON_IMAGE} AS app
@@ -40,7 +43,7 @@ RUN groupadd --gid 10001 app \
         /secrets/mage /secrets/grafana /var/lib/dagster /var/lib/mage /var/lib/report \
     && install -d /opt/dagster
 COPY --from=environment /opt/venv /opt/venv
-COPY --from=code /opt/streaming /opt/dbt-like-sql /usr/local/bin/
+COPY --from=code /opt/commands/ /usr/local/bin/
 COPY --from=code /app /app
 # Mage makes this folder in its project when it starts; the project itself stays read-only, a tmpfs lies here
 RUN install -d -o app -g app /app/mage_project/.ssh_tunnel

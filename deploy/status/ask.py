@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 READER = "marts"  # who marks a day as read when its marts are published (orchestration)
+FIRST_WAITING_S = 3.0  # it is there; a broker that does not give it by then is busy
 TIMEOUT_S = 25.0
 DAY_S = 86_400.0
 LAKE_SQL = """
@@ -92,7 +93,7 @@ def _short(error: Exception) -> str:
 
 
 def ask_kafka(env: Mapping[str, str]) -> dict[str, Any]:
-    """End offsets of every topic against what the lake has committed."""
+    """End offsets of every topic against what the lake has committed, and since when the first event waits."""
     from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415
 
     from streaming import lake  # noqa: PLC0415
@@ -106,18 +107,29 @@ def ask_kafka(env: Mapping[str, str]) -> dict[str, Any]:
             found = consumer.list_topics(topic, timeout=10).topics[topic]
             for number in found.partitions:
                 ends[topic, number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+        try:
+            with closing(_lake(env)) as conn:
+                landed = {
+                    (topic, counts.topic_partition): counts.next_offset
+                    for topic in _topics(env)
+                    for counts in lake.topic_counts(conn, topic)
+                }
+        except Exception:  # noqa: BLE001 - the lake's trouble is told by the lake's own question
+            return {}
+        waiting = {place: end - landed.get(place, 0) for place, end in ends.items() if end > landed.get(place, 0)}
+        since = [_produced_at(consumer, TopicPartition(*place, landed.get(place, 0))) for place in waiting]
     finally:
         consumer.close()
-    try:
-        with closing(_lake(env)) as conn:
-            landed = {
-                (topic, counts.topic_partition): counts.next_offset
-                for topic in _topics(env)
-                for counts in lake.topic_counts(conn, topic)
-            }
-    except Exception:  # noqa: BLE001 - the lake's trouble is told by the lake's own question
-        return {}
-    return {"unlanded": sum(max(0, end - landed.get(place, 0)) for place, end in ends.items())}
+    return {"unlanded": sum(waiting.values()), "waiting_since": min(filter(None, since), default=None)}
+
+
+def _produced_at(consumer: Any, place: Any) -> datetime | None:
+    """When the message at a place, or the next one there is, was produced; None if none comes in time."""
+    consumer.assign([place])
+    message = consumer.poll(FIRST_WAITING_S)
+    if message is None or message.error():
+        return None
+    return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
 
 
 def ask_lake(env: Mapping[str, str]) -> dict[str, Any]:

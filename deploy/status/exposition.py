@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "unlanded_events": "Events in Kafka that have not landed.",
+    "oldest_unlanded_seconds": "How long the event that waits longest has waited to be landed.",
     "landed_rows": "Events in the lake.",
     "dead_letters_open": "Events kept aside and not replayed.",
     "lost_offsets": "Events deleted from Kafka before they landed.",
@@ -51,6 +52,7 @@ def _values(facts: Facts) -> dict[str, float | None]:
     is_lake_known, is_warehouse_known = "lake" not in facts.troubles, "warehouse" not in facts.troubles
     return {
         "unlanded_events": facts.unlanded,
+        "oldest_unlanded_seconds": facts.unlanded_s if facts.unlanded is not None else None,
         "landed_rows": facts.landed_rows,
         "dead_letters_open": facts.dead_letters,
         "lost_offsets": facts.lost_offsets,

@@ -27,6 +27,7 @@ class Limits:
     """Beyond them it is told. The alert rules (deploy/monitoring/alerts.yaml) carry the same numbers, by a test."""
 
     unlanded_events: int = 10_000  # two seconds of a busy consumer; lower tells of every restart
+    unlanded_s: float = 120.0  # the event that waits longest; a consumer that is started anew lands within a minute
     pending_s: float = 900.0  # a day waits so long for its run; a run takes seconds to a few minutes
     mart_behind_s: float = 900.0  # newest landed event against newest in the marts
     report_behind_s: float = 3_600.0  # the report is refreshed every five minutes; on Pro 8 times a day: raise it there
@@ -40,6 +41,7 @@ class Facts:
     asked_at: datetime
     troubles: dict[str, str] = field(default_factory=dict)
     unlanded: int | None = None
+    waiting_since: datetime | None = None
     landed_rows: int | None = None
     dead_letters: int | None = None
     lost_offsets: int | None = None
@@ -58,6 +60,11 @@ class Facts:
     report_as_of: datetime | None = None
     refreshed_at: datetime | None = None
     is_refresh_failed: bool | None = None
+
+    @property
+    def unlanded_s(self) -> float:
+        """How long the event that waits longest has waited to be landed."""
+        return _seconds(self.waiting_since, self.asked_at)
 
     @property
     def pending_s(self) -> float:
@@ -103,16 +110,9 @@ def judge(facts: Facts, limits: Limits | None = None) -> list[Finding]:
 
 def _judge_landing(facts: Facts, limits: Limits) -> list[Finding]:
     found = []
-    if (facts.unlanded or 0) > limits.unlanded_events:
-        found.append(
-            Finding(
-                Level.LATE,
-                "kafka",
-                f"{facts.unlanded:,} events wait to be landed",
-                "is the consumer up?",
-                "landing-lag",
-            )
-        )
+    if (facts.unlanded or 0) > limits.unlanded_events or facts.unlanded_s > limits.unlanded_s:
+        what = f"{_count(facts.unlanded)} events wait to be landed, the first for {span(facts.unlanded_s)}"
+        found.append(Finding(Level.LATE, "kafka", what, "is the consumer up?", "landing-lag"))
     if facts.lost_offsets:
         what = f"{facts.lost_offsets:,} events were deleted from Kafka before they landed"
         found.append(Finding(Level.BROKEN, "lake", what, "produce them again from their source", "lost-events"))

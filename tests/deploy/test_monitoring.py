@@ -64,6 +64,7 @@ def test_alerts_have_the_limits_of_the_status() -> None:
     limits = Limits()
     expected = {
         "LandingLag": ("line_unlanded_events > ", limits.unlanded_events),
+        "LandingStands": ("line_oldest_unlanded_seconds > ", limits.unlanded_s),
         "DaysPending": ("line_oldest_pending_seconds > ", limits.pending_s),
         "MartsStale": ("line_mart_behind_seconds > ", limits.mart_behind_s),
         "ReportStale": ("line_report_behind_seconds > ", limits.report_behind_s),

@@ -31,6 +31,12 @@ def test_a_line_without_findings_is_well() -> None:
     ("change", "level", "part", "word"),
     [
         ({"unlanded": 10_001}, Level.LATE, "kafka", "10,001 events wait"),
+        (
+            {"unlanded": 3, "waiting_since": AN_HOUR_AGO},
+            Level.LATE,
+            "kafka",
+            "3 events wait to be landed, the first for 1 h",
+        ),
         ({"lost_offsets": 1}, Level.BROKEN, "lake", "deleted from Kafka"),
         ({"unaccounted": -1}, Level.BROKEN, "lake", "neither landed"),
         ({"dead_letters": 2}, Level.LOOK, "lake", "2 dead letters"),
@@ -57,6 +63,7 @@ def test_each_trouble_is_told_once_with_its_part_and_weight(
     "change",
     [
         {"unlanded": 10_000},
+        {"unlanded": 3, "waiting_since": NOW - timedelta(seconds=120)},
         {"pending_days": 1, "oldest_pending_at": NOW - timedelta(seconds=900)},
         {"mart_as_of": NOW - timedelta(seconds=900)},
         {"report_as_of": NOW - timedelta(seconds=3_600)},
@@ -100,7 +107,8 @@ def test_every_name_is_exposed_when_everything_is_known() -> None:
 def test_every_limit_is_looked_at() -> None:
     """A limit of zero in any field must tell of a line that is a little off; else the field is dead."""
     a_little = replace(
-        WELL, unlanded=1, pending_days=1, oldest_pending_at=NOW - timedelta(seconds=1), failed_runs=1,
+        WELL, unlanded=1, waiting_since=NOW - timedelta(seconds=1), pending_days=1,
+        oldest_pending_at=NOW - timedelta(seconds=1), failed_runs=1,
         mart_as_of=NOW - timedelta(seconds=1), report_as_of=NOW - timedelta(seconds=1),
     )  # fmt: skip
     assert judge(a_little) == []
