@@ -1,6 +1,10 @@
 """Checks as few scans: those that look at one row of one table at a time are counted in one pass over it.
 
 Belongs here: pure rewriting of checks. Does not: what a check says (checks.py), running them (publish.py).
+
+A result is a number and an example, nothing else: names and severities are known to whoever asked, in the same order.
+Examples of blocking checks are collected only when they are wanted (`explain`): a publication asks for them when it
+has failed, and what it asks for every time is a fifth of the text.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import DAYS, quote, render
+from dbt_like_sql.render import DAYS, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from dbt_like_sql.checks import Check
     from dbt_like_sql.render import Slice
 
-RESULT = "STRUCT<table_name STRING, name STRING, severity STRING, failed_rows INT64, example STRING>"
+RESULT = "STRUCT<failed_rows INT64, example STRING>"
 # What makes a SELECT more than a condition on each row.
 _WHOLE = ("joins", "group", "having", "qualify", "distinct", "limit", "with", "with_", "laterals", "windows", "order")
 
@@ -36,41 +40,64 @@ class RowCheck:
     shown: str
 
 
-def audit_sql(tables: Sequence[Table], table_id: Callable[[str], str], slices: Callable[[Table], Slice]) -> str:
-    """An expression: the array of all results of all checks of these tables."""
-    parts: list[str] = []
-    whole: list[str] = []
-    for table in tables:
-        rows: dict[tuple[str, bool], list[RowCheck]] = {}
-        for check in table.checks:
-            found = row_check(check)
-            if found is None:
-                whole.append(check_sql(table, check, table_id, slices(table)))
-            else:
-                rows.setdefault((found.relation, found.is_by_day), []).append(found)
-        parts += [_one_scan(table, found, table_id, slices(table)) for found in rows.values()]
+def ordered_checks(tables: Sequence[Table]) -> list[tuple[Table, Check]]:
+    """The checks in the order of the results of `audit_sql`."""
+    rows, whole = _split(tables)
+    return [(table, each.check) for table, scan in rows for each in scan] + whole
+
+
+def audit_sql(
+    tables: Sequence[Table],
+    table_id: Callable[[str], str],
+    slices: Callable[[Table], Slice],
+    *,
+    explain: bool = True,
+) -> str:
+    """An expression: the array of the results of all checks of these tables, in the order of `ordered_checks`.
+
+    Args:
+        tables: whose checks.
+        table_id: full id of a table.
+        slices: the rows of a table that are looked at.
+        explain: give an example of what each check found; otherwise only of what warnings found.
+    """
+    rows, whole = _split(tables)
+    parts = [_one_scan(table, scan, table_id, slices(table), explain=explain) for table, scan in rows]
     if whole:
-        listed = "\nUNION ALL".join(whole)
-        columns = "c.table_name, c.name, c.severity, c.failed_rows, c.example"
-        parts.append(f"ARRAY(\nSELECT AS STRUCT {columns} FROM ({listed}\n) AS c\n)")
+        listed = ",".join(
+            check_sql(table, check, table_id, slices(table), explain=explain or check.severity == "warn")
+            for table, check in whole
+        )
+        parts.append(f"[{listed}]")
     if not parts:
         return f"ARRAY<{RESULT}>[]"
     return parts[0] if len(parts) == 1 else f"ARRAY_CONCAT({', '.join(parts)})"
 
 
-def check_sql(table: Table, check: Check, table_id: Callable[[str], str], part: Slice) -> str:
-    """One check as a row: how many rows it found, and one of them."""
+def check_sql(table: Table, check: Check, table_id: Callable[[str], str], part: Slice, *, explain: bool = True) -> str:
+    """One check as a result: how many rows it found, and one of them."""
     query = render(check.sql, table_id=table_id, part=part, path=table.contract_path.with_name("checks.sql"))
+    example = "ANY_VALUE(TO_JSON_STRING(found))" if explain else "CAST(NULL AS STRING)"
     return f"""
-SELECT
-  {quote(table.name)} AS table_name,
-  {quote(check.name)} AS name,
-  {quote(check.severity)} AS severity,
-  COUNT(*) AS failed_rows,
-  ANY_VALUE(TO_JSON_STRING(found)) AS example
-FROM (
+(SELECT AS STRUCT COUNT(*) AS failed_rows, {example} AS example FROM (
 {query}
-) AS found"""
+) AS found)"""
+
+
+def _split(tables: Sequence[Table]) -> tuple[list[tuple[Table, list[RowCheck]]], list[tuple[Table, Check]]]:
+    """Checks that share a scan of their relation, and those that stand as they were written."""
+    rows: list[tuple[Table, list[RowCheck]]] = []
+    whole: list[tuple[Table, Check]] = []
+    for table in tables:
+        scans: dict[tuple[str, bool], list[RowCheck]] = {}
+        for check in table.checks:
+            found = row_check(check)
+            if found is None:
+                whole.append((table, check))
+            else:
+                scans.setdefault((found.relation, found.is_by_day), []).append(found)
+        rows += [(table, scan) for scan in scans.values()]
+    return rows, whole
 
 
 def row_check(check: Check) -> RowCheck | None:
@@ -98,21 +125,20 @@ def row_check(check: Check) -> RowCheck | None:
     return RowCheck(check, name, bool(by_day), condition, shown)
 
 
-def _one_scan(table: Table, checks: Sequence[RowCheck], table_id: Callable[[str], str], part: Slice) -> str:
+def _one_scan(
+    table: Table, checks: Sequence[RowCheck], table_id: Callable[[str], str], part: Slice, *, explain: bool
+) -> str:
     first = checks[0]
-    counted = ",\n  ".join(
-        f"COUNTIF({each.condition}) AS n_{at}, "
-        f"ANY_VALUE(IF({each.condition}, TO_JSON_STRING(STRUCT({each.shown})), NULL)) AS e_{at}"
-        for at, each in enumerate(checks)
-    )
+    results = []
+    for each in checks:
+        example = "CAST(NULL AS STRING)"
+        if explain or each.check.severity == "warn":
+            example = f"ANY_VALUE(IF({each.condition}, TO_JSON_STRING(STRUCT({each.shown})), NULL))"
+        results.append(f"STRUCT(COUNTIF({each.condition}) AS failed_rows, {example} AS example)")
     where = f"\nWHERE {table.partition_column} IN UNNEST(@{DAYS})" if first.is_by_day else ""
-    scan = render(f"SELECT {counted}\nFROM {first.relation}{where}", table_id=table_id, part=part)
-    listed = ",\n  ".join(
-        f"STRUCT({quote(table.name)} AS table_name, {quote(each.check.name)} AS name, "
-        f"{quote(each.check.severity)} AS severity, s.n_{at} AS failed_rows, s.e_{at} AS example)"
-        for at, each in enumerate(checks)
-    )
-    return f"(\nSELECT [\n  {listed}\n]\nFROM (\n{scan}\n) AS s\n)"
+    listed = ",\n  ".join(results)
+    scan = render(f"SELECT [{listed}]\nFROM {first.relation}{where}", table_id=table_id, part=part)
+    return f"(\n{scan}\n)"
 
 
 def _conjuncts(node: Any) -> Any:

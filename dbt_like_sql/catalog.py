@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dbt_like_sql.checks import Check, contract_checks, read_checks
 from dbt_like_sql.contract import Column, Contract, read_contract
+from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import order, references, tree
 from dbt_like_sql.incremental import check_incremental
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Materialization = Literal["table", "view", "loaded", "once"]
 MODELS_DIR = Path(__file__).parent / "models"
 LAYERS = ("control", "core", "mart")
-_PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy"}
+_PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy", "additiveBy"}
 _FILES = {"contract.yaml", "query.sql", "checks.sql"}
 
 
@@ -39,6 +40,8 @@ class Table:
         identity: columns that name one event; loaded tables keep one row for each.
         incremental_by: column by which a day can be published for some of its rows: each row of the query is made of
             source rows with the same value of it (see incremental.py, which checks that).
+        additive_by: column of its source by which its measures add up: a large day can be published by difference
+            (see difference.py, which checks that).
         columns: in order.
         grain: what one row is.
         depends_on: tables its query reads.
@@ -59,6 +62,7 @@ class Table:
     identity: tuple[str, ...] = ()
     requires_partition_filter: bool = False
     incremental_by: str | None = None
+    additive_by: str | None = None
     depends_on: tuple[str, ...] = ()
     query_path: Path | None = None
     checks: tuple[Check, ...] = ()
@@ -157,6 +161,8 @@ def _load(models_dir: Path) -> Catalog:
                 )
         if table.incremental_by:
             check_incremental(table, tables)
+        if table.additive_by:
+            check_additive(table, tables)
     try:
         names = order({name: table.depends_on for name, table in tables.items()})
     except ValueError as error:
@@ -205,6 +211,7 @@ def read_table(folder: Path, name: str) -> Table:
         identity=_named_columns(contract, "identity"),
         requires_partition_filter=bool(contract.properties.get("requirePartitionFilter", False)),
         incremental_by=contract.properties.get("incrementalBy"),
+        additive_by=contract.properties.get("additiveBy"),
         depends_on=references(tree(found.read_text(encoding="utf-8"), found)) if found else (),
         query_path=found,
         checks=contract_checks(name, contract.columns, partition) + own,

@@ -7,7 +7,7 @@ Does not: what the rows mean, where they came from. Why it is exactly once: docs
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.catalog import load_catalog
@@ -45,6 +45,7 @@ class Loaded:
     seconds: float
     job_id: str
     is_attached: bool = False
+    offsets: Mapping[date, Offsets] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -145,7 +146,8 @@ def load_days(
         code_version=code_version,
         content=hashlib.sha256(payload).hexdigest(),
     )
-    staged, done = _stage_and_commit(warehouse, work, payload, offsets_by_day(target, rows))
+    offsets = offsets_by_day(target, rows)
+    staged, done = _stage_and_commit(warehouse, work, payload, offsets)
     return Loaded(
         rows_staged=rows.num_rows,
         rows_inserted=done.rows[0]["rows_inserted"],
@@ -154,6 +156,7 @@ def load_days(
         seconds=done.seconds + (staged.seconds if staged else 0),
         job_id=done.job_id,
         is_attached=done.is_attached,
+        offsets=offsets,
     )
 
 

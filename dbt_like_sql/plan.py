@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
 from dbt_like_sql.publish import loaded_event_days, parameters, stale_tables
-from dbt_like_sql.publish_sql import model_version
+from dbt_like_sql.publish_state import rule_version
 from dbt_like_sql.render import day_sql, render
 from dbt_like_sql.restate_sql import measures
 
@@ -82,7 +82,7 @@ def plan(
         if table.materialization == "view":
             planned.append(Planned(table.name, ("a view: migrate replaces it",), None))
             continue
-        days_of_table, reasons = _why(table, wanted, stale.get(table.name), built)
+        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built)
         differences = tuple(_compare(warehouse, catalog, table, wanted, set(names))) if compare else None
         planned.append(
             Planned(
@@ -110,13 +110,14 @@ def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str]) -> str
 
 
 def _why(
+    catalog: Catalog,
     table: Table,
     wanted: Sequence[date],
     stale: Sequence[date | None] | None,
     built: dict[tuple[str, date | None], str],
 ) -> tuple[list[date], list[str]]:
     """Days to build and the reasons, the gravest first."""
-    now = model_version(table)
+    now = rule_version(catalog, table)
     if not table.partition_column:
         version = built.get((table.name, None))
         reasons = ["never published"] if version is None else []

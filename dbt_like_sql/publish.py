@@ -12,17 +12,30 @@ from __future__ import annotations
 import json
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from dbt_like_sql.audit_sql import audit_sql
+from dbt_like_sql.audit_sql import audit_sql, ordered_checks
+from dbt_like_sql.difference import DISPLACED
 from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
-from dbt_like_sql.publish_sql import CHECKS_FAILED, Publication, model_version, publish_script, stale_sql
-from dbt_like_sql.publish_state import growing_days, read_state, source_versions, state_sql
-from dbt_like_sql.render import Slice, quote
+from dbt_like_sql.publish_sql import CHECKS_FAILED, Publication, publish_script, stale_sql
+from dbt_like_sql.publish_state import (
+    DayPublished,
+    Memory,
+    causes,
+    growing_days,
+    growths,
+    read_state,
+    rule_version,
+    source_versions,
+    state_sql,
+)
+from dbt_like_sql.render import Slice
+from dbt_like_sql.restate_sql import measures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
@@ -56,7 +69,7 @@ class Published:
     """What a publication did. `rows` are what the days, or the table, hold now; bytes and seconds are of the script.
 
     `grown_days` were published by what was loaded since; the other days were built anew. `restated` are the rows that
-    the publication wrote to control.restatement.
+    the publication wrote to control.restatement, as far as readers are told of them.
     """
 
     table: str
@@ -79,7 +92,13 @@ def publish(
 
 
 def publish_all(
-    warehouse: Warehouse, catalog: Catalog, names: Sequence[str], *, days: Sequence[date] | None, run_id: str
+    warehouse: Warehouse,
+    catalog: Catalog,
+    names: Sequence[str],
+    *,
+    days: Sequence[date] | None,
+    run_id: str,
+    memory: Memory | None = None,
 ) -> dict[str, Published]:
     """Publish tables together: all of them, or none if a blocking check of any finds a row.
 
@@ -90,6 +109,8 @@ def publish_all(
         days: table partitions to build, for tables that have any; None for every day that was ever loaded. Tables
             without day partitions are built whole.
         run_id: for the ledger and the jobs' labels.
+        memory: for a process that publishes the same days again and again, and tells it what it loads: the ledgers are
+            read once. Publish all tables with it that you will publish with it, the first time.
 
     Raises:
         ChecksFailedError: nothing was published; `checks` holds those that found rows.
@@ -103,7 +124,7 @@ def publish_all(
     tables = [table for table in wanted if table.materialization == "table"]
     built: dict[str, Published] = {}
     for chunk in _chunks(warehouse, tables, days):
-        _merge(built, _publish_chunk(warehouse, catalog, tables, chunk, run_id))
+        _merge(built, _publish_chunk(warehouse, catalog, tables, chunk, run_id=run_id, memory=memory or Memory()))
     for table in wanted:
         if table.materialization == "view":
             built[table.name] = _count_view(warehouse, table)
@@ -163,48 +184,86 @@ def _merge(built: dict[str, Published], more: Mapping[str, Published]) -> None:
 
 
 def _publish_chunk(
-    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
+    warehouse: Warehouse,
+    catalog: Catalog,
+    tables: Sequence[Table],
+    days: tuple[date, ...],
+    *,
+    run_id: str,
+    memory: Memory,
 ) -> dict[str, Published]:
     tables = [table for table in tables if days or not table.partition_column]
     labels = {"table": tables[0].name if len(tables) == 1 else f"{len(tables)}_tables", "run_id": run_id}
     if days:
         labels["day"] = f"{days[0]}_{days[-1]}" if len(days) > 1 else str(days[0])
     what = f"{', '.join(table.name for table in tables)}{_span(days)}"
-    work, done = _run(warehouse, catalog, tables, days, run_id=run_id, labels=labels, what=what)
+    work, done = _run(warehouse, catalog, tables, days, run_id=run_id, labels=labels, what=what, memory=memory)
     row = done.rows[0]
-    checks = [_check_result(found) for found in row["checks"]]
-    counts = {found["table_name"]: found["row_count"] for found in row["counts"]}
-    versions = source_versions(catalog, tables, days, work.state)
-    restated = _restated(warehouse, work)
+    checks = _check_results(tables, row["checks"])
+    now = _now(work, row["sums"])
+    memory.published(tables, {key: found for key, found in now.items() if key[1] is not None})  # type: ignore[misc]
     return {
         table.name: Published(
             table=table.name,
             days=days if table.partition_column else None,
-            rows=counts.get(table.name, 0),
-            source_version=max((versions[table.name, day] for day in days), default=0) if table.partition_column else 0,
+            rows=sum(found.row_count or 0 for (name, _day), found in now.items() if name == table.name),
+            source_version=max((found.source_version for (name, _day), found in now.items() if name == table.name)),
             bytes_billed=done.bytes_billed,
             seconds=done.seconds,
             checks=[check for check in checks if check.table == table.name],
             job_id=done.job_id,
-            grown_days=tuple(work.growing.get(table.name) or ()),
-            restated=tuple(found for found in restated if found["table_name"] == table.name),
+            grown_days=work.grown_days(table),
+            restated=tuple(_restated(work, table, now)),
         )
         for table in tables
     }
 
 
-def _restated(warehouse: Warehouse, work: Publication) -> list[dict[str, Any]]:
-    """What the publication recorded of days of the past; not asked for where it had none to compare."""
-    past = [day for day in work.days if day < work.today]
-    compared = [table.name for table in work.tables if any((table.name, day) in work.state.published for day in past)]
-    if not compared:
-        return []
-    where = " OR ".join(
-        f"(table_name = {quote(name)} AND version = {work.state.publishers[name] + 1})" for name in compared
-    )
-    columns = "table_name, event_day, rows_before, rows_after, measures, caused_by"
-    sql = f"SELECT {columns} FROM `{warehouse.table_id('control.restatement')}` WHERE {where} ORDER BY event_day"
-    return warehouse.run(sql, kind="ledger").rows
+def _now(work: Publication, sums: Sequence[Mapping[str, Any]]) -> dict[tuple[str, date | None], DayPublished]:
+    """What the publication has made of each day, or of a whole table, as its ledger has it."""
+    versions = source_versions(work.catalog, work.tables, work.days, work.state)
+    found = {(each["table_name"], each["event_day"]): each for each in sums}
+    now: dict[tuple[str, date | None], DayPublished] = {}
+    for table in work.tables:
+        days: Sequence[date | None] = work.days if table.partition_column else [None]
+        for day in days:
+            row = found.get((table.name, day), {"row_count": 0})
+            kept = {name: row.get(f"m_{at}") or Decimal(0) for at, name in enumerate(measures(table))}
+            version = versions[table.name, day] if day is not None else 0
+            now[table.name, day] = DayPublished(version, rule_version(work.catalog, table), row["row_count"], kept)
+    return now
+
+
+def _restated(
+    work: Publication, table: Table, now: Mapping[tuple[str, date | None], DayPublished]
+) -> Iterator[dict[str, Any]]:
+    """What the publication recorded of days of the past, from the same numbers as its script (restate_sql.py)."""
+    for day in work.days if table.partition_column else ():
+        before, after = work.state.published.get((table.name, day)), now[table.name, day]
+        if day >= work.today or before is None or before.row_count is None:
+            continue
+        old, new = before.measures or {}, after.measures or {}
+        pairs = [(name, old.get(name) or Decimal(0), new.get(name) or Decimal(0)) for name in measures(table)]
+        if before.row_count == after.row_count and all(was == now for _name, was, now in pairs):
+            continue
+        caused = causes(work.catalog, table, day, work.state, after.source_version)
+        yield {
+            "table_name": table.name,
+            "event_day": day,
+            "rows_before": before.row_count,
+            "rows_after": after.row_count,
+            "measures": [{"name": name, "before": was, "after": is_now} for name, was, is_now in pairs],
+            "caused_by": [
+                {
+                    "topic": each.topic,
+                    "topic_partition": each.topic_partition,
+                    "first_offset": each.first_offset,
+                    "last_offset": each.last_offset,
+                    "row_count": each.rows,
+                }
+                for each in caused
+            ],
+        }
 
 
 def _run(
@@ -216,19 +275,28 @@ def _run(
     run_id: str,
     labels: Mapping[str, str],
     what: str,
+    memory: Memory,
 ) -> tuple[Publication, Done]:
     """Run a publication; one that lost a race is tried again, and reads the ledgers and its sources anew."""
     # Publications are idempotent and must read what is there now: each try is a job of its own.
+    by_difference, explain = True, False
     for left in reversed(range(TRIES)):
-        work = _prepare(warehouse, catalog, tables, days, run_id)
+        work = _prepare(warehouse, catalog, tables, days, run_id, memory=memory, by_difference=by_difference)
+        work = replace(work, explain=explain)
         sql = publish_script(warehouse.settings, work)
         try:
             return work, warehouse.run(sql, params=parameters(warehouse, sql), labels=labels, kind="publish")
         except JobError as error:
-            failed = _failed_checks(error.detail)
-            if failed:
-                raise _checks_failed(failed, what) from None
-            lost = any(word in str(error).lower() for word in _LOST_RACE)
+            memory.forget()
+            text = str(error).lower()
+            if work.explain and CHECKS_FAILED in error.detail:
+                raise _checks_failed(_failed_checks(tables, error.detail), what) from None
+            # Once more: with examples of what the checks find, or with the days built whole.
+            explain = explain or CHECKS_FAILED in error.detail
+            by_difference = by_difference and DISPLACED not in text
+            if left and (CHECKS_FAILED in error.detail or DISPLACED in text):
+                continue
+            lost = any(word in text for word in _LOST_RACE)
             if not lost or not left:
                 message = f"publishing {what}: {error}. Nothing was published; readers see what they saw before."
                 raise PublishError(message, is_retryable=lost or error.is_retryable) from error
@@ -237,13 +305,25 @@ def _run(
 
 
 def _prepare(
-    warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table], days: tuple[date, ...], run_id: str
+    warehouse: Warehouse,
+    catalog: Catalog,
+    tables: Sequence[Table],
+    days: tuple[date, ...],
+    run_id: str,
+    *,
+    memory: Memory,
+    by_difference: bool,
 ) -> Publication:
-    """Read the ledgers, and say which days grow."""
-    state = read_state(warehouse.run(state_sql(warehouse.settings, catalog, tables, days), kind="ledger").rows[0])
+    """Read the ledgers, unless they are remembered, and say which days grow."""
+    state = memory.state
+    if state is None or not state.covers(tables, days):
+        state = read_state(warehouse.run(state_sql(warehouse.settings, catalog, tables, days), kind="ledger").rows[0])
+        state = replace(state, days=frozenset(days))
+        memory.state = state
     missing = [table.name for table in tables if table.name not in state.publishers]
     if missing:
         raise PublishError(f"publishing {', '.join(missing)}: no fence row in control.publisher. Run migrate first.")
+    growing = {table.name: growing_days(table, days, state, rule_version(catalog, table)) for table in tables}
     return Publication(
         catalog=catalog,
         tables=tables,
@@ -251,7 +331,8 @@ def _prepare(
         today=warehouse.settings.today(),
         run_id=run_id,
         state=state,
-        growing={table.name: growing_days(table, days, state, model_version(table)) for table in tables},
+        growing=growing,
+        growths=growths(catalog, tables, days, state, growing) if by_difference else (),
     )
 
 
@@ -260,19 +341,27 @@ def parameters(warehouse: Warehouse, sql: str) -> dict[str, Any]:
     return {"today": warehouse.settings.today()} if "@today" in sql else {}
 
 
-def _check_result(found: Mapping[str, Any]) -> CheckResult:
-    return CheckResult(found["table_name"], found["name"], found["severity"], found["failed_rows"], found["example"])
+def _check_results(tables: Sequence[Table], found: Sequence[Mapping[str, Any]]) -> list[CheckResult]:
+    return [
+        CheckResult(table.name, check.name, check.severity, each["failed_rows"], each["example"])
+        for (table, check), each in zip(ordered_checks(tables), found, strict=True)
+    ]
 
 
-def _failed_checks(detail: str) -> list[CheckResult]:
-    """The results that the script's own error carries; none if it failed for another reason."""
-    _, found, rest = detail.partition(CHECKS_FAILED)
-    if not found:
-        return []
-    try:
-        return [_check_result(row) for row in json.JSONDecoder().raw_decode(rest)[0]]
-    except (ValueError, KeyError, TypeError):
-        return []
+def _failed_checks(tables: Sequence[Table], detail: str) -> list[CheckResult]:
+    """The results that the script's own error carries."""
+    checks = ordered_checks(tables)
+    failed = json.JSONDecoder().raw_decode(detail.partition(CHECKS_FAILED)[2])[0]
+    return [
+        CheckResult(
+            checks[each["number"]][0].name,
+            checks[each["number"]][1].name,
+            checks[each["number"]][1].severity,
+            each["failed_rows"],
+            each["example"],
+        )
+        for each in failed
+    ]
 
 
 def _checks_failed(failed: Sequence[CheckResult], what: str) -> ChecksFailedError:
@@ -313,7 +402,7 @@ def check_tables(
         return []
     sql = f"SELECT {audit_sql(tables, warehouse.settings.table_id, lambda _table: Slice(wanted))} AS checks"
     [row] = warehouse.run(sql, params=parameters(warehouse, sql), kind="check").rows
-    return [_check_result(found) for found in row["checks"]]
+    return _check_results(tables, row["checks"])
 
 
 def _stale(warehouse: Warehouse, catalog: Catalog, tables: Sequence[Table]) -> dict[str, list[date]]:

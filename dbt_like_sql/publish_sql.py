@@ -5,12 +5,12 @@ Belongs here: pure SQL from values. Does not: running it (publish.py), what a ch
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dbt_like_sql.audit_sql import RESULT, audit_sql
-from dbt_like_sql.publish_state import causes, source_versions
+from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
+from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
+from dbt_like_sql.publish_state import causes, rule_version, source_versions
 from dbt_like_sql.render import Slice, day_sql, quote, render
 from dbt_like_sql.restate_sql import measures, restated_sql
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.difference import Growth
     from dbt_like_sql.publish_state import OffsetRange, State
     from dbt_like_sql.settings import WarehouseSettings
 
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 CHECKS_FAILED = "checks failed: "
 FENCED = "fenced: another publication was faster"
 UNION = "\nUNION ALL"
-_RESULT = """
-SELECT audit_results AS checks, ARRAY(
-  SELECT AS STRUCT s.table_name, SUM(s.row_count) AS row_count FROM UNNEST(published_sums) AS s GROUP BY s.table_name
-) AS counts;"""
+_RESULT = "SELECT audit_results AS checks, published_sums AS sums;"
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is published: tables in build order, their days, and which of these grow by what was loaded since."""
+    """What is published: tables in build order, their days, and which of these grow by what was loaded since.
+
+    `growing` are days whose rows of new keys are built, `growths` days that are published by difference. `explain`: the
+    checks give examples of what they find.
+    """
 
     catalog: Catalog
     tables: Sequence[Table]
@@ -43,14 +45,25 @@ class Publication:
     run_id: str
     state: State
     growing: Mapping[str, Mapping[date, tuple[OffsetRange, ...]]] = field(default_factory=dict)
+    growths: Sequence[Growth] = ()
+    explain: bool = False
 
     def slice(self, table: Table) -> Slice:
-        """The rows of a table that are built."""
+        """The rows of a table that are built, as its checks see them."""
         growing = self.growing.get(table.name) or {}
         if not growing:
             return Slice(self.days)
         keys = f"SELECT {table.incremental_by} FROM {keys_table(table)}"
         return Slice([day for day in self.days if day not in growing], sorted(growing), table.incremental_by, keys)
+
+    def growth(self, table: Table) -> Growth | None:
+        """The days of a table that are published by difference."""
+        return next((each for each in self.growths if each.table.name == table.name), None)
+
+    def grown_days(self, table: Table) -> tuple[date, ...]:
+        """Days of a table that are not built anew."""
+        growth = self.growth(table)
+        return tuple(sorted({*(self.growing.get(table.name) or {}), *(growth.days if growth else ())}))
 
 
 def publish_script(settings: WarehouseSettings, work: Publication) -> str:
@@ -67,18 +80,8 @@ def publish_script(settings: WarehouseSettings, work: Publication) -> str:
         "BEGIN TRANSACTION;",
         _fence(settings, work),
         *(_write(settings, work, table) for table in work.tables),
-        f"SET audit_results = {audit_sql(work.tables, settings.table_id, work.slice)};",
-        f"""
-IF (SELECT COUNT(*) FROM UNNEST(audit_results) AS c WHERE c.severity = 'fail' AND c.failed_rows > 0) > 0 THEN
-  RAISE USING MESSAGE = CONCAT(
-    {quote(CHECKS_FAILED)},
-    TO_JSON_STRING(ARRAY(
-      SELECT AS STRUCT c.table_name, c.name, c.severity, c.failed_rows, SUBSTR(c.example, 1, 300) AS example
-      FROM UNNEST(audit_results) AS c
-      WHERE c.failed_rows > 0
-    ))
-  );
-END IF;""",
+        f"SET audit_results = {audit_sql(work.tables, settings.table_id, work.slice, explain=work.explain)};",
+        _judge(work),
         f"SET published_sums = {_sums(settings, work, width)};",
         _ledger(settings, work),
         _restated(settings, work),
@@ -88,10 +91,24 @@ END IF;""",
     return "\n".join(part for part in parts if part)
 
 
-def model_version(table: Table) -> str:
-    """Hash of what a table is built by: its query, and the columns of its contract."""
-    text = "\n".join([table.query or "", *(f"{column.name} {column.type}" for column in table.columns)])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _judge(work: Publication) -> str:
+    """Roll back if a blocking check has found a row."""
+    checks = ordered_checks(work.tables)
+    blocking = [str(at) for at, (_table, check) in enumerate(checks) if check.severity == "fail"]
+    if not blocking:
+        return ""
+    found = """TO_JSON_STRING(ARRAY(
+      SELECT AS STRUCT at AS number, c.failed_rows AS failed_rows, SUBSTR(c.example, 1, 300) AS example
+      FROM UNNEST(audit_results) AS c WITH OFFSET AS at
+      WHERE c.failed_rows > 0
+    ))"""
+    return f"""
+IF (
+  SELECT COUNT(*) FROM UNNEST(audit_results) AS c WITH OFFSET AS at
+  WHERE c.failed_rows > 0 AND at IN ({", ".join(blocking)})
+) > 0 THEN
+  RAISE USING MESSAGE = {f"CONCAT({quote(CHECKS_FAILED)}, {found})" if work.explain else quote(CHECKS_FAILED)};
+END IF;"""
 
 
 def stale_sql(settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table]) -> str:
@@ -107,15 +124,7 @@ def keys_table(table: Table) -> str:
 def _keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
     """Before the transaction: what is loaded in the meantime lies beyond these offsets."""
     source = work.catalog[table.depends_on[0]]
-    days = []
-    for day, ranges in work.growing[table.name].items():
-        listed = " OR ".join(
-            f"topic_partition = {each.topic_partition} "
-            f"AND topic_offset BETWEEN {each.first_offset} AND {each.last_offset}"
-            for each in ranges
-        )
-        days.append(f"{source.partition_column} = DATE '{day}' AND ({listed or 'FALSE'})")
-    where = " OR ".join(f"({each})" for each in days)
+    where = new_rows_sql(source.partition_column or "", work.growing[table.name])
     return f"""
 CREATE TEMP TABLE {keys_table(table)} AS
 SELECT DISTINCT {table.incremental_by} FROM `{settings.table_id(source.name)}` WHERE {where};"""
@@ -134,7 +143,22 @@ ASSERT @@row_count = {len(work.tables)} AS {quote(FENCED)};"""
 
 
 def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
-    table_id, part = settings.table_id(table.name), work.slice(table)
+    growth = work.growth(table)
+    if growth is not None:
+        whole = [day for day in work.days if day not in growth.days]
+        parts = [_touched(settings, work, growth), grow_sql(growth, settings.table_id)]
+        return "\n".join([*parts, *([_build(settings, table, Slice(whole))] if whole else [])])
+    return _build(settings, table, work.slice(table))
+
+
+def _touched(settings: WarehouseSettings, work: Publication, growth: Growth) -> str:
+    """Tables that sum up the same new rows share them."""
+    alike = [each for each in work.growths if touched_name(each) == touched_name(growth)]
+    return touched_sql(alike, settings.table_id) if alike[0] is growth else ""
+
+
+def _build(settings: WarehouseSettings, table: Table, part: Slice) -> str:
+    table_id = settings.table_id(table.name)
     where = part.sql(table.partition_column) if table.partition_column else "TRUE"
     query = render(table.query or "", table_id=settings.table_id, part=part, path=table.query_path)
     columns = ", ".join(table.column_names)
@@ -192,20 +216,20 @@ def _ledger_rows(
             f"STRUCT({quote(measure)} AS name, s.m_{at} AS value)" for at, measure in enumerate(measures(table))
         )
         kept = f"COALESCE(s.row_count, 0), ARRAY<STRUCT<name STRING, value NUMERIC>>[{sums}]"
-        fixed = f"{work.state.publishers[table.name] + 1}"
+        fixed, rule = str(work.state.publishers[table.name] + 1), quote(rule_version(work.catalog, table))
         if table.partition_column:
             days = ", ".join(
                 f"STRUCT(DATE '{day}' AS event_day, {versions[table.name, day]} AS source_version)" for day in work.days
             )
             selects.append(
-                f"\nSELECT {name}, d.event_day, {fixed}, d.source_version, {quote(model_version(table))}, {kept}\n"
+                f"\nSELECT {name}, d.event_day, {fixed}, d.source_version, {rule}, {kept}\n"
                 f"FROM UNNEST([{days}]) AS d\n"
                 f"LEFT JOIN UNNEST(published_sums) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
             )
             continue
         source = f"(SELECT COALESCE(SUM(version), 0) FROM ({_sources(settings, work.catalog, table)}\n) AS v)"
         selects.append(
-            f"\nSELECT {name}, CAST(NULL AS DATE), {fixed}, {source}, {quote(model_version(table))}, {kept}\n"
+            f"\nSELECT {name}, CAST(NULL AS DATE), {fixed}, {source}, {rule}, {kept}\n"
             f"FROM UNNEST(published_sums) AS s WHERE s.table_name = {name}"
         )
     return f"""
@@ -226,7 +250,7 @@ def _restated(settings: WarehouseSettings, work: Publication) -> str:
             continue
         sources = {day: versions[table.name, day] for day in before}
         caused = {day: causes(work.catalog, table, day, work.state, sources[day]) for day in before}
-        version, model = work.state.publishers[table.name] + 1, quote(model_version(table))
+        version, model = work.state.publishers[table.name] + 1, quote(rule_version(work.catalog, table))
         selects.append(
             f"\nSELECT r.*, {version} AS version, {model} AS model_version FROM ("
             f"{restated_sql(table, before, sources, caused)}\n) AS r"

@@ -9,9 +9,11 @@ rows of a growing day, so the day stays behind its sources and is published agai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.difference import Growth
 from dbt_like_sql.render import day_sql, quote
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.settings import WarehouseSettings
 
+# Smaller days are built whole: that costs less than the longer script of a difference (docs/figures/warehouse.md).
+DIFFERENCE_FROM_ROWS = 200_000
 # A growing day pays for each of its ranges of offsets in the text of its query; beyond, it is built anew.
 MAX_RANGES = 200
 
@@ -64,6 +68,51 @@ class State:
     published: Mapping[tuple[str, date], DayPublished] = field(default_factory=dict)
     loaded: Mapping[tuple[str, date], Mapping[str, int]] = field(default_factory=dict)  # topic -> version
     loads: Mapping[tuple[str, date], tuple[LoadSeen, ...]] = field(default_factory=dict)
+    days: frozenset[date] = frozenset()  # that were asked for
+
+    def covers(self, tables: Sequence[Table], days: Sequence[date]) -> bool:
+        """Whether it tells of these tables and days."""
+        return self.days >= set(days) and all(table.name in self.publishers for table in tables)
+
+
+@dataclass
+class Memory:
+    """What a process knows of the ledgers after its own publications and loads, so that it need not ask again.
+
+    It may be out of date: the fences of loads and publications tell, and whoever is refused forgets and asks.
+    """
+
+    state: State | None = None
+
+    def forget(self) -> None:
+        """The next publication reads the ledgers."""
+        self.state = None
+
+    def published(self, tables: Sequence[Table], days: Mapping[tuple[str, date], DayPublished]) -> None:
+        """These tables were published once more, these days of them as told."""
+        if self.state is not None:
+            versions = {table.name: self.state.publishers[table.name] + 1 for table in tables}
+            self.state = replace(
+                self.state,
+                publishers={**self.state.publishers, **versions},
+                published={**self.state.published, **days},
+            )
+
+    def loaded(self, table: str, day: date, topic: str, *, version: int, load: LoadSeen | None) -> None:
+        """A day is at this version, by this load or by none of ours; anything but one step on is somebody else's."""
+        known = self.state.loaded.get((table, day), {}) if self.state is not None else {}
+        if self.state is None or (load is None and version == known.get(topic)):
+            return
+        if load is None or version != known.get(topic, 0) + 1:
+            self.forget()
+            return
+        since = min((d.source_version for (_, at), d in self.state.published.items() if at == day), default=0)
+        loads = [each for each in self.state.loads.get((table, day), ()) if each.version > since]
+        self.state = replace(
+            self.state,
+            loaded={**self.state.loaded, (table, day): {**known, topic: version}},
+            loads={**self.state.loads, (table, day): (*loads, load)},
+        )
 
 
 def state_sql(settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table], days: Sequence[date]) -> str:
@@ -169,33 +218,79 @@ def source_versions(
     return found
 
 
-def growing_days(
-    table: Table, days: Sequence[date], state: State, model_version: str
-) -> dict[date, tuple[OffsetRange, ...]]:
+def rule_version(catalog: Catalog, table: Table) -> str:
+    """Hash of what a table is built by: its query, the columns of its contract, and the rules of the marts it reads."""
+    text = [table.query or "", *(f"{column.name} {column.type}" for column in table.columns)]
+    built = [catalog[name] for name in table.depends_on if catalog[name].materialization == "table"]
+    text += [rule_version(catalog, parent) for parent in built]
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
+
+
+def growing_days(table: Table, days: Sequence[date], state: State, rule: str) -> dict[date, tuple[OffsetRange, ...]]:
     """Days that can be published by what was loaded since, with it; the others are built anew.
 
-    A day grows if its table declares by which key (`incrementalBy`), it was published by the same model, its one topic
+    A day grows if its table declares by which key (`incrementalBy`), it was published by the same rule, its one topic
     has been loaded since, and none of those loads was a rebuild. A day with nothing new is built anew: whoever asks
     for it wants it mended.
     """
     if not table.incremental_by:
         return {}
     [source] = table.depends_on
-    found: dict[date, tuple[OffsetRange, ...]] = {}
+    found = {}
     for day in days:
-        published, topics = state.published.get((table.name, day)), state.loaded.get((source, day), {})
-        if published is None or published.model_version != model_version or len(topics) != 1:
-            continue
-        if published.row_count is None:
-            continue
-        now = next(iter(topics.values()))
-        new = [load for load in state.loads.get((source, day), ()) if published.source_version < load.version <= now]
-        is_whole = [load.version for load in new] == list(range(published.source_version + 1, now + 1))
-        if new and is_whole and not any(load.is_rebuild for load in new):
-            ranges = merged(each for load in new for each in load.ranges)
-            if len(ranges) <= MAX_RANGES:
-                found[day] = ranges
+        now = sum(state.loaded.get((source, day), {}).values())
+        ranges = _new_ranges(table, day, state, source=source, rule=rule, now=now)
+        if ranges:
+            found[day] = ranges
     return found
+
+
+def growths(
+    catalog: Catalog,
+    tables: Sequence[Table],
+    days: Sequence[date],
+    state: State,
+    growing: Mapping[str, Mapping[date, Any]],
+) -> list[Growth]:
+    """Tables of sums (`additiveBy`) with their days that can be published by difference; the others are built whole.
+
+    A day does so if the table it sums up has grown since by what was loaded, and not been built anew, here or by
+    another rule, and if it is large enough to be worth it.
+    """
+    here = {table.name for table in tables}
+    versions = source_versions(catalog, tables, days, state)
+    found = []
+    for table in tables:
+        if not table.additive_by:
+            continue
+        parent = catalog[table.depends_on[0]]
+        [source] = parent.depends_on
+        grown = {}
+        for day in days:
+            known = state.published.get((parent.name, day))
+            is_grown = parent.name not in here or day in (growing.get(parent.name) or {})
+            if known is None or not is_grown or (known.row_count or 0) < DIFFERENCE_FROM_ROWS:
+                continue
+            rule = rule_version(catalog, table)
+            ranges = _new_ranges(table, day, state, source=source, rule=rule, now=versions[table.name, day])
+            if ranges and known.model_version == rule_version(catalog, parent):
+                grown[day] = ranges
+        if grown:
+            found.append(Growth(table, parent, grown))
+    return found
+
+
+def _new_ranges(table: Table, day: date, state: State, *, source: str, rule: str, now: int) -> tuple[OffsetRange, ...]:
+    """What was loaded between the last publication of a day and version `now` of its one topic; nothing in doubt."""
+    published, topics = state.published.get((table.name, day)), state.loaded.get((source, day), {})
+    if published is None or published.model_version != rule or len(topics) != 1 or published.row_count is None:
+        return ()
+    new = [load for load in state.loads.get((source, day), ()) if published.source_version < load.version <= now]
+    is_whole = [load.version for load in new] == list(range(published.source_version + 1, now + 1))
+    if not new or not is_whole or any(load.is_rebuild for load in new):
+        return ()
+    ranges = merged(each for load in new for each in load.ranges)
+    return ranges if len(ranges) <= MAX_RANGES else ()
 
 
 def causes(catalog: Catalog, table: Table, day: date, state: State, upto: int) -> tuple[OffsetRange, ...]:

@@ -61,10 +61,17 @@ def _report(plan: ReadPlan, loaded: Any, batches: Mapping[date, Mapping[int, int
                 "rows_read": each.rows_read,
                 "batches": {str(part): batch for part, batch in batches[each.day].items()},
                 "version": loaded.versions.get(each.day, each.version) if loaded else each.version,
+                **({"offsets": _offsets(loaded, each.day)} if loaded and each.day in loaded.versions else {}),
             }
             for each in plan.days
         },
     }
+
+
+def _offsets(loaded: Any, day: date) -> list[list[int]]:
+    """Topic partition, first and last offset, rows of what was brought to a day."""
+    brought = loaded.offsets.get(day, ())
+    return [[each.topic_partition, each.first_offset, each.last_offset, each.rows] for each in brought]
 
 
 def _load(

@@ -94,12 +94,15 @@ class Marts:
     Attributes:
         publish_first: publishes those that read core, and is quick: what the report reads. Once a cycle.
         publish_all: publishes every daily mart. Once, at the end.
+        note: told of each load of a cycle (topic, day, the exporter's report of the day), so that the next publication
+            need not read the ledgers.
         mark: tells the lake that all of them show these batches of each topic.
         shown: topic -> the batches that they showed when the loop began.
     """
 
     publish_first: Callable[[], Mapping[str, Any]]
     publish_all: Callable[[], Mapping[str, Any]]
+    note: Callable[[str, date, Mapping[str, Any]], None]
     mark: Callable[[Mapping[tuple[str, date], Batches]], None]
     shown: Mapping[str, Batches]
 
@@ -219,9 +222,10 @@ def _turn(context: dg.AssetExecutionContext, day: date, marts: Marts, shown: dic
     for pipeline in sorted({feed.pipeline for feed in feeds()}):
         for report in _load(context, pipeline, day):
             rows += int(report.get("rows_inserted", 0))
-            loaded = report.get("partitions", {}).get(day.isoformat(), {}).get("batches", {})
+            told = report.get("partitions", {}).get(day.isoformat(), {})
             for topic in {feed.topic for feed in feeds() if feed.pipeline == pipeline}:
-                shown.setdefault(topic, {}).update({int(part): int(batch) for part, batch in loaded.items()})
+                shown.setdefault(topic, {}).update({int(p): int(batch) for p, batch in told.get("batches", {}).items()})
+                marts.note(topic, day, told)
     return Cycle(rows_inserted=rows, published=marts.publish_first(), seconds=time.monotonic() - began)
 
 

@@ -70,6 +70,12 @@ class Lake:
         return export_lines(frame, {"configuration": {"table": CORE}, "run_id": f"r{mode}"}, env)
 
 
+@pytest.fixture(autouse=True)
+def small_days_grow_by_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In production days of sums are built whole below this size."""
+    monkeypatch.setattr("dbt_like_sql.publish_state.DIFFERENCE_FROM_ROWS", 0)
+
+
 @pytest.fixture(scope="module")
 def env(module_migrated_env: dict[str, str]) -> dict[str, str]:
     return module_migrated_env

@@ -19,6 +19,7 @@ from dbt_like_sql.errors import ChecksFailedError, MigrateError, PublishError
 from dbt_like_sql.load import load_rows, loaded_day
 from dbt_like_sql.migrate import migrate
 from dbt_like_sql.publish import check_tables, publish, publish_all, stale_days, stale_tables
+from dbt_like_sql.publish_state import LoadSeen, Memory, OffsetRange
 from dbt_like_sql.reconcile import Reconciliation, core_days, mart_days, record, totals
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
@@ -161,6 +162,61 @@ def test_day_that_has_grown_is_published_by_what_is_new_and_equals_the_day_built
     load(warehouse, day, [line(day, 0, 30, line_kind="bribe")])
     with pytest.raises(ChecksFailedError, match="line_kind is one of its contract's values: 1 row"):
         publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="bad")
+    _forget(warehouse, day)
+
+
+def test_sums_of_a_large_day_grow_by_difference_and_equal_the_day_built_anew(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbt_like_sql.publish_state.DIFFERENCE_FROM_ROWS", 10)
+    day, sums = date(2010, 12, 14), DAILY[1:]
+    load(warehouse, day, day_lines(day, 2, 0, 23))
+    first = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="first")
+    assert {first[name].grown_days for name in sums} == {()}, "the first publication of a day is whole"
+    load(warehouse, day, day_lines(day, 2, 23, 9))  # goes on with an invoice that was counted
+    load(warehouse, day, [line(day, 1, 1, country="Malta"), line(day, 3, 5, event_id=f"{day}-2-4")])  # and a repeat
+    publish(warehouse, CATALOG, FACT, days=[day], run_id="fact ahead")
+    load(warehouse, day, day_lines(day, 2, 40, 2))
+    grown = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="grown")
+    assert {grown[name].grown_days for name in DAILY} == {(day,)}
+    found = {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums}
+    whole = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="whole")
+    assert {whole[name].grown_days for name in DAILY} == {()}
+    assert {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums} == found
+
+    earlier = line(day, 1, 0, event_id=f"{day}-2-7", country="Malta")  # takes the place of a line that was counted
+    load(warehouse, day, [earlier])
+    displaced = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="displaced")
+    assert {name: displaced[name].grown_days for name in DAILY} == {FACT: (day,), sums[0]: (), sums[1]: ()}
+    found = {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums}
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="whole")
+    assert {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums} == found
+    _forget(warehouse, day)
+
+
+def test_process_that_remembers_the_ledgers_asks_once_and_notices_loads_of_others(warehouse: Warehouse) -> None:
+    day, memory = date(2010, 12, 16), Memory()
+    load(warehouse, day, day_lines(day, 0, 0, 5))
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="first", memory=memory)
+    for count in (1, 2):
+        rows = day_lines(day, 0, 10 * count, count)
+        load(warehouse, day, rows)
+        brought = OffsetRange(TOPIC, 0, 10 * count, 10 * count + count - 1, count)
+        mine = LoadSeen(1 + count, is_rebuild=False, ranges=(brought,))
+        memory.loaded(CORE, day, TOPIC, version=1 + count, load=mine)
+        known = memory.state
+        done = publish(warehouse, CATALOG, FACT, days=[day], run_id="mine", memory=memory)
+        assert (done.rows, done.grown_days) == (5 + (1 if count == 1 else 3), (day,))
+        assert known is not None
+        assert memory.state is not known
+    load(warehouse, day, [line(day, 1, 1)])  # somebody else's
+    load(warehouse, day, [line(day, 1, 2)])
+    memory.loaded(CORE, day, TOPIC, version=5, load=LoadSeen(5, is_rebuild=False, ranges=()))
+    assert memory.state is None, "a load in between is not ours: the ledgers are read again"
+    assert publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="all", memory=memory)[FACT].rows == 10
+    publish(warehouse, CATALOG, FACT, days=[day], run_id="another process")
+    assert publish(warehouse, CATALOG, FACT, days=[day], run_id="fenced, then read", memory=memory).rows == 10
+    assert mart_days(warehouse, [day])[day].amount == core_days(warehouse, [day])[day].amount
     _forget(warehouse, day)
 
 

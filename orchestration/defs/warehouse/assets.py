@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dbt_like_sql.catalog import Catalog, Table, load_catalog
+from dbt_like_sql.publish_state import LoadSeen, Memory, OffsetRange
 from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.pacing import budget_metadata
@@ -88,12 +89,15 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         days = list(days_of_run(context)) if daily else None
         opened = warehouse.open()
         ledger = loaded_batches(opened, days or [])
-        yield from publish(opened, catalog, selected, days, context.run.run_id)
+        memory = Memory()
+        yield from publish(opened, catalog, selected, days, context.run.run_id, memory=memory)
         if len(selected) < len(tables):
             return
         mark_published(lake, ledger)
         if days and seconds_of(context, days):
-            follow_landing(context, lake, days[0], _marts_to_keep_up(context, lake, opened, tables, ledger))
+            follow_landing(
+                context, lake, days[0], _marts_to_keep_up(context, lake, opened, tables, ledger=ledger, memory=memory)
+            )
 
     return publish_marts
 
@@ -103,31 +107,54 @@ def _marts_to_keep_up(
     lake: LakeResource,
     warehouse: Any,
     tables: Sequence[Table],
+    *,
     ledger: Mapping[tuple[str, date], Mapping[int, int]],
+    memory: Memory,
 ) -> Marts:
     """Those that read a core table are what the report reads; the others are made of them, and follow at the end."""
     from dbt_like_sql.publish import publish_all
 
     core = {feed.table for feed in feeds()}
     first = [table.name for table in tables if core & set(table.depends_on)]
-    again = partial(publish_all, warehouse, _CATALOG, days=list(days_of_run(context)), run_id=context.run.run_id)
+    days, run_id = list(days_of_run(context)), context.run.run_id
+    again = partial(publish_all, warehouse, _CATALOG, days=days, run_id=run_id, memory=memory)
     return Marts(
         publish_first=lambda: again(first),
         publish_all=lambda: again([table.name for table in tables]),
+        note=partial(_note, memory),
         mark=lambda batches: mark_published(lake, batches),
         shown={topic: batches for (topic, _day), batches in ledger.items()},
     )
 
 
+def _note(memory: Memory, topic: str, day: date, told: Mapping[str, Any]) -> None:
+    """Remember a load of this run; what anybody else has loaded makes the next publication read the ledgers."""
+    for table in {feed.table for feed in feeds() if feed.topic == topic}:
+        brought = [OffsetRange(topic, *(int(each) for each in part)) for part in told.get("offsets") or ()]
+        load = (
+            LoadSeen(int(told.get("version", -1)), is_rebuild=False, ranges=tuple(brought))
+            if "offsets" in told
+            else None
+        )
+        memory.loaded(table, day, topic, version=int(told.get("version", -1)), load=load)
+
+
 def publish(
-    warehouse: Any, catalog: Catalog, tables: Sequence[Table], days: Sequence[date] | None, run_id: str
+    warehouse: Any,
+    catalog: Catalog,
+    tables: Sequence[Table],
+    days: Sequence[date] | None,
+    run_id: str,
+    *,
+    memory: Memory | None = None,
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Publish the tables together; if a blocking check finds a row, none is published and every result is shown."""
     from dbt_like_sql.errors import ChecksFailedError
     from dbt_like_sql.publish import publish_all
 
     try:
-        published = publish_all(warehouse, catalog, [table.name for table in tables], days=days, run_id=run_id)
+        names = [table.name for table in tables]
+        published = publish_all(warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
     except ChecksFailedError as error:
         yield from check_results(error.checks)
         raise

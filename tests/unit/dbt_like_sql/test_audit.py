@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from dbt_like_sql.audit_sql import audit_sql, row_check
-from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.audit_sql import audit_sql, ordered_checks, row_check
+from dbt_like_sql.catalog import Table, load_catalog
 from dbt_like_sql.checks import Check
 from dbt_like_sql.render import Slice
 
@@ -43,9 +43,20 @@ def test_check_that_is_more_than_a_condition_stands_as_it_is(sql: str) -> None:
     assert row_check(check(sql)) is None
 
 
+def audit(table: Table, *, explain: bool) -> str:
+    return audit_sql([table], lambda name: f"p.{name}", lambda _table: Slice([date(2010, 12, 1)]), explain=explain)
+
+
 def test_checks_of_single_rows_share_one_scan_and_none_is_lost() -> None:
     fact = CATALOG["mart.invoice_lines"]
-    sql = audit_sql([fact], lambda name: f"p.{name}", lambda _table: Slice([date(2010, 12, 1)]))
+    sql = audit(fact, explain=True)
     assert sql.count("COUNTIF(") == sum(row_check(each) is not None for each in fact.checks) >= 5
-    for each in fact.checks:
-        assert sql.count("'" + each.name.replace("'", "\\'") + "' AS name") == 1
+    assert sql.count(" AS failed_rows") == len(fact.checks) == len(ordered_checks([fact]))
+    assert {check.name for _table, check in ordered_checks([fact])} == {check.name for check in fact.checks}
+
+
+def test_examples_of_blocking_checks_are_collected_only_when_they_are_wanted() -> None:
+    fact = CATALOG["mart.invoice_lines"]
+    warnings = sum(each.severity == "warn" for each in fact.checks)
+    assert audit(fact, explain=True).count("ANY_VALUE(") == len(fact.checks)
+    assert audit(fact, explain=False).count("ANY_VALUE(") == warnings == 1
