@@ -26,7 +26,7 @@ from deploy.demo.state import State
 from streaming.sources.shop import season
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # What `dagster` does without a word in dagster.yaml beyond where it keeps its records.
 DEFAULTS_YAML = """\
@@ -50,13 +50,17 @@ class Flow:
     seconds: float
 
 
-def measure(launcher: str, flow: Flow) -> dict[str, Any]:
+def measure(launcher: str, flow: Flow, tell: Callable[[str], None] = lambda _text: None) -> dict[str, Any]:
     """One line from nothing to an empty state folder; what it took, hop by hop."""
+    tell("starting the line")
     with running(launcher) as (line, ledgers):
         cpu = CpuMeter(line)
+        tell(f"{flow.rate:.0f} events/s for {flow.warm_up_s:.0f} + {flow.seconds:.0f} s")
         sent, since, until = _let_flow(line, flow)
         cores = cpu.cores()
+        tell(f"{sent} events sent; waiting until the mart holds them")
         drained_s = wait_until_all_is_there(line, ledgers, sent)
+        tell(f"caught up in {drained_s:.0f} s; reading the ledgers")
         events = ledgers.events(since, until)
         ways, missing = follow(events, ledgers.loads(), ledgers.publications(), ledgers.runs())
         expected, mart = ledgers.mart()
