@@ -96,6 +96,7 @@ def migrate(lander_role: str, reader_role: str, *, is_granted: bool) -> None:
 @click.option("--json", "is_json", is_flag=True, help="A line of JSON a second on stdout, logs as JSON.")
 def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool) -> None:
     """Land events until stopped (SIGTERM, Ctrl-C)."""
+    from streaming.allocator import keep_freed_memory  # noqa: PLC0415
     from streaming.consumer import LandingConsumer, spare_garbage_collector  # noqa: PLC0415
     from streaming.metrics import MetricsServer  # noqa: PLC0415
 
@@ -116,6 +117,7 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         teller = threading.Thread(target=_tell_landing, args=(consumer, stop, is_json), daemon=True)
         teller.start()
         spare_garbage_collector()
+        keep_freed_memory()
         summary = consumer.run(stop, until_idle_s=until_idle)
     if is_json:
         click.echo(json.dumps({"event": "consumed", **dataclasses.asdict(summary)}))

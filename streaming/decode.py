@@ -147,7 +147,14 @@ class DayClock:
 
     def days(self, instants_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """Microseconds since 1970 UTC -> days since 1970 in the zone."""
-        at = np.maximum(np.searchsorted(self.starts_us, instants_us, side="right") - 1, 0)
+        if not len(instants_us):
+            return instants_us
+        ends = np.array([instants_us.min(), instants_us.max()])
+        first, last = np.maximum(np.searchsorted(self.starts_us, ends, side="right") - 1, 0).tolist()
+        if first == last:  # one offset holds for all, as in nearly every batch
+            at: Any = first
+        else:
+            at = np.maximum(np.searchsorted(self.starts_us, instants_us, side="right") - 1, 0)
         days: NDArray[np.int64] = (instants_us + self.offsets_us[at]) // DAY_US
         return days
 
