@@ -65,6 +65,11 @@ def check_additive(table: Table, tables: Mapping[str, Table]) -> None:
         raise ContractError(table.contract_path, None, f"additiveBy is {table.additive_by!r}, but {problem}")
 
 
+def row_for_row_problem(table: Table, tables: Mapping[str, Table]) -> str | None:
+    """Why a table's rows are not each made of one source row of the same days; None if they are."""
+    return _parent_problem(table, tables)
+
+
 def counting_column(table: Table) -> str:
     """The column that counts the rows of each group."""
     return next(name for select in _grouped(tree(table.query or "")) for name in _counts(select))

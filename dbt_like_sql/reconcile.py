@@ -5,16 +5,19 @@ Belongs here: counts, amounts, checksums of the warehouse's side. Does not: land
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.additive import additive_measures
 from dbt_like_sql.render import day_sql, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date, datetime
 
+    from dbt_like_sql.additive import Measure
+    from dbt_like_sql.catalog import Catalog
     from dbt_like_sql.warehouse import Warehouse
 
 CORE, FACT = "core.invoice_lines", "mart.invoice_lines"
@@ -25,7 +28,10 @@ _NOTHING = Decimal(0)
 
 @dataclass(frozen=True)
 class DayTotals:
-    """One day of one layer. `amount` is of first deliveries; `checksum` is over the identities of all rows."""
+    """One day of one layer. `amount` is of first deliveries; `checksum` is over the identities of all rows.
+
+    `sums` are what the rows add to each measure that was asked for, by its full name, of the rows that `amount` is of.
+    """
 
     day: date
     rows: int = 0
@@ -34,6 +40,7 @@ class DayTotals:
     checksum: int = 0
     version: int = 0
     newest_produced_at: datetime | None = None
+    sums: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,11 @@ class CountedBefore:
     batches: dict[int, int]
 
 
+def core_measures(catalog: Catalog) -> tuple[Measure, ...]:
+    """Every additive measure of the tables with days that are built from core, and what a row of core adds to it."""
+    return additive_measures(catalog, CORE)
+
+
 def core_day(warehouse: Warehouse, day: date) -> DayTotals:
     """One day of core."""
     return core_days(warehouse, [day])[day]
@@ -70,8 +82,8 @@ def mart_day(warehouse: Warehouse, day: date) -> DayTotals:
     return mart_days(warehouse, [day])[day]
 
 
-def core_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotals]:
-    """Days of core, in one query: rows, repeats, amount of first deliveries, checksum of all identities.
+def core_days(warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure] = ()) -> dict[date, DayTotals]:
+    """Days of core, in one query: rows, repeats, amount and measures of first deliveries, checksum of all identities.
 
     Repeats are few: they are found by one grouping, and only their events' deliveries are put in order.
     """
@@ -79,12 +91,14 @@ def core_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotal
     if not wanted:
         return {}
     core, where = warehouse.table_id(CORE), day_sql("invoice_date", wanted)
+    sums = _sums(measures)
+    less = "".join(f", c.s_{at} - COALESCE(r.s_{at}, NUMERIC '0') AS s_{at}" for at in range(len(sums)))
     sql = f"""
 WITH repeated AS (
   SELECT invoice_date, event_id FROM `{core}` WHERE {where} GROUP BY invoice_date, event_id HAVING COUNT(*) > 1
 ),
 later AS (
-  SELECT c.invoice_date, c.amount_gbp
+  SELECT c.*
   FROM `{core}` AS c
   JOIN repeated AS r ON r.invoice_date = c.invoice_date AND r.event_id = c.event_id
   WHERE {day_sql("c.invoice_date", wanted)}
@@ -93,20 +107,26 @@ later AS (
   ) > 1
 ),
 repeats AS (
-  SELECT invoice_date, COUNT(*) AS row_count, SUM(amount_gbp) AS amount FROM later GROUP BY invoice_date
+  SELECT invoice_date, COUNT(*) AS row_count, SUM(amount_gbp) AS amount{_sums_sql(sums)}
+  FROM later GROUP BY invoice_date
 )
 SELECT
   c.day, c.row_count, COALESCE(r.row_count, 0) AS repeats, c.amount - COALESCE(r.amount, NUMERIC '0') AS amount,
-  c.checksum, c.newest_produced_at, v.version
-FROM ({_scan_sql(warehouse, CORE, wanted)}) AS c
+  c.checksum, c.newest_produced_at, v.version{less}
+FROM ({_scan_sql(warehouse, CORE, wanted, sums=sums)}) AS c
 LEFT JOIN repeats AS r ON r.invoice_date = c.day
 LEFT JOIN ({_version_sql(warehouse)}) AS v ON v.event_day = c.day
 """
-    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows)
+    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows, measures)
 
 
 def scanned_days(
-    warehouse: Warehouse, table: str, days: Iterable[date], *, topic: str | None = None
+    warehouse: Warehouse,
+    table: str,
+    days: Iterable[date],
+    *,
+    topic: str | None = None,
+    measures: Sequence[Measure] = (),
 ) -> dict[date, DayTotals]:
     """Days of core or of the fact table by one scan of a few columns: repeats are not looked for.
 
@@ -116,15 +136,62 @@ def scanned_days(
     wanted = sorted(set(days))
     if not wanted:
         return {}
+    sums = _sums(measures)
+    shown = "".join(f", c.s_{at}" for at in range(len(sums)))
     sql = f"""
-SELECT c.day, c.row_count, 0 AS repeats, c.amount, c.checksum, c.newest_produced_at, v.version
-FROM ({_scan_sql(warehouse, table, wanted, topic)}) AS c
+SELECT c.day, c.row_count, 0 AS repeats, c.amount, c.checksum, c.newest_produced_at, v.version{shown}
+FROM ({_scan_sql(warehouse, table, wanted, topic, sums)}) AS c
 LEFT JOIN ({_version_sql(warehouse, topic)}) AS v ON v.event_day = c.day
 """
-    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows)
+    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows, measures)
 
 
-def _scan_sql(warehouse: Warehouse, table: str, days: Sequence[date], topic: str | None = None) -> str:
+def measured_days(
+    warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure]
+) -> dict[date, dict[str, Decimal]]:
+    """What the published tables hold of each measure on each day, by its full name; 0 on a day without rows.
+
+    One query for all tables; each is scanned once, and only its measures and its day are read.
+    """
+    wanted = sorted(set(days))
+    found = {day: {measure.name: _NOTHING for measure in measures} for day in wanted}
+    if not wanted or not measures:
+        return found
+    columns = {table: [each.column for each in measures if each.table == table] for table in _tables(measures)}
+    selects = "\nUNION ALL\n".join(
+        f"SELECT {quote(table)} AS table_name, invoice_date AS day, {_named_sums_sql(names)} AS sums\n"
+        f"FROM `{warehouse.table_id(table)}` WHERE {day_sql('invoice_date', wanted)} GROUP BY invoice_date"
+        for table, names in columns.items()
+    )
+    for row in warehouse.run(selects, kind="reconcile").rows:
+        found[row["day"]] |= {f"{row['table_name']}.{each['name']}": Decimal(each["total"]) for each in row["sums"]}
+    return found
+
+
+def _tables(measures: Iterable[Measure]) -> list[str]:
+    return list(dict.fromkeys(each.table for each in measures))
+
+
+def _named_sums_sql(columns: Sequence[str]) -> str:
+    listed = ", ".join(
+        f"STRUCT({quote(name)} AS name, COALESCE(CAST(SUM({name}) AS NUMERIC), NUMERIC '0') AS total)"
+        for name in columns
+    )
+    return f"[{listed}]"
+
+
+def _sums(measures: Iterable[Measure]) -> list[str]:
+    """Each expression once: many measures are the same sum."""
+    return list(dict.fromkeys(each.source_sql for each in measures if each.source_sql))
+
+
+def _sums_sql(sums: Sequence[str]) -> str:
+    return "".join(f",\n    CAST(SUM({each}) AS NUMERIC) AS s_{at}" for at, each in enumerate(sums))
+
+
+def _scan_sql(
+    warehouse: Warehouse, table: str, days: Sequence[date], topic: str | None = None, sums: Sequence[str] = ()
+) -> str:
     of_topic = f" AND topic = {quote(topic)}" if topic else ""
     return f"""
   SELECT
@@ -132,7 +199,7 @@ def _scan_sql(warehouse: Warehouse, table: str, days: Sequence[date], topic: str
     COUNT(*) AS row_count,
     SUM(amount_gbp) AS amount,
     CAST(SUM({CHECKSUM_SQL}) AS NUMERIC) AS checksum,
-    MAX(produced_at) AS newest_produced_at
+    MAX(produced_at) AS newest_produced_at{_sums_sql(sums)}
   FROM `{warehouse.table_id(table)}`
   WHERE {day_sql("invoice_date", days)}{of_topic}
   GROUP BY invoice_date
@@ -289,7 +356,11 @@ def _numeric(value: Decimal | int | None) -> str:
     return "CAST(NULL AS NUMERIC)" if value is None else f"NUMERIC '{Decimal(value):f}'"
 
 
-def _by_day(days: Sequence[date], rows: Iterable[dict[str, Any]]) -> dict[date, DayTotals]:
+def _by_day(
+    days: Sequence[date], rows: Iterable[dict[str, Any]], measures: Sequence[Measure] = ()
+) -> dict[date, DayTotals]:
+    sums = {each: f"s_{at}" for at, each in enumerate(_sums(measures))}
+    known = {each.name: sums[each.source_sql] for each in measures if each.source_sql}
     found = {
         row["day"]: DayTotals(
             day=row["day"],
@@ -299,7 +370,9 @@ def _by_day(days: Sequence[date], rows: Iterable[dict[str, Any]]) -> dict[date, 
             checksum=int(row["checksum"]),
             version=row["version"] or 0,
             newest_produced_at=row["newest_produced_at"],
+            sums={name: Decimal(row[column] or 0) for name, column in known.items()},
         )
         for row in rows
     }
-    return {day: found.get(day, DayTotals(day)) for day in days}
+    nothing = dict.fromkeys(known, _NOTHING)
+    return {day: found.get(day, DayTotals(day, sums=nothing)) for day in days}

@@ -5,7 +5,7 @@ Belongs here: what agrees and what does not. Not here: asking the layers (defs/*
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ MAX_DAYS_SHOWN = 366
 
 @dataclass(frozen=True)
 class DayTotals:
-    """One layer's totals of one day; None where the layer has no such total."""
+    """One layer's totals of one day; None where the layer has no such total. `sums`: measure -> its exact sum."""
 
     rows: int
     checksum: int | None = None
     amount: Decimal | None = None
+    sums: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ class DayComparison:
             (self.left.checksum, self.right.checksum),
             (self.left.amount, self.right.amount),
         )
-        return all(left == right for left, right in pairs if left is not None and right is not None)
+        is_equal = all(left == right for left, right in pairs if left is not None and right is not None)
+        return is_equal and not self.measures_that_differ
+
+    @property
+    def measures_that_differ(self) -> list[str]:
+        """Measures that both layers have, with different sums."""
+        return [name for name, total in self.left.sums.items() if self.right.sums.get(name, total) != total]
 
 
 def compare_days(
@@ -71,9 +78,25 @@ def as_records(compared: Iterable[DayComparison], left: str, right: str) -> list
             f"{right} checksum": _text(each.right.checksum),
             f"{left} amount": _text(each.left.amount),
             f"{right} amount": _text(each.right.amount),
+            "measures compared": len(each.left.sums.keys() & each.right.sums.keys()),
+            "measures that differ": "; ".join(measures_text(each, left, right)),
         }
         for each in ordered[:MAX_DAYS_SHOWN]
     ]
+
+
+def measures_text(each: DayComparison, left: str, right: str) -> list[str]:
+    """Each measure that differs, with both layers' sums and what is between them."""
+    found = []
+    for name in each.measures_that_differ:
+        one, other = each.left.sums[name], each.right.sums[name]
+        found.append(f"{name}: {left} {_plain(one)}, {right} {_plain(other)} ({_plain(other - one, '+')})")
+    return found
+
+
+def _plain(value: Decimal, sign: str = "") -> str:
+    text = f"{value:{sign}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _text(value: int | Decimal | None) -> str:

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.reconcile import as_records, differences
+from orchestration.reconcile import as_records, differences, measures_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestration.reconcile import DayComparison
 
+# A sentence with more of them is not read; the table has them all.
+_MEASURES_NAMED = 3
 
-def comparison_result(compared: Sequence[DayComparison], left: str, right: str) -> dg.AssetCheckResult:
+
+def comparison_result(
+    compared: Sequence[DayComparison], left: str, right: str, *, more: Mapping[str, list[str]] | None = None
+) -> dg.AssetCheckResult:
     """Passed if every day agrees; with both layers' numbers for each day, and what to do where they differ."""
     wrong = differences(compared)
     records = as_records(compared, left, right)
@@ -25,6 +30,7 @@ def comparison_result(compared: Sequence[DayComparison], left: str, right: str) 
         passed=not wrong,
         description=_sentence(compared, wrong, left, right),
         metadata={
+            **(more or {}),
             "days_checked": len(compared),
             "days_that_differ": len(wrong),
             f"{left}_rows": sum(each.left.rows for each in compared),
@@ -44,8 +50,13 @@ def _sentence(compared: Sequence[DayComparison], wrong: Sequence[DayComparison],
     if not wrong:
         return f"{left} = {right} on {len(compared)} day(s), {span}"
     first = wrong[0]
+    measures = measures_text(first, left, right)
+    named = "".join(f"; {each}" for each in measures[:_MEASURES_NAMED])
+    if len(measures) > _MEASURES_NAMED:
+        named += f"; and {len(measures) - _MEASURES_NAMED} more measures"
     return (
         f"{left} and {right} differ on {len(wrong)} of {len(compared)} day(s), {span}. First: {first.day}: {left} "
-        f"{first.left.rows} rows, {right} {first.right.rows} rows. Nothing downstream was published. Rebuild the day "
-        f"(a backfill of it from the UI); if it differs again, compare the offsets of both layers for that day."
+        f"{first.left.rows} rows, {right} {first.right.rows} rows{named}. Nothing downstream was published. "
+        "Rebuild the day (a backfill of it from the UI); if it differs again, compare the offsets of both layers "
+        "for that day."
     )

@@ -79,11 +79,13 @@ def landed_totals(
     return totals
 
 
-def core_as_of_ledger(warehouse: Any, feed: Feed, days: Sequence[date]) -> dict[date, tuple[Any, Mapping[int, int]]]:
+def core_as_of_ledger(
+    warehouse: Any, feed: Feed, days: Sequence[date], measures: Sequence[Any] = ()
+) -> dict[date, tuple[Any, Mapping[int, int]]]:
     """Each day's totals in the table, with the batches that its ledger said it held at that moment.
 
-    `amount` is of all rows, repeats are not looked for. Ledger and table are two queries; a load that commits between
-    them shows as another version, and those days are asked for again.
+    `amount` and `measures` are of all rows, repeats are not looked for. Ledger and table are two queries; a load that
+    commits between them shows as another version, and those days are asked for again.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.load import loaded_days
@@ -92,7 +94,7 @@ def core_as_of_ledger(warehouse: Any, feed: Feed, days: Sequence[date]) -> dict[
     left = list(days)
     for _try in range(LEDGER_TRIES):
         ledger = loaded_days(warehouse, feed.table, left, feed.topic) if left else {}
-        totals = reconcile.scanned_days(warehouse, feed.table, left, topic=feed.topic)
+        totals = reconcile.scanned_days(warehouse, feed.table, left, topic=feed.topic, measures=measures)
         found |= {day: (totals[day], ledger[day].batches) for day in left}
         left = [day for day in left if totals[day].rows and totals[day].version != ledger[day].version]
     if left:

@@ -1,9 +1,11 @@
 """Blocking reconciliation of marts with core.
 
-Belongs here: core(day) = mart(day), by rows and by amount. Not here: checks of a single table (its checks.sql).
+Belongs here: core(day) = mart(day), by rows and by every additive measure of every daily mart. Not here: checks of a
+single table (its checks.sql).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -25,8 +27,9 @@ FACT = dg.AssetKey(FACT_TABLE.split("."))
     name="core_equals_mart",
     blocking=True,
     description=(
-        "Each day's rows of core, less repeated deliveries, are the rows of the mart, and the exact sum of amount_gbp "
-        "is the same; and the rows of core are still exactly what has landed, as its ledger says."
+        "Each day's rows of core, less repeated deliveries, are the rows of the mart, and the exact sum of every "
+        "additive measure of every daily mart is what core's rows add up to; and the rows of core are still exactly "
+        "what has landed, as its ledger says."
     ),
 )
 def core_equals_mart(
@@ -47,28 +50,31 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
-    from dbt_like_sql.publish import stale_days
+    from dbt_like_sql.publish import stale_tables
     from streaming import lake
 
+    measures = reconcile.core_measures(load_catalog())
     marts = reconcile.mart_days(warehouse, days)
+    published = reconcile.measured_days(warehouse, days, measures)
     recorded, compared, compared_landing = [], [], []
-    moved: set[date] | None = None
+    moved: Mapping[str, Sequence[date]] | None = None
     for feed in feeds():
-        found = core_as_of_ledger(warehouse, feed, days)
-        cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts)
+        found = core_as_of_ledger(warehouse, feed, days, measures)
+        cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts, measures)
         landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
         dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
         open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
         for day, core in cores.items():
             comparison = DayComparison(
                 day,
-                DayTotals(rows=core.rows - core.repeats, amount=core.amount),
-                DayTotals(rows=marts[day].rows, amount=marts[day].amount),
+                DayTotals(rows=core.rows - core.repeats, amount=core.amount, sums=core.sums),
+                DayTotals(rows=marts[day].rows, amount=marts[day].amount, sums=published[day]),
             )
             if not comparison.agrees:
-                moved = set(stale_days(warehouse, load_catalog(), FACT_TABLE)) if moved is None else moved
-                if day in moved:
+                moved = stale_tables(warehouse, load_catalog()) if moved is None else moved
+                if day in moved.get(FACT_TABLE, ()):
                     continue
+                comparison = without_stale(comparison, moved)
             compared.append(comparison)
             landed_rows, landed_checksum = landed[day]
             compared_landing.append(
@@ -94,10 +100,21 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
     reconcile.record(warehouse, recorded, run_id=run_id)
     if differences(compared_landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
         return comparison_result(compared_landing, "landed", "core")
-    return comparison_result(compared, "core", "mart")
+    left_out = [each.name for each in measures if each.source_sql is None]
+    told = {"measures": [each.name for each in measures if each.source_sql], "measures_not_derivable": left_out}
+    return comparison_result(compared, "core", "mart", more=told)
 
 
-def first_deliveries(warehouse: Any, cores: Mapping[date, Any], marts: Mapping[date, Any]) -> dict[date, Any]:
+def without_stale(comparison: DayComparison, stale: Mapping[str, Sequence[date]]) -> DayComparison:
+    """The comparison without measures of tables that wait for their publication on this day: it brings what is new."""
+    waiting = tuple(f"{name}." for name, days in stale.items() if comparison.day in days)
+    sums = {name: total for name, total in comparison.left.sums.items() if not name.startswith(waiting)}
+    return replace(comparison, left=replace(comparison.left, sums=sums))
+
+
+def first_deliveries(
+    warehouse: Any, cores: Mapping[date, Any], marts: Mapping[date, Any], measures: Sequence[Any]
+) -> dict[date, Any]:
     """Core's totals less repeated deliveries; these are looked for only on days where all rows are not the mart's.
 
     If rows and exact amount of all deliveries are those of the mart, in which no event is twice, nothing is repeated.
@@ -105,5 +122,5 @@ def first_deliveries(warehouse: Any, cores: Mapping[date, Any], marts: Mapping[d
     from dbt_like_sql import reconcile
 
     differ = [day for day, core in cores.items() if (core.rows, core.amount) != (marts[day].rows, marts[day].amount)]
-    looked = reconcile.core_days(warehouse, differ)
+    looked = reconcile.core_days(warehouse, differ, measures)
     return {day: looked.get(day, core) for day, core in cores.items()}

@@ -204,6 +204,54 @@ def test_a_mart_that_differs_from_core_fails_the_run_and_is_recorded(
     assert [dict(row) for row in warehouse.run(sql).rows] == [{"is_reconciled": False, "core_rows": 2, "mart_rows": 1}]
 
 
+@pytest.mark.parametrize(
+    ("measure", "value", "told"),
+    [
+        ("mart.invoice_lines.returns_gbp", "1", "core 0, mart 2 (+2)"),
+        ("mart.invoice_lines.quantity", "7", "core 12, mart 14 (+2)"),
+        ("mart.daily_sales_by_country.items", "items + 1", "core 12, mart 13 (+1)"),
+        ("mart.daily_sales_by_product.net_sales_gbp", "NUMERIC '0'", "core 30.6, mart 0 (-30.6)"),
+    ],
+)
+def test_any_measure_of_any_daily_mart_that_differs_from_core_blocks_and_is_named_with_both_sums(
+    landing: HandLanding,
+    load_days: Run,
+    warehouse: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    measure: str,
+    value: str,
+    told: str,
+) -> None:
+    import dbt_like_sql.publish as publishing
+
+    real = publishing.publish_all
+
+    def spoil(*args: Any, **kwargs: Any) -> Any:
+        done = real(*args, **kwargs)
+        table, _, column = measure.rpartition(".")
+        where = "WHERE invoice_date = DATE '2010-12-01'"
+        warehouse.run(f"UPDATE `{warehouse.table_id(table)}` SET {column} = {value} {where}")
+        return done
+
+    monkeypatch.setattr(publishing, "publish_all", spoil)
+    landing.land([event(), event(line_no=2)])
+    result = load_days("2010-12-01")
+    [found] = [each for each in result.get_asset_check_evaluations() if each.check_name == "core_equals_mart"]
+    assert not found.passed
+    assert f"{measure}: {told}" in (found.description or "")
+    assert "rows; mart" in (found.description or ""), "rows agree: the measure alone gives it away"
+
+
+def test_repeats_count_once_in_every_measure(landing: HandLanding, load_days: Run) -> None:
+    landing.land([event(event_id="twice"), event(event_id="twice"), event(line_no=2)])
+    result = load_days("2010-12-01")
+    assert result.success
+    [found] = [each for each in result.get_asset_check_evaluations() if each.check_name == "core_equals_mart"]
+    assert found.metadata["measures_not_derivable"].value == []
+    [day] = [each.data for each in found.metadata["days"].records]
+    assert (day["mart rows"], day["measures compared"]) == (2, len(found.metadata["measures"].value))
+
+
 def test_the_outcome_of_a_run_is_kept_for_the_trust_page(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
     landing.land([event(), event(line_no=2)])
     assert load_days("2010-12-01").success

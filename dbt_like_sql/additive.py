@@ -1,0 +1,107 @@
+"""What every additive measure of the marts is in terms of the loaded table, so that both sides can be summed up.
+
+Belongs here: pure derivation from contracts and queries. Does not: asking BigQuery (reconcile.py), what must agree.
+
+A contract marks a column `additive`. The models' own queries say what one source row adds to it: a column of a table
+that has one row for each source row is an expression of that row, a column of a table of sums is SUM or COUNT(*) of
+such. Nothing is kept by hand: a measure that is new in a contract is compared from then on. Where the syntax tree does
+not prove it (`difference.py` has the proof), the measure is told as not derivable, never left out in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+
+from dbt_like_sql.difference import row_for_row_problem
+from dbt_like_sql.graph import DIALECT, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbt_like_sql.catalog import Catalog, Table
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One additive column of a table with days; `source_sql` is what a row of the source adds, None: not derivable."""
+
+    table: str
+    column: str
+    source_sql: str | None
+
+    @property
+    def name(self) -> str:
+        """Its full name, `mart.daily_sales_by_country.items`."""
+        return f"{self.table}.{self.column}"
+
+
+def additive_measures(catalog: Catalog, source: str) -> tuple[Measure, ...]:
+    """Every additive column of every table with days that is built from `source`, directly or through others."""
+    return tuple(
+        Measure(name, column.name, _source_sql(catalog, name, column.name, source))
+        for name in catalog.downstream(source)
+        if catalog[name].materialization == "table" and catalog[name].partition_column
+        for column in catalog[name].columns
+        if column.is_additive
+    )
+
+
+def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | None:
+    table = catalog[name]
+    if table.additive_by:
+        [parent] = table.depends_on
+        added = _added_by_row(table, column)
+        rows = _row_expressions(catalog, parent, source)
+    else:
+        added, rows = exp.column(column), _row_expressions(catalog, name, source)
+    if added is None or rows is None:
+        return None
+    found = _replaced(added, rows)
+    return None if found is None else str(found.sql(dialect=DIALECT, comments=False))
+
+
+def _row_expressions(catalog: Catalog, name: str, source: str) -> Mapping[str, exp.Expr] | None:
+    """Each column of a table that has one row for each row of the source, as an expression of that row."""
+    table = catalog[name]
+    if table.query is None or table.depends_on != (source,) or row_for_row_problem(table, catalog.tables):
+        return None
+    return {each.alias_or_name: each.unalias() for each in tree(table.query, table.query_path).selects}
+
+
+def _added_by_row(table: Table, column: str) -> exp.Expr | None:
+    """What one row of its parent adds to a measure of a table of sums; its catalog has proved that it is such."""
+    added: exp.Expr
+    for select in tree(table.query or "", table.query_path).find_all(exp.Select):
+        if not select.args.get("group"):
+            continue
+        for each in select.expressions:
+            found = each.unalias()
+            if each.alias_or_name == column and isinstance(found, exp.Sum):
+                added = found.this
+                return added
+            if each.alias_or_name == column and isinstance(found, exp.Count) and isinstance(found.this, exp.Star):
+                return exp.Literal.number(1)
+    return None
+
+
+def _replaced(expression: exp.Expr, rows: Mapping[str, exp.Expr]) -> exp.Expr | None:
+    """The expression with each column replaced by what it is of the source's row, under the source's own names."""
+    if any(column.name not in rows for column in expression.find_all(exp.Column)):
+        return None
+
+    def of_source(node: exp.Expr) -> exp.Expr:
+        return _unqualified(rows[node.name]) if isinstance(node, exp.Column) else node
+
+    return expression.copy().transform(of_source)
+
+
+def _unqualified(expression: exp.Expr) -> exp.Expr:
+    if isinstance(expression, exp.Column):
+        return exp.column(expression.name)
+    bare = expression.copy().transform(
+        lambda node: exp.column(node.name) if isinstance(node, exp.Column) and node.table else node
+    )
+    return exp.paren(bare)
