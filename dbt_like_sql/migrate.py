@@ -6,22 +6,29 @@ What BigQuery cannot change in place, or what would break a reader, is refused w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.catalog import Catalog
 from dbt_like_sql.column_types import bigquery_schema, type_sql
+from dbt_like_sql.contract import Column
 from dbt_like_sql.errors import JobError, MigrateError
+from dbt_like_sql.lineage import column_readers
 from dbt_like_sql.load_sql import STAGING
 from dbt_like_sql.render import quote, render
 from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dbt_like_sql.catalog import Catalog, Table
-    from dbt_like_sql.contract import Column
+    from dbt_like_sql.catalog import Table
     from dbt_like_sql.warehouse import Warehouse
 
+# What the report reads, written by its own room's door: `python -m orchestration.trace readers`.
+READERS = Path(__file__).parent / "models" / "readers.json"
+_NAMES_SHOWN = 12
 STAGING_LIFE_MS = 24 * 3600 * 1000  # a killed run leaves its staging table; below an hour a slow retry would miss it
 _WIDENINGS = {("INT64", "NUMERIC")}  # the only type change of ours that BigQuery makes in place
 
@@ -34,13 +41,41 @@ class Change:
     what: str
 
 
-def migrate(warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False) -> list[Change]:
+@dataclass(frozen=True)
+class Reader:
+    """A measure or a visual of the report, its columns as `table.column`; `table.*` is the table's rows."""
+
+    kind: str
+    name: str
+    columns: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Breaking:
+    """What a contract asks for that BigQuery cannot follow in place; without a column it is about the whole table."""
+
+    problem: str
+    column: str | None = None
+
+
+def read_readers(path: Path = READERS) -> list[Reader]:
+    """What reads the tables outside the warehouse; nothing where the file is not there."""
+    if not path.exists():
+        return []
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    return [Reader(each["kind"], each["name"], frozenset(each["columns"])) for each in listed]
+
+
+def migrate(
+    warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False, readers: Sequence[Reader] | None = None
+) -> list[Change]:
     """Create or alter datasets, tables and views so that they are what the contracts say.
 
     Args:
         warehouse: where.
         catalog: what.
         dry_run: only say what would be done.
+        readers: measures and visuals, to be named where a change would break them; None: those of `readers.json`.
 
     Returns: what was done, in order; empty when all is as it should be.
 
@@ -48,7 +83,8 @@ def migrate(warehouse: Warehouse, catalog: Catalog, *, dry_run: bool = False) ->
         MigrateError: a contract asks for a breaking change. Nothing has been changed.
     """
     there = {table.name: _existing(warehouse, table) for table in catalog}
-    refused = [problem for table in catalog for problem in _breaking(table, there[table.name], catalog)]
+    known = read_readers() if readers is None else readers
+    refused = [problem for table in catalog for problem in _breaking(table, there[table.name], catalog, known)]
     if refused:
         listed = "\n".join(f"  - {problem}" for problem in refused)
         message = (
@@ -147,35 +183,74 @@ def _datasets(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
     return changes
 
 
-def _breaking(table: Table, there: Any, catalog: Catalog) -> list[str]:
+def _breaking(table: Table, there: Any, catalog: Catalog, readers: Sequence[Reader]) -> list[str]:
     if there is None or table.materialization == "view":
         return []
-    readers = catalog.downstream(table.name)
-    read_by = f" (read by {', '.join(readers)})" if readers else ""
-    return [f"{table.name}{read_by}: {problem}" for problem in breaking_changes(table, there)]
+    tables = catalog.downstream(table.name)
+    read_by = f" (read by {', '.join(tables)})" if tables else ""
+    return [
+        f"{table.name}{read_by}: {each.problem}{_breaks(table, each.column, catalog, readers)}"
+        for each in breaking_changes(table, there)
+    ]
 
 
-def breaking_changes(table: Table, there: Any) -> list[str]:
+def _breaks(table: Table, column: str | None, catalog: Catalog, readers: Sequence[Reader]) -> str:
+    """The measures and visuals that read the column, or what other tables make of it."""
+    if column is None:
+        names = {table.name, *catalog.downstream(table.name)}
+        touched = [each for each in readers if any(one.rpartition(".")[0] in names for one in each.columns)]
+    else:
+        columns = {f"{table.name}.{column}"}
+        made = column_readers(_still_with(catalog, table, column), table.name, column)
+        columns |= {f"{reader}.{each}" for reader, each in made}
+        touched = [each for each in readers if columns & each.columns]
+    found = [
+        f"\n      breaks {kind}s: {_named([each.name for each in touched if each.kind == kind])}"
+        for kind in dict.fromkeys(each.kind for each in touched)
+    ]
+    return "".join(found)
+
+
+def _still_with(catalog: Catalog, table: Table, column: str) -> Catalog:
+    """The catalog as the queries still see it: lineage cannot follow a column that its table has not."""
+    if column in table.column_names:
+        return catalog
+    old = replace(table, columns=(*table.columns, Column(column, "STRING", "")))
+    return Catalog({**catalog.tables, table.name: old})
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def breaking_changes(table: Table, there: Any) -> list[Breaking]:
     """What of a contract BigQuery cannot follow in place on the table that is there."""
     if there.table_type == "VIEW":
-        return ["it is a view; the contract says it is a table"]
+        return [Breaking("it is a view; the contract says it is a table")]
+    problems = [*_column_problems(table, there)]
+    partition = there.time_partitioning.field if there.time_partitioning else None
+    if partition != table.partition_column:
+        problems.append(Breaking(f"it is partitioned by {partition}; the contract says {table.partition_column}"))
+    return problems
+
+
+def _column_problems(table: Table, there: Any) -> Iterable[Breaking]:
     found = {field.name.lower(): field for field in there.schema}
     wanted = {field.name.lower(): field for field in bigquery_schema(table.columns)}
-    problems = [f"column {name} is not in the contract any more" for name in found if name not in wanted]
+    for name in found:
+        if name not in wanted:
+            yield Breaking(f"column {name} is not in the contract any more", name)
     for name, field in wanted.items():
         old = found.get(name)
         if old is None:
             if field.mode == "REQUIRED":
-                problems.append(f"column {name} is new and required; rows that are there have no value for it")
+                yield Breaking(f"column {name} is new and required; rows that are there have no value for it", name)
             continue
         if type_sql(old) != type_sql(field) and (type_sql(old), type_sql(field)) not in _WIDENINGS:
-            problems.append(f"column {name} is {type_sql(old)}; the contract says {type_sql(field)}")
+            yield Breaking(f"column {name} is {type_sql(old)}; the contract says {type_sql(field)}", name)
         if old.mode == "NULLABLE" and field.mode == "REQUIRED":
-            problems.append(f"column {name} may be NULL; the contract says it is required")
-    partition = there.time_partitioning.field if there.time_partitioning else None
-    if partition != table.partition_column:
-        problems.append(f"it is partitioned by {partition}; the contract says {table.partition_column}")
-    return problems
+            yield Breaking(f"column {name} may be NULL; the contract says it is required", name)
 
 
 def _bring(warehouse: Warehouse, table: Table, there: Any, statements: list[str], *, dry_run: bool) -> list[Change]:

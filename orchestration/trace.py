@@ -51,6 +51,27 @@ def measures() -> None:
     click.echo(json.dumps([asdict(each) for each in _report_measures()], ensure_ascii=False, indent=1))
 
 
+@main.command()
+def readers() -> None:
+    """Print which columns each measure and visual of the report reads, as JSON: `dbt_like_sql/models/readers.json`."""
+    click.echo(json.dumps(report_readers(), ensure_ascii=False, indent=1))
+
+
+def report_readers() -> list[dict[str, Any]]:
+    """What a breaking change of a table would break in the report; `dbt-like-sql migrate` names it."""
+    import powerbi
+    from powerbi.lineage import visual_lineage
+
+    folder = Path(powerbi.__path__[0])
+    visuals = visual_lineage(folder / "Retail.SemanticModel", folder / "Retail.Report")
+    found = [("measure", each.name, each.columns) for each in _report_measures()]
+    found += [("visual", each.name, each.columns) for each in visuals]
+    return [
+        {"kind": kind, "name": name, "columns": [f"{table}.{column}" for table, column in columns]}
+        for kind, name, columns in found
+    ]
+
+
 def _report_measures() -> list[Any]:
     import powerbi
     from powerbi.lineage import measure_lineage

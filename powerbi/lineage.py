@@ -1,4 +1,4 @@
-"""Which measures show which columns of the warehouse. This is a door of the room.
+"""Which measures and visuals show which columns of the warehouse. This is a door of the room.
 
 Belongs here: pure questions about a model that was read. Does not: DAX semantics (dax/), the warehouse.
 """
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from powerbi.model import read_model
+from powerbi.pbir import read_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from powerbi.model import Model
+    from powerbi.pbir import Field, Visual
 
 _TABLE = re.compile(r'\[Name = "(\w+)", Kind = "(?:Table|View)"\]')
 _COLUMN = re.compile(r"(?:'([^']+)'|\b(\w+))\s*\[([^\]]+)\]")
@@ -33,6 +36,44 @@ class MeasureLineage:
     expression: str
     description: str
     columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class VisualLineage:
+    """One visual, `page/visual`: the warehouse columns of its fields, filters and order, through measures too."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+
+def visual_lineage(model_dir: Path, report_dir: Path) -> list[VisualLineage]:
+    """Every visual of a report's folder that shows something of the warehouse, page by page."""
+    model = read_model(model_dir)
+    sources = _warehouse_tables(model)
+    measures = {each.name: each.columns for each in measure_lineage(model_dir)}
+    columns = {(table.name, column.name): column.source_column for table in model.tables for column in table.columns}
+    found = []
+    for page in read_report(report_dir).pages:
+        for visual in page.visuals:
+            shown: set[tuple[str, str]] = set()
+            for field in _fields(visual):
+                if (field.table, field.name) not in columns and field.name in measures:
+                    shown |= set(measures[field.name])
+                elif field.table in sources:
+                    shown.add((sources[field.table], columns.get((field.table, field.name)) or field.name))
+            if shown:
+                found.append(VisualLineage(f"{page.name}/{visual.name}", tuple(sorted(shown))))
+    return found
+
+
+def _fields(visual: Visual) -> Iterator[Field]:
+    yield from visual.fields
+    for each in visual.filters:
+        yield each.field
+        if each.by is not None:
+            yield each.by
+    for field, _ascending in visual.sort:
+        yield field
 
 
 def measure_lineage(model_dir: Path) -> list[MeasureLineage]:
