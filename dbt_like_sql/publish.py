@@ -22,7 +22,9 @@ from dbt_like_sql.errors import ChecksFailedError, JobError, PublishError
 from dbt_like_sql.publish_sql import CHECKS_FAILED, Publication, publish_script, stale_sql
 from dbt_like_sql.publish_state import (
     DayPublished,
+    LoadSeen,
     Memory,
+    OffsetRange,
     causes,
     growing_days,
     growths,
@@ -40,6 +42,20 @@ if TYPE_CHECKING:
 
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.warehouse import Done, Warehouse
+
+__all__ = [
+    "CheckResult",
+    "Memory",
+    "Published",
+    "check_tables",
+    "loaded_event_days",
+    "note_load",
+    "parameters",
+    "publish",
+    "publish_all",
+    "stale_days",
+    "stale_tables",
+]
 
 # Two publications of one table at a time: one is rolled back and tried again. Each try takes about a second.
 TRIES = 6
@@ -129,6 +145,24 @@ def publish_all(
         if table.materialization == "view":
             built[table.name] = _count_view(warehouse, table)
     return {table.name: built[table.name] for table in wanted if table.name in built}
+
+
+def note_load(
+    memory: Memory, table: str, day: date, *, topic: str, version: int, offsets: Sequence[Sequence[int]] | None
+) -> None:
+    """Tell a memory of a load of this process, so that the next publication need not read the ledgers.
+
+    Args:
+        memory: see `publish_all`.
+        table: the loaded table.
+        day: the loaded day.
+        topic: where the rows came from.
+        version: of the day, after the load.
+        offsets: topic partition, first and last offset, rows of what was brought; None if nothing was to be loaded.
+    """
+    ranges = tuple(OffsetRange(topic, *part) for part in offsets or ())
+    load = LoadSeen(version, is_rebuild=False, ranges=ranges) if offsets is not None else None
+    memory.loaded(table, day, topic, version=version, load=load)
 
 
 def stale_days(warehouse: Warehouse, catalog: Catalog, name: str) -> list[date]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
 from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
+from dbt_like_sql.graph import table_nodes, tree
 from dbt_like_sql.publish_state import causes, rule_version, source_versions
-from dbt_like_sql.render import Slice, day_sql, quote, render
+from dbt_like_sql.render import Slice, day_sql, is_by_days, quote, render
 from dbt_like_sql.restate_sql import measures, restated_sql
 
 if TYPE_CHECKING:
@@ -53,8 +54,21 @@ class Publication:
         growing = self.growing.get(table.name) or {}
         if not growing:
             return Slice(self.days)
-        keys = f"SELECT {table.incremental_by} FROM {keys_table(table)}"
+        if self.is_staged(table):
+            staged = {table.name: built_table(table), table.depends_on[0]: source_table(table)}
+            return Slice(sorted(growing), staged=staged)
+        keys = f"SELECT {table.incremental_by} FROM {source_table(table)}"
         return Slice([day for day in self.days if day not in growing], sorted(growing), table.incremental_by, keys)
+
+    def is_staged(self, table: Table) -> bool:
+        """Whether all of its days grow, and its checks look at nothing but what is built and what that is made of.
+
+        Then query and checks read two small temporary tables, and the day's own table is only written. On the emulator
+        each table that a statement names costs 20 to 50 ms, on Google each check is one scan less.
+        """
+        growing = self.growing.get(table.name) or {}
+        read = {name for check in table.checks for name, node in table_nodes(tree(check.sql)) if is_by_days(node)}
+        return set(self.days) == set(growing) and read <= {table.name, *table.depends_on}
 
     def growth(self, table: Table) -> Growth | None:
         """The days of a table that are published by difference."""
@@ -116,18 +130,33 @@ def stale_sql(settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Ta
     return "\nUNION ALL\n".join(_stale(settings, catalog, table) for table in tables)
 
 
-def keys_table(table: Table) -> str:
-    """The temporary table of the keys that were loaded since."""
-    return f"new_{table.name.replace('.', '_')}"
+def source_table(table: Table) -> str:
+    """The temporary table of the source's rows whose keys were loaded since; without staging, of their keys."""
+    return f"source_of_{table.name.replace('.', '_')}"
+
+
+def built_table(table: Table) -> str:
+    """The temporary table of the rows that the query makes of them."""
+    return f"built_{table.name.replace('.', '_')}"
 
 
 def _keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
     """Before the transaction: what is loaded in the meantime lies beyond these offsets."""
-    source = work.catalog[table.depends_on[0]]
-    where = new_rows_sql(source.partition_column or "", work.growing[table.name])
+    source, key = work.catalog[table.depends_on[0]], table.incremental_by
+    source_id, day = settings.table_id(source.name), source.partition_column or ""
+    is_new = new_rows_sql(day, work.growing[table.name])
+    if not work.is_staged(table):
+        return f"""
+CREATE TEMP TABLE {source_table(table)} AS
+SELECT DISTINCT {key} FROM `{source_id}` WHERE {is_new};"""
+    where = day_sql(day, work.growing[table.name])
+    query = render(table.query or "", table_id=settings.table_id, part=work.slice(table), path=table.query_path)
     return f"""
-CREATE TEMP TABLE {keys_table(table)} AS
-SELECT DISTINCT {table.incremental_by} FROM `{settings.table_id(source.name)}` WHERE {where};"""
+CREATE TEMP TABLE {source_table(table)} AS
+SELECT {", ".join(source.column_names)} FROM `{source_id}`
+WHERE {where} AND {key} IN (SELECT {key} FROM `{source_id}` WHERE {is_new});
+CREATE TEMP TABLE {built_table(table)} AS
+{query};"""
 
 
 def _fence(settings: WarehouseSettings, work: Publication) -> str:
@@ -148,7 +177,19 @@ def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
         whole = [day for day in work.days if day not in growth.days]
         parts = [_touched(settings, work, growth), grow_sql(growth, settings.table_id)]
         return "\n".join([*parts, *([_build(settings, table, Slice(whole))] if whole else [])])
+    if work.growing.get(table.name) and work.is_staged(table):
+        return _replace_keys(settings, work, table)
     return _build(settings, table, work.slice(table))
+
+
+def _replace_keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
+    """The rows of the new keys, as they were built and will be audited, in place of those that are published."""
+    table_id, key, columns = settings.table_id(table.name), table.incremental_by, ", ".join(table.column_names)
+    where = day_sql(table.partition_column or "", work.days)
+    return f"""
+DELETE FROM `{table_id}` WHERE {where} AND {key} IN (SELECT {key} FROM {source_table(table)});
+INSERT INTO `{table_id}` ({columns})
+SELECT {columns} FROM {built_table(table)};"""
 
 
 def _touched(settings: WarehouseSettings, work: Publication, growth: Growth) -> str:

@@ -5,7 +5,7 @@ Belongs here: pure rewriting on the syntax tree. Does not: finding files, runnin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from sqlglot import exp
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 DAYS = "days"
 
@@ -24,13 +24,15 @@ DAYS = "days"
 class Slice:
     """The rows of a table that a publication builds: whole days, and of growing days the rows of some keys.
 
-    `keys_sql` is a query of the keys, `key` the column that holds them in every relation of the query.
+    `keys_sql` is a query of the keys, `key` the column that holds them in every relation of the query. `staged` names
+    temporary tables that stand for the days' rows of a table: what is built is audited there, before it is published.
     """
 
     days: Sequence[date]
     growing: Sequence[date] = ()
     key: str | None = None
     keys_sql: str = ""
+    staged: Mapping[str, str] = field(default_factory=dict)
 
     def sql(self, column: str, qualifier: str = "") -> str:
         """The condition on a relation's day column, in literals, so that BigQuery prunes table partitions."""
@@ -62,14 +64,15 @@ def render(
         path: named in errors.
     """
     query = tree(sql, path).copy()
+    wanted = part if part is not None else None if days is None else Slice(days)
     for name, node in table_nodes(query):
-        project, dataset, table = table_id(name).split(".")
+        staged = wanted.staged.get(name) if wanted is not None and is_by_days(node) else None
+        project, dataset, table = (None, None, staged) if staged else table_id(name).split(".")
         node.set("catalog", exp.to_identifier(project, quoted=True))
         node.set("db", exp.to_identifier(dataset, quoted=True))
         node.set("this", exp.to_identifier(table, quoted=True))
         if not node.alias:
             node.set("alias", exp.TableAlias(this=exp.to_identifier(name.partition(".")[2])))
-    wanted = part if part is not None else None if days is None else Slice(days)
     query = query.transform(lambda node: _literal_days(node, wanted))
     return str(query.sql(dialect=DIALECT, pretty=True))
 
@@ -85,6 +88,13 @@ def _literal_days(node: Any, part: Slice | None) -> Any:
     qualifier = node.this.table if isinstance(node.this, exp.Column) else ""
     predicate = sqlglot.parse_one(part.sql(node.this.sql(dialect=DIALECT), qualifier), dialect=DIALECT)
     return exp.paren(predicate) if part.growing else predicate
+
+
+def is_by_days(node: exp.Table) -> bool:
+    """Whether the SELECT that reads a table reads the rows of some days of it."""
+    select = node.find_ancestor(exp.Select)
+    where = select.args.get("where") if select is not None else None
+    return where is not None and any(_is_days(found) for found in where.find_all(exp.Parameter))
 
 
 def _is_days(parameter: exp.Parameter) -> bool:

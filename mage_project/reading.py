@@ -71,7 +71,10 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
 
     request = Request.from_variables(variables)
     settings = MageSettings.from_env(env)
-    ledger = loaded_days(open_warehouse(WarehouseSettings.from_env(env)), request.table, request.days, request.topic)
+    ledger = _seen(request, variables.get("seen") or {})
+    if ledger is None:
+        opened = open_warehouse(WarehouseSettings.from_env(env))
+        ledger = loaded_days(opened, request.table, request.days, request.topic)
     with contextlib.closing(lake.connect(settings.lake_dsn, application_name="mage_project.load")) as conn:
         landed = {each.event_day: each for each in lake.landed_days(conn, request.topic, days=request.days)}
         frames, plans = [], []
@@ -91,6 +94,24 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
             )
     plan = ReadPlan(topic=request.topic, table=request.table, mode=request.mode, days=tuple(plans))
     return attach_plan(pa.concat_tables(frames).combine_chunks(), plan)
+
+
+def _seen(request: Request, seen: Mapping[str, Mapping[str, Any]]) -> dict[date, Any] | None:
+    """The ledger as the run's last load has left it (the variable `seen`: day -> what the exporter reported of it).
+
+    It may have moved on since: then the fence refuses the load, and the exporter asks and tries again.
+    """
+    from dbt_like_sql.load import LoadedDay  # noqa: PLC0415
+
+    if request.mode != "incremental" or any(day.isoformat() not in seen for day in request.days):
+        return None
+    told = {day: seen[day.isoformat()] for day in request.days}
+    return {
+        day: LoadedDay(
+            each["version"], {int(part): int(batch) for part, batch in each["batches"].items()}, each["incarnation"]
+        )
+        for day, each in told.items()
+    }
 
 
 def parse_events(events: pa.Table, env: Mapping[str, str]) -> pa.Table:

@@ -59,6 +59,7 @@ def _report(plan: ReadPlan, loaded: Any, batches: Mapping[date, Mapping[int, int
         "partitions": {
             each.day.isoformat(): {
                 "rows_read": each.rows_read,
+                "incarnation": each.incarnation,
                 "batches": {str(part): batch for part, batch in batches[each.day].items()},
                 "version": loaded.versions.get(each.day, each.version) if loaded else each.version,
                 **({"offsets": _offsets(loaded, each.day)} if loaded and each.day in loaded.versions else {}),

@@ -93,7 +93,7 @@ class Marts:
 
     Attributes:
         publish_first: publishes those that read core, and is quick: what the report reads. Once a cycle.
-        publish_all: publishes every daily mart. Once, at the end.
+        publish_rest: publishes the other daily marts, which are made of those. Once, at the end.
         note: told of each load of a cycle (topic, day, the exporter's report of the day), so that the next publication
             need not read the ledgers.
         mark: tells the lake that all of them show these batches of each topic.
@@ -101,7 +101,7 @@ class Marts:
     """
 
     publish_first: Callable[[], Mapping[str, Any]]
-    publish_all: Callable[[], Mapping[str, Any]]
+    publish_rest: Callable[[], Mapping[str, Any]]
     note: Callable[[str, date, Mapping[str, Any]], None]
     mark: Callable[[Mapping[tuple[str, date], Batches]], None]
     shown: Mapping[str, Batches]
@@ -116,6 +116,7 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
     from streaming import lake as door
 
     shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
+    seen: dict[str, Mapping[str, Any]] = {}
     with (
         lake.connect("orchestration.keep_up") as conn,
         lake.connect("orchestration.keep_up_wait") as waiting,
@@ -128,7 +129,7 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
         cycles = keep_up(
             is_behind=lambda: _is_behind(conn, day, shown),
             wait=lambda seconds: door.wait_landed(waiting, seconds),
-            turn=lambda: _turn(context, day, marts, shown),
+            turn=lambda: _turn(context, day, marts, shown, seen),
             is_wanted=lambda: _is_wanted(conn, day),
             seconds=seconds_of(context, [day]),
         )
@@ -138,7 +139,7 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
             _log(context, _materializations(cycle, day))
         context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
         if count and not _is_wanted(conn, day):  # who waits for the day publishes all of them anyway
-            _log(context, _published(marts.publish_all(), day))
+            _log(context, _published(marts.publish_rest(), day))
             marts.mark({(topic, day): batches for topic, batches in shown.items()})
 
 
@@ -214,13 +215,22 @@ def _is_behind(conn: Any, day: date, shown: Mapping[str, Batches]) -> bool:
     )
 
 
-def _turn(context: dg.AssetExecutionContext, day: date, marts: Marts, shown: dict[str, dict[int, int]]) -> Cycle:
-    """Load, then publish what reads core; `shown` moves on to what was loaded."""
+def _turn(
+    context: dg.AssetExecutionContext,
+    day: date,
+    marts: Marts,
+    shown: dict[str, dict[int, int]],
+    seen: dict[str, Mapping[str, Any]],
+) -> Cycle:
+    """Load, then publish what reads core; `shown` and `seen` move on to what was loaded and what pipelines reported."""
     pace_run(context.log)
     began = time.monotonic()
     rows = 0
     for pipeline in sorted({feed.pipeline for feed in feeds()}):
-        for report in _load(context, pipeline, day):
+        reports = _load(context, pipeline, day, seen.pop(pipeline, {}))
+        if len(reports) == 1:  # several exporters have ledgers of their own
+            seen[pipeline] = reports[0].get("partitions", {})
+        for report in reports:
             rows += int(report.get("rows_inserted", 0))
             told = report.get("partitions", {}).get(day.isoformat(), {})
             for topic in {feed.topic for feed in feeds() if feed.pipeline == pipeline}:
@@ -229,7 +239,7 @@ def _turn(context: dg.AssetExecutionContext, day: date, marts: Marts, shown: dic
     return Cycle(rows_inserted=rows, published=marts.publish_first(), seconds=time.monotonic() - began)
 
 
-def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> list[dict[str, Any]]:
+def _load(context: dg.AssetExecutionContext, uuid: str, day: date, seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The pipeline's blocks once more, on what is new, and what its exporters say that they wrote.
 
     Every test of the blocks must pass, as in the run's own step.
@@ -240,6 +250,7 @@ def _load(context: dg.AssetExecutionContext, uuid: str, day: date) -> list[dict[
         "run_id": context.run.run_id,
         "code_version": spec.code_version,
         "mode": "incremental",
+        "seen": seen,
         **{name: day.isoformat() for name in names if name},
     }
     done = mage.run_pipeline(project(), spec, variables)

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dbt_like_sql.catalog import Catalog, Table, load_catalog
-from dbt_like_sql.publish_state import LoadSeen, Memory, OffsetRange
+from dbt_like_sql.publish import Memory, note_load
 from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.pacing import budget_metadata
@@ -120,7 +120,7 @@ def _marts_to_keep_up(
     again = partial(publish_all, warehouse, _CATALOG, days=days, run_id=run_id, memory=memory)
     return Marts(
         publish_first=lambda: again(first),
-        publish_all=lambda: again([table.name for table in tables]),
+        publish_rest=lambda: again([table.name for table in tables if table.name not in first]),
         note=partial(_note, memory),
         mark=lambda batches: mark_published(lake, batches),
         shown={topic: batches for (topic, _day), batches in ledger.items()},
@@ -130,13 +130,7 @@ def _marts_to_keep_up(
 def _note(memory: Memory, topic: str, day: date, told: Mapping[str, Any]) -> None:
     """Remember a load of this run; what anybody else has loaded makes the next publication read the ledgers."""
     for table in {feed.table for feed in feeds() if feed.topic == topic}:
-        brought = [OffsetRange(topic, *(int(each) for each in part)) for part in told.get("offsets") or ()]
-        load = (
-            LoadSeen(int(told.get("version", -1)), is_rebuild=False, ranges=tuple(brought))
-            if "offsets" in told
-            else None
-        )
-        memory.loaded(table, day, topic, version=int(told.get("version", -1)), load=load)
+        note_load(memory, table, day, topic=topic, version=int(told.get("version", -1)), offsets=told.get("offsets"))
 
 
 def publish(

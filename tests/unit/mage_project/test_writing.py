@@ -12,6 +12,7 @@ import dbt_like_sql.load
 import dbt_like_sql.warehouse
 from dbt_like_sql.errors import FencedError, StaleRowsError
 from dbt_like_sql.load import Loaded, LoadedDay
+from dbt_like_sql.rows import PartitionOffsets
 from mage_project.transforms.errors import ExportError, PlanError
 from mage_project.transforms.plan import DayPlan, ReadPlan, attach_plan
 from mage_project.writing import MAX_ATTEMPTS, export_lines
@@ -39,7 +40,13 @@ class RefusingWarehouse:
             raise self.refusals.pop(0)
         version = arguments["loads"][0].seen.version + 1
         return Loaded(
-            rows_staged=rows.num_rows, rows_inserted=1, versions={DAY: version}, bytes_billed=0, seconds=0.1, job_id="j"
+            rows_staged=rows.num_rows,
+            rows_inserted=1,
+            versions={DAY: version},
+            bytes_billed=0,
+            seconds=0.1,
+            job_id="j",
+            offsets={DAY: (PartitionOffsets(0, 7, 8, 2),)},
         )
 
 
@@ -56,7 +63,13 @@ def test_the_ledger_moves_as_far_as_the_loader_read(monkeypatch: pytest.MonkeyPa
     [load] = warehouse.loads
     assert (load["table"], load["rows"], load["run_id"], load["code_version"]) == (TABLE, 2, "run-1", "abc")
     assert load["loads"][0].seen == LoadedDay(version=1, batches={0: 2}, incarnation="i")
-    assert report["partitions"]["2010-12-01"] == {"rows_read": 2, "batches": {"0": 5, "1": 3}, "version": 2}
+    assert report["partitions"]["2010-12-01"] == {
+        "rows_read": 2,
+        "incarnation": "i",
+        "batches": {"0": 5, "1": 3},
+        "version": 2,
+        "offsets": [[0, 7, 8, 2]],
+    }
 
 
 def test_a_refused_load_is_tried_again_on_the_ledger_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
