@@ -173,11 +173,17 @@ def _in_batches(
         ranges = cursor.fetchall()
     conditions, values = [], list[Any]()
     for number, first, last, replays_in, replays_out in ranges:
-        conditions.append(
-            "(topic_partition = %s AND ((topic_offset BETWEEN %s AND %s AND topic_offset <> ALL(%s::bigint[])) "
-            "OR topic_offset = ANY(%s::bigint[])))"
-        )
-        values += [number, 0 if first is None else first, -1 if last is None else last, replays_out, replays_in]
+        # Replays are rare: without them the bounds are an index condition, not a filter on every row.
+        bounds: list[Any] = [0 if first is None else first, -1 if last is None else last]
+        inside = "topic_offset BETWEEN %s AND %s"
+        if replays_out:
+            inside = f"({inside} AND topic_offset <> ALL(%s::bigint[]))"
+            bounds.append(replays_out)
+        if replays_in:
+            inside = f"({inside} OR topic_offset = ANY(%s::bigint[]))"
+            bounds.append(replays_in)
+        conditions.append(f"(topic_partition = %s AND {inside})")
+        values += [number, *bounds]
     return " OR ".join(conditions) or "false", values
 
 
