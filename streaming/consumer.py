@@ -37,16 +37,19 @@ from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.polled import group_messages, is_ascending
 from streaming.refusal_window import RefusalWindow
+from streaming.silence import limited
 from streaming.topic_identity import TopicWatch
 from streaming.writer import Claimed, Counts, Work, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from streaming.contract import Contract
     from streaming.ledger import Claim
     from streaming.polled import PolledMessage
     from streaming.settings import LandingSettings
+    from streaming.silence import Cutter
 
 OFFSET_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 public constants, odd names
 TOPIC_GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
@@ -56,7 +59,8 @@ PASSING = {
     KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001 librdkafka leaves the group and joins again by itself
 }
 HINT_EVERY_S = 5.0  # how often the broker is told the offsets, for lag monitors
-STOP_S = 3.5  # to write what is queued; the process ends within 5 s of SIGTERM
+STOP_S = 3.0  # to write what is queued; the process ends within 5 s of SIGTERM
+CUT_S = 0.7  # for what waited for a silent lake until then, and is cut
 CLOSE_S = 0.8
 CLAIM_LIMIT_S = 120.0  # within max.poll.interval
 PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on polling, within max.poll.interval
@@ -178,8 +182,9 @@ class LandingConsumer:
     def _check_start(self) -> None:
         conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
         try:
-            for contract in self.contracts.values():
-                migrate.check_registered(conn, contract)
+            with limited(conn, self.settings.lake_answer_s, "comparing the contracts with the lake's"):
+                for contract in self.contracts.values():
+                    migrate.check_registered(conn, contract)
         finally:
             conn.close()
         found = kafka.describe_topics(self.settings.kafka, list(self.contracts))
@@ -263,6 +268,8 @@ class LandingConsumer:
                 log.warning(
                     "left_unwritten", writer=writer.name, note="not committed; the next consumer reads it again"
                 )
+        for writer in self.writers:
+            writer.join(max(deadline + CUT_S - time.monotonic(), 0.0))
         self._hint(consumer, is_last=True)
         for claim in self.claims.values():
             claim.is_live = False
@@ -429,6 +436,8 @@ class LandingConsumer:
                     self.metrics.gap_offsets.labels(key[0], gap.kind).inc(gap.offsets)
                     log.error("offsets_lost", topic=key[0], topic_partition=key[1], first=gap.first_offset,
                               last=gap.last_offset, detail=gap.detail)  # fmt: skip
+        except LakeUnavailableError as error:
+            raise _RejoinError("the lake did not answer while claiming") from error
         except psycopg2.Error as error:
             raise _RejoinError("the lake did not answer while claiming") from LakeUnavailableError(
                 database.hide_password(str(error))
@@ -445,14 +454,17 @@ class LandingConsumer:
         deadline = time.monotonic() + CLAIM_LIMIT_S
         while True:
             try:
-                with transaction(conn) as cursor:
+                with self._limited(conn, key), transaction(conn) as cursor:
                     return ledger.claim(cursor, *key, topic_id=topic_id, low=marks[0], high=marks[1], owner=self.owner)
             except psycopg2.errors.LockNotAvailable:
                 if self._stop.is_set() or time.monotonic() > deadline:
                     raise
-                with transaction(conn) as cursor:
+                with self._limited(conn, key), transaction(conn) as cursor:
                     ended = ledger.end_stuck_writers(cursor)
                 log.warning("claim_waits", topic=key[0], topic_partition=key[1], ended_sessions=ended)
+
+    def _limited(self, conn: Any, key: tuple[str, int]) -> AbstractContextManager[Cutter]:
+        return limited(conn, self.settings.lake_answer_s, f"claiming {key[0]}[{key[1]}]")
 
     def _connect_or_rejoin(self) -> Any:
         try:
@@ -602,6 +614,7 @@ class LandingConsumer:
                     self.metrics.lag_events.labels(*key).set(waiting)
                     age_s = max(time.time() - newest.get(key, self._started_wall), 0.0)
                     self.metrics.lag_seconds.labels(*key).set(age_s if waiting else 0.0)
+        self.metrics.writing_seconds.set(max((writer.writing_s for writer in self.writers), default=0.0))
         rows, now = self.counts().rows, time.monotonic()
         before_rows, before_at = self._rate_from
         if now > before_at:
@@ -650,7 +663,7 @@ class LandingConsumer:
 
     def state(self) -> dict[str, Any]:
         """For /healthz and /readyz."""
-        is_lake_down = any(writer.down_since is not None for writer in self.writers)
+        is_lake_down = any(writer.is_lake_down for writer in self.writers)
         ticked_s = time.monotonic() - self.ticked_at
         return {
             "healthy": ticked_s < UNHEALTHY_AFTER_S,

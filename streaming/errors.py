@@ -6,6 +6,7 @@ StreamingError
 ├── MigrationError           the lake's schema cannot be brought to this version
 ├── LandingError             a batch was not written; safe to retry
 │   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
+│       └── SilentLakeError  Postgres took a connection and does not answer on it; the connection was given up
 ├── RetiredError             the events asked for are gone by the contract's retention
 ├── FencedError              another consumer owns the topic partition; do not retry
 ├── TopicError               the topic cannot be read as it is; a person has to decide
@@ -44,6 +45,10 @@ class LandingError(StreamingError):
 
 class LakeUnavailableError(LandingError):
     """Postgres cannot be reached. Safe to retry."""
+
+
+class SilentLakeError(LakeUnavailableError):
+    """Postgres took a connection and does not answer on it. Safe to retry."""
 
 
 class RetiredError(StreamingError):

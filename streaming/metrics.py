@@ -58,6 +58,7 @@ METRICS = (
            known=("assigned", "revoked", "lost")),
     Metric("outages", "counter", "times", "Times that the lake or the broker could not be reached.", ("service",),
            known=("lake", "broker")),
+    Metric("silences", "counter", "times", "Connections to the lake given up after STREAMING_LAKE_ANSWER_S."),
     Metric("batch_rows", "histogram", "events", "Events in a transaction.", (), BATCH_ROWS),
     Metric("batch_seconds", "histogram", "seconds", "Seconds a transaction takes, commit included.", (), BATCH_SECONDS),
     Metric("delay_seconds", "histogram", "seconds",
@@ -66,6 +67,7 @@ METRICS = (
     Metric("lag_events", "gauge", "offsets", "Offsets that have not landed yet.", ("topic", "topic_partition")),
     Metric("lag_seconds", "gauge", "seconds", "Age of the newest message that has landed while others wait, else 0.",
            ("topic", "topic_partition")),
+    Metric("writing_seconds", "gauge", "seconds", "How long the transaction at work has taken so far, else 0."),
     Metric("queued_batches", "gauge", "transactions", "Transactions waiting for a writer; full means back-pressure."),
 )  # fmt: skip
 
@@ -81,12 +83,14 @@ class LandingMetrics:
     fences: Counter
     rebalances: Counter
     outages: Counter
+    silences: Counter
     batch_rows: Histogram
     batch_seconds: Histogram
     delay_seconds: Histogram
     next_offset: Gauge
     lag_events: Gauge
     lag_seconds: Gauge
+    writing_seconds: Gauge
     queued_batches: Gauge
 
     def __init__(self) -> None:

@@ -312,6 +312,9 @@ class LandingSettings:
     outage_limit_s: float = (
         900.0  # gives up on a lost database or broker; shorter stops on a fail-over, longer hides it
     )
+    lake_answer_s: float = (
+        60.0  # a transaction; below 15 s a busy server is taken for a dead one, above 300 s a dead one for a busy one
+    )
     revoke_flush_s: float = 10.0  # out of max.poll.interval 300 s; below 2 s a slow disk aborts every rebalance
     session_timeout_s: float = 30.0  # a dead member is noticed after it; below 10 s a busy machine loses its place
     dead_letter_limit: float = (
@@ -335,6 +338,7 @@ class LandingSettings:
             batch_events=reader.number("STREAMING_BATCH_EVENTS", int, 20_000, least=1, most=100_000),
             linger_s=reader.number("STREAMING_LINGER_S", float, 0.2, least=0.0, most=60.0),
             outage_limit_s=reader.number("STREAMING_OUTAGE_LIMIT_S", float, 900.0, least=1.0, most=86_400.0),
+            lake_answer_s=reader.number("STREAMING_LAKE_ANSWER_S", float, 60.0, least=5.0, most=3_600.0),
             session_timeout_s=reader.number("STREAMING_SESSION_TIMEOUT_S", float, 30.0, least=6.0, most=300.0),
             dead_letter_limit=reader.number("STREAMING_DEAD_LETTER_LIMIT", float, 0.5, least=0.0, most=1.0),
             dead_letter_window=reader.number("STREAMING_DEAD_LETTER_WINDOW", int, 2_000, least=1, most=10_000_000),

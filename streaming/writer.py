@@ -17,7 +17,8 @@ import structlog
 
 from streaming import database, landing, ledger
 from streaming.database import transaction
-from streaming.errors import BrokerUnavailableError, LakeUnavailableError, LandingError
+from streaming.errors import BrokerUnavailableError, LakeUnavailableError, LandingError, SilentLakeError
+from streaming.silence import limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from streaming.ledger import Claim
     from streaming.metrics import LandingMetrics
     from streaming.settings import LandingSettings
+    from streaming.silence import Cutter
     from streaming.topic_identity import Proof
 
 Claimed = list[tuple["Batch", "Claim"]]
@@ -38,6 +40,7 @@ QUEUED_TRANSACTIONS = 2  # one hides the other's commit; more only cost memory (
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 5.0
 TELL_EVERY_S = 30.0
+SILENT_AFTER_S = 10.0  # a transaction that takes longer is told as "not ready"; a good one takes under 1 s
 LAST_TRY_S = 0.5  # what a stop waits for a lake that is away already
 
 log = structlog.get_logger()
@@ -77,6 +80,8 @@ class Writer(threading.Thread):
         self.newest_produced: dict[tuple[str, int], float] = {}
         self.down_since: float | None = None
         self.hurry = threading.Event()
+        self._silences = 0
+        self._writing: tuple[float, Cutter] | None = None
         self._months: landing.Months = set()
         self._conn: Connection | None = None
 
@@ -94,17 +99,38 @@ class Writer(threading.Thread):
             time.sleep(0.005)
         return True
 
+    @property
+    def writing_s(self) -> float:
+        """How long the transaction at work has taken so far; 0 without one."""
+        writing = self._writing
+        return 0.0 if writing is None else time.monotonic() - writing[0]
+
+    @property
+    def is_lake_down(self) -> bool:
+        """Whether the lake is away, or silent."""
+        return self.down_since is not None or self.writing_s > SILENT_AFTER_S
+
     def finish(self, timeout_s: float) -> bool:
-        """Write what is queued and end; False if that took too long, in which case nothing is half written."""
-        deadline = time.monotonic() + timeout_s
-        is_written = self.wait_idle(timeout_s if self.down_since is None else min(timeout_s, LAST_TRY_S))
+        """Write what is queued; False if that took too long, in which case nothing is half written. Then `join` it."""
+        is_written = self.wait_idle(min(timeout_s, LAST_TRY_S) if self.is_lake_down else timeout_s)
         self.hurry.set()
-        try:
-            self.queue.put(None, timeout=0.5)
-        except queue.Full:
-            return False
-        self.join(max(deadline - time.monotonic(), 0.5))
-        return is_written and not self.is_alive()
+        if not is_written:
+            self._drop_queued()
+            if (writing := self._writing) is not None:
+                writing[1].cut()  # it waits for a server that may be silent for ever
+        self.queue.put(None)
+        return is_written
+
+    def _drop_queued(self) -> None:
+        """Make the end of the queue come next; whoever would put more has stopped."""
+        while True:
+            try:
+                work = self.queue.get_nowait()
+            except queue.Empty:
+                return
+            if work is not None:
+                _give_up(work[0])
+            self.queue.task_done()
 
     def run(self) -> None:
         """The thread's body."""
@@ -146,6 +172,9 @@ class Writer(threading.Thread):
                 self._write_once(live)
             except LakeUnavailableError as error:
                 self._disconnect()
+                if isinstance(error, SilentLakeError):
+                    self._silences += 1
+                    self.metrics.silences.inc()
                 self._tell_down(error, started)
                 if self.hurry.wait(delay):
                     _give_up(live)
@@ -156,10 +185,18 @@ class Writer(threading.Thread):
 
     def _write_once(self, claimed: Claimed) -> None:
         conn = self._connect()
-        if self.down_since is not None:
-            claimed = self._without_committed(conn, claimed)
-        if claimed:
-            self._land(conn, claimed)
+        # twice as long each time: a transaction that is only slow gets through at last
+        limit_s = min(self.settings.lake_answer_s * 2**self._silences, self.settings.outage_limit_s)
+        with limited(conn, limit_s, f"landing {_names(claimed)}") as cutter:
+            self._writing = time.monotonic(), cutter
+            try:
+                if self.down_since is not None:
+                    claimed = self._without_committed(conn, claimed)
+                if claimed:
+                    self._land(conn, claimed)
+            finally:
+                self._writing = None
+        self._silences = 0
         self._tell_up()  # a server that answers but cannot write (a full disk) is still an outage
 
     def _connect(self) -> Connection:
@@ -267,6 +304,10 @@ class Writer(threading.Thread):
         self.counts = Counts(
             before.rows + rows, before.dead_letters + dead, before.gap_offsets + gaps, before.transactions + 1
         )
+
+
+def _names(claimed: Claimed) -> str:
+    return ", ".join(f"{b.topic}[{b.topic_partition}] offsets {b.first_offset}-{b.last_offset}" for b, _ in claimed)
 
 
 def _give_up(claimed: Claimed) -> None:

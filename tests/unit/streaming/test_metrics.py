@@ -86,7 +86,10 @@ def test_lag_is_told_in_events_and_seconds_and_is_none_once_all_has_landed() -> 
     consumer = LandingConsumer(settings, {})
     consumer.claims["orders", 0] = Claim("orders", 0, next_offset=5, epoch=1)
     writer = SimpleNamespace(
-        committed={("orders", 0): 8}, newest_produced={("orders", 0): time.time() - 30}, counts=Counts(rows=100)
+        writing_s=0.0,
+        committed={("orders", 0): 8},
+        newest_produced={("orders", 0): time.time() - 30},
+        counts=Counts(rows=100),
     )
     consumer.writers = [writer]  # type: ignore[list-item]
     labels = {"topic": "orders", "topic_partition": "0"}
