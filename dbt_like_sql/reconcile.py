@@ -40,7 +40,7 @@ class DayTotals:
     checksum: int = 0
     version: int = 0
     newest_produced_at: datetime | None = None
-    sums: Mapping[str, Decimal] = field(default_factory=dict)
+    sums: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class DayTotals:
     rows: int
     checksum: int | None = None
     amount: Decimal | None = None
-    sums: Mapping[str, Decimal] = field(default_factory=dict)
+    sums: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
