@@ -406,11 +406,18 @@ def _header_tail(message: Message, payload_length: int) -> bytes:
     return struct.pack(">i", len(text)) + text + struct.pack(">i", payload_length)
 
 
+def _distinct(days: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each day once, ascending; numpy's own `unique` takes 0.09 us an event for it."""
+    first, last = int(days.min()), int(days.max())
+    if last - first > len(days):
+        return np.unique(days)
+    return np.flatnonzero(np.bincount(days - first)) + first
+
+
 def _sum_days(days: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[DayRows, ...]:
     sums = []
-    found = days[:1] if (days == days[0]).all() else np.unique(days)  # sorting costs as much as all else here
-    for day in found:
-        of_day = slice(None) if len(found) == 1 else days == day
+    for day in _distinct(days):
+        of_day = days == day
         at = offsets[of_day]
         sums.append(
             DayRows(

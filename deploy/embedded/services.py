@@ -237,7 +237,7 @@ def start_postgres(
     unsafe = {} if durable else {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
     chosen = {
         "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200", "timezone": "UTC",
-        "log_timezone": "UTC", "max_wal_size": "2GB", **unsafe, **(settings or {}),
+        "log_timezone": "UTC", "max_wal_size": "2GB", "wal_buffers": "16MB", **unsafe, **(settings or {}),
     }  # fmt: skip
     command: list[str | Path] = [installed.postgres_bin / "postgres", "-D", pgdata, "-p", str(port)]
     for name, value in chosen.items():

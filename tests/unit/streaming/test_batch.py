@@ -3,6 +3,8 @@ from __future__ import annotations
 import struct
 from datetime import UTC, date, datetime
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from streaming.batch import (
     COPY_COLUMNS,
     Batch,
     Gap,
+    _distinct,
     prepare_batch,
 )
 from streaming.decode import Decoder, Refusal
@@ -144,3 +147,8 @@ def test_every_offset_is_landed_dead_or_a_gap(steps: list[tuple[int, bytes | Non
     batch = prepare(messages, expected=messages[0].at - before)
     assert batch.next_offset - batch.first_offset == batch.rows + len(batch.rejected) + batch.gap_offsets
     assert len(unpack(batch.copy_rows)) == batch.rows == sum(day.rows for day in batch.days)
+
+
+@pytest.mark.parametrize("days", [[3], [3, 3], [5, 4, 5, 4], [-2, 7, -2, 0], [0, 2_000_000, -700_000, 0]])
+def test_the_days_of_a_batch_are_found_once_each_however_far_apart(days: list[int]) -> None:
+    assert _distinct(np.array(days)).tolist() == sorted(set(days))
