@@ -135,6 +135,9 @@ def load_project(root: Path) -> MageProject:
     for path in sorted((root / "pipelines").glob("*/metadata.yaml")):
         document = _Document.read(path)
         uuid = str(document.fields.get("uuid") or path.parent.name)
+        if uuid != path.parent.name:
+            problem = f"its uuid is {uuid!r}, its folder {path.parent.name!r}; Mage finds a pipeline by its folder"
+            raise MageSpecError(path, None, problem)
         reason = _why_left_out(document)
         if reason is None:
             pipelines.append(_pipeline(root, document, uuid))
@@ -154,13 +157,15 @@ class _Document:
 
     @classmethod
     def read(cls, path: Path) -> _Document:
-        text = path.read_text(encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
             fields = yaml.safe_load(text)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             raise MageSpecError(path, line, f"not valid YAML: {error.problem}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise MageSpecError(path, None, f"not valid YAML: {error}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("blocks"), list):
             raise MageSpecError(path, 1, "expected a mapping with a list named blocks")
         return cls(path, fields, tuple(_block_lines(node)))
@@ -245,9 +250,11 @@ def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[st
 
 def _tests(path: Path) -> Iterator[TestSpec]:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        tree = ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
     except SyntaxError as error:
         raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
+    except ValueError as error:
+        raise MageSpecError(path, None, f"not valid Python: {error}") from error
     seen: dict[str, int] = {}
     for node in tree.body:
         if not isinstance(node, ast.FunctionDef) or not any(map(_is_test, node.decorator_list)):

@@ -139,6 +139,27 @@ def test_a_syntax_error_is_told_with_file_and_line(scratch: Scratch) -> None:
     assert failure.value.line == 2
 
 
+def test_files_in_another_encoding_are_told_with_their_name(scratch: Scratch) -> None:
+    pipeline = scratch.pipeline(block("a", "data_loader"))
+    code = scratch.root / "data_loaders" / "a.py"
+    code.write_bytes(BLOCK.format(kind="data_loader").encode() + b"NAME = '\xe9'\n")
+    with pytest.raises(MageSpecError, match=r"a\.py.*not valid Python"):
+        load_project(scratch.root)
+    code.write_bytes(b"# -*- coding: latin-1 -*-\nNAME = '\xe9'\n")
+    assert load_project(scratch.root).pipelines
+    pipeline.write_bytes(pipeline.read_bytes() + b"description: '\xe9'\n")
+    with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not valid YAML"):
+        load_project(scratch.root)
+
+
+def test_pipeline_that_mage_would_look_for_in_another_folder_is_told(scratch: Scratch) -> None:
+    scratch.pipeline(block("a", "data_loader"), name="here").write_text(
+        yaml.safe_dump({"uuid": "elsewhere", "type": "python", "blocks": [block("a", "data_loader")]})
+    )
+    with pytest.raises(MageSpecError, match="its uuid is 'elsewhere', its folder 'here'"):
+        load_project(scratch.root)
+
+
 def test_yaml_that_cannot_be_read_is_told_with_its_line(scratch: Scratch) -> None:
     path = scratch.pipeline(block("in", "data_loader"))
     path.write_text("blocks:\n- uuid: a\n  type: [\n")
