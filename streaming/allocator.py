@@ -13,7 +13,8 @@ def keep_freed_memory() -> bool:
     """Keep what a batch frees for the next one; whether the allocator can.
 
     By default glibc gives a batch's buffers back to the kernel and gets them anew, page by page, whenever they happen
-    to lie at the end of its heap: about 0.1 us an event, 0.3 at worst. What is free there above 64 MB is still given back.
+    to lie at the end of its heap: about 0.1 us an event, 0.3 at worst. What is free there
+    above 64 MB is still given back.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
