@@ -179,7 +179,7 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         _hand_over(mage_block, inputs, place.block.upstream)
     try:
         output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a block that calls sys.exit must not end the run without a word
         raise _block_error(place, error) from error
     return list(output)
 
@@ -216,7 +216,7 @@ def _run_test(
     )
     try:
         function(*outputs, **(variables if takes_variables else {}))
-    except Exception as error:  # noqa: BLE001  (a test may raise anything; whatever it is, the test did not pass)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (a test may raise anything; whatever it is, the test did not pass)
         line = _line_in_block(error)
         text = str(error) or type(error).__name__
         message = text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
@@ -226,7 +226,7 @@ def _run_test(
     return TestRun(block=block.uuid, name=function.__name__, passed=True, message="passed")
 
 
-def _block_error(place: _Place, error: Exception) -> MageRunError:
+def _block_error(place: _Place, error: BaseException) -> MageRunError:
     spec, block = place.spec, place.block
     line = error.lineno if isinstance(error, SyntaxError) else _line_in_block(error)
     kinds = {each.uuid: each.type for each in spec.blocks}

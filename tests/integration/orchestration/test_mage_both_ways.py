@@ -14,6 +14,7 @@ import pytest
 
 from mage_project.transforms.plan import plan_of
 from orchestration.defs.topics import project
+from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
 from orchestration.mage_spec import load_project
 from tests.integration.orchestration.landing import HandLanding, event
@@ -95,6 +96,16 @@ def test_an_edit_in_mages_folder_is_live_in_the_next_run(tmp_path: Path, line_en
     block.write_text(block.read_text().replace("* 2", "* 10"))
     second = run_pipeline(spec, spec.pipeline("numbers"), {})
     assert (first.outputs["keep"], second.outputs["keep"]) == ({"sum": 12}, {"sum": 60})
+
+
+def test_a_block_that_exits_fails_the_run_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGE_DATA_DIR", str(tmp_path / "mage"))
+    root = scaffold(tmp_path)
+    block = root / "transformers" / "double.py"
+    block.write_text(block.read_text().replace("    return df.assign(n=df.n * 2)", "    raise SystemExit(3)"))
+    spec = load_project(root)
+    with pytest.raises(MageRunError, match=r"numbers/double .*double\.py:3\): SystemExit: 3 \[Nothing was written"):
+        run_pipeline(spec, spec.pipeline("numbers"), {})
 
 
 def test_a_failed_test_of_a_block_keeps_the_exporter_from_running(tmp_path: Path, line_env: dict[str, str]) -> None:
