@@ -32,7 +32,7 @@ from streaming.errors import (
     TopicError,
 )
 from streaming.formats.open_reader import open_reader
-from streaming.kafka_trouble import advice, is_token_away
+from streaming.kafka_trouble import advice, is_fenced, is_token_away
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.polled import group_messages, is_ascending
@@ -67,6 +67,7 @@ PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on pollin
 FENCE_LIMIT = 5  # so often in FENCE_WINDOW_S; a second consumer group on the same topic would fence for ever
 FENCE_WINDOW_S = 600.0
 UNHEALTHY_AFTER_S = 120.0
+SHORTEST_SOCKET_TIMEOUT_MS = 6_000
 CALM_S = 60.0  # so long assigned, the next rejoin is tried as soon as a first one
 GC_OBJECTS = 100_000  # five transactions' messages; 10,000 still costs a twentieth, without a bound a cycle would stay
 
@@ -133,6 +134,7 @@ class LandingConsumer:
         self._rate_from = (0, self.started_at)
         self._paused = False
         self._fences: deque[float] = deque()
+        self._self_fences: deque[float] = deque()
         self._slot: InstanceSlot | None = None
         self._stop = threading.Event()
         self._watch = TopicWatch(settings.kafka)
@@ -238,6 +240,8 @@ class LandingConsumer:
             "fetch.wait.max.ms": 100,  # other requests and a close wait behind an idle fetch; 500, the default, is felt
             "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
+            # a broker that is silent on open connections is told of after it; default 60,000
+            "socket.timeout.ms": max(int(settings.session_timeout_s * 1000), SHORTEST_SOCKET_TIMEOUT_MS),
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 30_000,  # added topic partitions are seen after it; default 300,000
             "statistics.interval.ms": 5_000,
@@ -552,12 +556,24 @@ class LandingConsumer:
                 f"is lost. {advice(self.settings.kafka, error)}"
             )
 
-    def _fatal(self, error: KafkaError) -> TopicError:
+    def _fatal(self, error: KafkaError) -> Exception:
+        """What follows when librdkafka cannot go on: join anew if we were fenced by ourselves, else stop."""
+        if is_fenced(error) and self._slot is not None and self._slot.is_held and self._may_fence_itself():
+            # A broker that was frozen answers a join that we gave up long ago, and takes the next one for a twin's.
+            return _RejoinError("the broker fenced this consumer's own name, which no other process holds")
         return TopicError(
             f"reading from {self.settings.kafka.bootstrap_servers}: {error.str()}. The consumer cannot go on; nothing "
             f"is lost. If it was fenced: another process with the same STREAMING_INSTANCE_ID took its place; give each "
             f"a name of its own, or none."
         )
+
+    def _may_fence_itself(self) -> bool:
+        """Count it; a name that is fenced again and again has a twin after all (two machines of one host name)."""
+        now = time.monotonic()
+        self._self_fences.append(now)
+        while now - self._self_fences[0] > FENCE_WINDOW_S:
+            self._self_fences.popleft()
+        return len(self._self_fences) < FENCE_LIMIT
 
     def _raise_twin(self, claim: Claim) -> None:
         """Stop if the ledger's fence came from a process of our own name: to join again would only throw it out."""
@@ -567,7 +583,7 @@ class LandingConsumer:
         try:
             self._current.commit(offsets=[at], asynchronous=False)
         except KafkaException as error:
-            if error.args[0].fatal() or error.args[0].code() == KafkaError.FENCED_INSTANCE_ID:
+            if error.args[0].fatal() or is_fenced(error.args[0]):
                 raise self._fatal(error.args[0]) from error
 
     def _on_message_error(self, message: PolledMessage) -> None:

@@ -68,3 +68,9 @@ def advice(settings: KafkaSettings, error: KafkaError | None) -> str:
         "Check that Kafka is up and KAFKA_BOOTSTRAP_SERVERS, KAFKA_SECURITY_PROTOCOL, certificates (KAFKA_SSL_*) and "
         "credentials are right."
     )
+
+
+def is_fenced(error: KafkaError) -> bool:
+    """Whether the group has given this consumer's stable name to another member."""
+    is_fatal = error.code() == KafkaError._FATAL  # noqa: SLF001 of a message, it names its reason in words only
+    return error.code() == KafkaError.FENCED_INSTANCE_ID or (is_fatal and "fenced by other consumer" in error.str())

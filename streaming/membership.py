@@ -44,6 +44,11 @@ class InstanceSlot:
             return
         raise StreamingError("taking a name for the consumer: 1000 are taken. Set STREAMING_INSTANCE_ID.")
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the name cannot be anybody else's: this process holds its file. False for a name that was given."""
+        return self._file is not None and not self._file.closed
+
     def release(self) -> None:
         """Let another process have the name."""
         if self._file is not None:

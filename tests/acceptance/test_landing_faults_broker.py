@@ -133,3 +133,25 @@ def test_a_consumer_stopped_while_the_broker_is_away_leaves_within_five_seconds(
         faulty.wait_landed()
         assert last.stop() == 0
     faulty.assert_undisturbed()
+
+
+def test_a_broker_that_is_frozen_is_told_and_costs_neither_an_event_nor_the_process(
+    faulty: FaultRig, broker: Broker
+) -> None:
+    """SIGSTOP: every connection stays open, and nothing is answered."""
+    with LakeProxy(faulty.rig.dsn, pace_s=0.05) as proxy:
+        consumer = faulty.start(LAKE_DSN=proxy.dsn)
+        wait_until(lambda: proxy.landings > 3, "the first batches")
+        os.kill(broker.running.pid, signal.SIGSTOP)
+        try:
+            frozen_at = time.monotonic()
+            wait_until(lambda: consumer.events("broker_unavailable"), "the silence to be told", 40)
+            tell(f"told after {time.monotonic() - frozen_at:.1f} s")
+            time.sleep(full_or_ci(60, 1))
+            assert consumer.is_running()
+        finally:
+            os.kill(broker.running.pid, signal.SIGCONT)
+        proxy.pace_s = 0.0
+        faulty.wait_landed()
+        assert consumer.stop() == 0
+    faulty.assert_undisturbed()

@@ -191,6 +191,15 @@ def test_sums_of_a_large_day_grow_by_difference_and_equal_the_day_built_anew(
     found = {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums}
     publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="whole")
     assert {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums} == found
+
+    spoilt = f"UPDATE `{warehouse.table_id(sums[0])}` SET lines = lines + 1 WHERE invoice_date = DATE '{day}'"
+    warehouse.run(spoilt, kind="test")
+    load(warehouse, day, day_lines(day, 2, 50, 2))
+    mended = publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="spoilt by hand")
+    assert {name: mended[name].grown_days for name in DAILY} == {FACT: (day,), sums[0]: (), sums[1]: ()}
+    found = {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums}
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="whole")
+    assert {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums} == found
     _forget(warehouse, day)
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from streaming.consumer import LandingConsumer, _RejoinError
+from streaming.consumer import FENCE_LIMIT, LandingConsumer, _RejoinError
+from streaming.errors import TopicError
 from streaming.ledger import Claim
+from streaming.membership import InstanceSlot
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 
 from .events import FakeMessage, order_bytes, orders_contract
@@ -163,3 +165,23 @@ def test_what_comes_while_paused_is_asked_for_again(landing: LandingConsumer) ->
     landing._poll_paused(consumer)  # type: ignore[arg-type]
     landing._poll_paused(consumer)  # type: ignore[arg-type]
     assert consumer.seeks == [50, 53]
+
+
+@pytest.mark.parametrize(("instance_id", "joins_anew"), [("", True), ("given-by-a-person", False), ("dynamic", False)])
+def test_a_name_that_nobody_else_can_hold_is_taken_again_when_the_broker_fences_it(
+    landing: LandingConsumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance_id: str, *, joins_anew: bool
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    landing._slot = InstanceSlot(landing.settings.group_id, instance_id)
+    fenced = problem(KafkaError._FATAL)
+    fenced.kafka_error = KafkaError(
+        KafkaError._FATAL, "Static consumer fenced by other consumer with same group.instance.id", fatal=True
+    )
+    found = [landing._fatal(KafkaError(KafkaError.FENCED_INSTANCE_ID)) for _ in range(FENCE_LIMIT)]
+    assert [isinstance(each, _RejoinError) for each in found[:-1]] == [joins_anew] * (FENCE_LIMIT - 1)
+    assert isinstance(found[-1], TopicError), "again and again: there is a twin after all"
+    landing._self_fences.clear()
+    with pytest.raises(_RejoinError if joins_anew else TopicError):
+        landing._on_message_error(fenced)  # type: ignore[arg-type]
+    landing._slot.release()
+    assert not landing._slot.is_held
