@@ -1,11 +1,13 @@
 """Charts: a visual's answer -> a Vega-Lite specification -> SVG, in this process, without a browser.
 
-Here: one specification per visual type. Not here: cards, tables and slicers (picture.py), the page (page.py).
+Here: one specification per visual type. Not here: where an axis has its ticks (axis.py), cards, tables and slicers
+(picture.py), the page (page.py).
 Vega-Lite was chosen by a spike: docs/decisions/0009-drawing-library.md.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from powerbi.formats import format_short, format_value
+from powerbi.render.axis import number_axis, short_names, time_ticks, utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +28,8 @@ Spec = dict[str, Any]
 _VEGA_LITE = "5.20"
 _TIP = {"field": "tip", "type": "nominal"}  # becomes aria-label, which the page shows on hovering
 _HERE = "https://this.report"  # Vega makes addresses absolute; this one is taken off again
-_LONGEST = 30  # letters of a category on an axis
 _MOST_POINTS = 62  # with more days than this, points only blur a line, and rounded corners take longer than all else
+_HALF_A_DAY_MS = 12 * 3_600_000
 _THICKEST = 64  # pixels of a bar
 _MOST_LABELS = 16  # with more points than this, labels on a chart touch each other
 
@@ -83,7 +86,7 @@ def specification(kind: str, answer: Answer, frame: Frame) -> Spec:
                 "gridColor": theme.grid,
                 "gridDash": [1, 3],
                 "labelPadding": 6,
-                "labelLimit": 0,  # cut here (_LONGEST): measuring glyph by glyph takes longer than the chart
+                "labelLimit": 0,  # cut before (short_names): measuring glyph by glyph takes longer than the chart
             },
             "legend": {
                 "labelColor": theme.muted,
@@ -104,20 +107,38 @@ def _records(answer: Answer, frame: Frame) -> list[Spec]:
     """One record a cell and measure: category, series, value, label."""
     found = []
     has_series = len(answer.groups) > 1
+    names = _names(answer)
     for row in answer.rows:
         groups, values = row[: len(answer.groups)], row[len(answer.groups) :]
+        category = groups[0] if groups else ""
         for heading, value in zip(answer.measures, values, strict=True):
             if value is None:
                 continue
             series = str(groups[1]) if has_series else heading.field.label
-            found.append(_record(groups[0] if groups else "", series, value, heading, frame))
+            found.append({"category": names[category]} | _record(category, series, value, heading, frame))
     return found
 
 
+def _names(answer: Answer) -> dict[object, str]:
+    """What each category is called on its axis."""
+    categories = dict.fromkeys(row[0] for row in answer.rows) if answer.groups else {"": None}
+    if _is_date(answer):  # with its zone: Vega reads a moment without one in the zone of the machine
+        return {one: _moment(one) for one in categories}
+    short = short_names([_name(one) for one in categories])
+    return {one: short[_name(one)] for one in categories}
+
+
+def _name(category: object) -> str:
+    return "(Blank)" if category is None else str(category)
+
+
+def _moment(category: object) -> str:
+    return utc(category).isoformat() if isinstance(category, dt.datetime) else _name(category)
+
+
 def _record(category: object, series: str, value: Any, heading: Heading, frame: Frame) -> Spec:
-    name = "(Blank)" if category is None else str(category)
+    name = _name(category)
     record = {
-        "category": name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…",
         "series": series,
         "value": float(value) if isinstance(value, int | float | Decimal) else value,
         "label": format_short(value, heading.format_string),
@@ -132,11 +153,11 @@ def _is_date(answer: Answer) -> bool:
     return bool(answer.groups) and answer.groups[0].format_string.startswith("yyyy-mm-dd")
 
 
-def _category(answer: Answer, records: list[Spec]) -> Spec:
+def _category(answer: Answer, records: list[Spec], length: float, *, is_upright: bool = False) -> Spec:
     if _is_date(answer):
-        days = sorted(record["category"] for record in records)
-        is_long = bool(days) and str(days[0])[:4] != str(days[-1])[:4]
-        axis = {"format": "%b %Y" if is_long else "%-d %b", "grid": False, "labelOverlap": True}
+        moments = [row[0] for row in answer.rows if isinstance(row[0], dt.date)]
+        ticks = time_ticks(moments, length, is_upright=is_upright)
+        axis = {"values": list(ticks.values), "format": ticks.format, "grid": False, "labelOverlap": True}
         return {"field": "category", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
     order = list(dict.fromkeys(record["category"] for record in records))
     return {"field": "category", "type": "nominal", "sort": order, "axis": {"grid": False, "labelOverlap": True}}
@@ -151,24 +172,22 @@ def _upright(category: Spec, width: float) -> Spec:
     return category | {"axis": category["axis"] | {"labelAngle": 0 if fits else -35}}
 
 
-def _day_bands(answer: Answer, *, is_grouped: bool) -> Spec:
-    """Bars of days: a time axis with few labels; only groups of bars need a band for each day."""
+def _day_bands(answer: Answer, length: float, *, is_grouped: bool) -> Spec:
+    """Bars of days: a time axis with few labels, each below its bar; only groups of bars need a band for each day."""
     if not _is_date(answer):
         return {}
-    return {"timeUnit": "utcyearmonthdate", "type": "ordinal" if is_grouped else "temporal"}
+    days = {utc(row[0]).date() for row in answer.rows if isinstance(row[0], dt.date)}
+    axis: Spec = {"grid": False, "labelOverlap": True, "labelAngle": 0}
+    if is_grouped:
+        axis["format"] = "%-d %b %Y" if len({day.year for day in days}) > 1 else "%-d %b"
+        return {"timeUnit": "utcyearmonthdate", "type": "ordinal", "axis": axis}
+    ticks = time_ticks(days, length)
+    axis |= {"values": [value + _HALF_A_DAY_MS for value in ticks.values], "format": ticks.format}
+    return {"timeUnit": "utcyearmonthdate", "type": "temporal", "axis": axis}
 
 
 def _quantity(heading: Heading) -> Spec:
-    if "%" in heading.format_string:
-        axis: Spec = {"format": ".0%", "tickCount": 5}
-    else:
-        sign = "£" if "£" in heading.format_string else ""
-        axis = {
-            "labelExpr": f"(datum.value < 0 ? '-{sign}' : '{sign}')"
-            " + replace(replace(format(abs(datum.value), '~s'), 'k', 'K'), 'G', 'bn')",
-            "tickCount": 5,
-        }
-    return {"field": "value", "type": "quantitative", "axis": axis}
+    return {"field": "value", "type": "quantitative", "axis": number_axis(heading.format_string)}
 
 
 def _colour(records: list[Spec], theme: Theme) -> Spec:
@@ -187,7 +206,8 @@ def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
     is_grouped = not stack and len({record["series"] for record in records}) > 1
     encoding = {
-        "x": _upright(_category(answer, records), frame.width) | _day_bands(answer, is_grouped=is_grouped),
+        "x": _upright(_category(answer, records, frame.width), frame.width)
+        | _day_bands(answer, frame.width, is_grouped=is_grouped),
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
         "description": _TIP,
@@ -200,7 +220,8 @@ def _columns(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
         mark |= _thickness(records, frame.width)
     layers: list[Spec] = [{"mark": mark, "encoding": encoding}]
     if len(records) <= _MOST_LABELS and not stack and "xOffset" not in encoding:
-        text = {"x": encoding["x"], "y": encoding["y"], "text": {"field": "label"}}
+        middle = encoding["x"] | {"bandPosition": 0.5}
+        text = {"x": middle, "y": encoding["y"], "text": {"field": "label"}}
         layers.append({"mark": {"type": "text", "dy": -7}, "encoding": text})
     return {"data": {"values": records}, "layer": layers}
 
@@ -222,7 +243,7 @@ def _with_room(records: list[Spec], width: float) -> list[float]:
 
 def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
     records = _records(answer, frame)
-    category = _category(answer, records)
+    category = _category(answer, records, frame.height, is_upright=True)
     encoding = {
         "y": category,
         "x": _quantity(answer.measures[0]) | {"axis": None},
@@ -242,7 +263,7 @@ def _bars(answer: Answer, frame: Frame, *, stack: bool) -> Spec:
 def _lines(answer: Answer, frame: Frame, *, area: bool = False) -> Spec:
     records = _records(answer, frame)
     encoding = {
-        "x": _category(answer, records),
+        "x": _category(answer, records, frame.width),
         "y": _quantity(answer.measures[0]),
         "color": _colour(records, frame.theme),
     }
@@ -258,7 +279,7 @@ def _combination(answer: Answer, frame: Frame) -> Spec:
     """Columns for the first measure, lines for the others, on one axis."""
     records = _records(answer, frame)
     names = list(dict.fromkeys(one.field.label for one in answer.measures))
-    category = _category(answer, records)
+    category = _category(answer, records, frame.width)
     colour = _colour(records, frame.theme)
     y = _quantity(answer.measures[0])
     bars = {"x": category, "y": y, "color": colour, "description": _TIP, **_href(frame)}
