@@ -10,7 +10,7 @@ import ast
 import hashlib
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
 
@@ -236,7 +236,7 @@ def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int
         configuration=configuration,
         path=path,
         line=line,
-        tests=tuple(_tests(path)) if language == "python" else (),
+        tests=_tests_of(path, str(fields["type"])) if language == "python" else (),
     )
 
 
@@ -248,16 +248,57 @@ def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[st
     return root / RUNNABLE[str(fields["type"])] / f"{name}.{EXTENSIONS[language]}"
 
 
-def _tests(path: Path) -> Iterator[TestSpec]:
+def _tests_of(path: Path, kind: str) -> tuple[TestSpec, ...]:
+    """A Python block's tests, once it is sure that Mage would run its one function."""
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
     except SyntaxError as error:
         raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
     except ValueError as error:
         raise MageSpecError(path, None, f"not valid Python: {error}") from error
+    _refuse_hidden_decorators(path, tree, kind)
+    _refuse_other_than_one(path, tree, kind)
+    return tuple(_tests(path, tree))
+
+
+def _refuse_hidden_decorators(path: Path, tree: ast.Module, kind: str) -> None:
+    """Mage puts its decorators into a block's globals; what is imported under their names only looks like them."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "mage_ai.data_preparation.decorators":
+            for name in node.names:
+                if (name.asname or name.name) in {kind, "test"}:
+                    problem = (
+                        f"this import hides Mage's own @{name.asname or name.name}, and what is under it never runs"
+                    )
+                    cure = f"write `if '{name.name}' not in globals():` before it, as Mage's templates do"
+                    raise MageSpecError(path, node.lineno, f"{problem}; {cure}")
+
+
+def _refuse_other_than_one(path: Path, tree: ast.Module, kind: str) -> None:
+    """Of several decorated functions Mage runs the first without a word; without any it fails, but only in a run.
+
+    A decorator below an `if` may or may not be reached: one of them is enough, and several are no error.
+    """
+    decorated = [node for node in tree.body if _is_decorated(node, kind)]
+    if len(decorated) > 1:
+        first, second = decorated[:2]
+        names = f"{second.name} is a second function under @{kind}, after {first.name} on line {first.lineno}"
+        raise MageSpecError(path, second.lineno, f"{names}; Mage would run {first.name} alone, without a word")
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if kind in used or any(name.startswith("data_integration_") for name in used):
+        return
+    problem = f"no function under @{kind}, which is this block's type in its pipeline; Mage would fail in each run"
+    wrong = next(((n, other) for n in tree.body for other in RUNNABLE if _is_decorated(n, other)), None)
+    if wrong is not None:
+        node, other = wrong
+        raise MageSpecError(path, node.lineno, f"{node.name} is under @{other}: {problem}")
+    raise MageSpecError(path, 1, problem)
+
+
+def _tests(path: Path, tree: ast.Module) -> Iterator[TestSpec]:
     seen: dict[str, int] = {}
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef) or not any(map(_is_test, node.decorator_list)):
+        if not _is_decorated(node, "test"):
             continue
         if node.name in seen:
             raise MageSpecError(
@@ -267,9 +308,11 @@ def _tests(path: Path) -> Iterator[TestSpec]:
         yield TestSpec(name=node.name, line=node.lineno, description=ast.get_docstring(node))
 
 
-def _is_test(decorator: ast.expr) -> bool:
-    function = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return isinstance(function, ast.Name) and function.id == "test"
+def _is_decorated(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef]:
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    functions = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    return any(isinstance(each, ast.Name) and each.id == name for each in functions)
 
 
 def _in_order(path: Path, blocks: Mapping[str, BlockSpec]) -> tuple[BlockSpec, ...]:

@@ -139,13 +139,65 @@ def test_a_syntax_error_is_told_with_file_and_line(scratch: Scratch) -> None:
     assert failure.value.line == 2
 
 
+def test_a_second_function_that_mage_would_not_run_is_told_with_its_line(scratch: Scratch) -> None:
+    code = "@transformer\ndef first(df):\n    return df\n\n\n@transformer\ndef second(df):\n    return df * 2\n"
+    scratch.pipeline(block("in", "data_loader"), block("double", "transformer", "in", code=code))
+    with pytest.raises(MageSpecError, match=r"double\.py:7: second is a second .*@transformer, after first on line 2"):
+        load_project(scratch.root)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("def plain():\n    return 1\n", r"in\.py:1: no function under @data_loader"),
+        ("", r"in\.py:1: no function under @data_loader"),
+        ("@test\ndef alone(df):\n    assert df\n", r"in\.py:1: no function under @data_loader"),
+        ("x = 1\n\n\n@transformer\ndef moved(df):\n    return df\n", r"in\.py:5: moved is under @transformer: no"),
+    ],
+)
+def test_a_block_that_mage_could_not_run_is_told_before_any_run(scratch: Scratch, code: str, told: str) -> None:
+    scratch.pipeline(block("in", "data_loader", code=code))
+    with pytest.raises(MageSpecError, match=told):
+        load_project(scratch.root)
+
+
+@pytest.mark.parametrize("name", ["data_loader", "test"])
+def test_an_import_that_hides_mages_own_decorator_is_told(scratch: Scratch, name: str) -> None:
+    hidden = f"from mage_ai.data_preparation.decorators import {name}\n"
+    scratch.pipeline(block("in", "data_loader", code=hidden + BLOCK.format(kind="data_loader")))
+    with pytest.raises(MageSpecError, match=rf"in\.py:1: this import hides Mage's own @{name}"):
+        load_project(scratch.root)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        (
+            "if 'data_loader' not in globals():\n    from mage_ai.data_preparation.decorators import data_loader\n"
+            "if 'test' not in globals():\n    from mage_ai.data_preparation.decorators import test\n"
+            "@data_loader\ndef load():\n    return 1\n@test\ndef one(out):\n    pass\n@test\ndef two(out):\n    pass\n"
+        ),
+        (
+            "import os\nif os.environ.get('FAST'):\n    @data_loader\n    def load():\n        return 1\n"
+            "else:\n    @data_loader\n    def load():\n        return 2\n"
+        ),
+        "def load():\n    return 1\n\n\ndata_loader(load)\n",
+        "@preprocesser\ndef before():\n    pass\n\n\n@data_loader\ndef load():\n    return 1\n",
+        "@data_integration_source\ndef source(*args, **kwargs):\n    return {}\n",
+    ],
+)
+def test_what_mage_runs_is_left_alone(scratch: Scratch, code: str) -> None:
+    scratch.pipeline(block("in", "data_loader", code=code))
+    assert load_project(scratch.root).pipeline("p").block("in").path.read_text() == code
+
+
 def test_files_in_another_encoding_are_told_with_their_name(scratch: Scratch) -> None:
     pipeline = scratch.pipeline(block("a", "data_loader"))
     code = scratch.root / "data_loaders" / "a.py"
     code.write_bytes(BLOCK.format(kind="data_loader").encode() + b"NAME = '\xe9'\n")
     with pytest.raises(MageSpecError, match=r"a\.py.*not valid Python"):
         load_project(scratch.root)
-    code.write_bytes(b"# -*- coding: latin-1 -*-\nNAME = '\xe9'\n")
+    code.write_bytes(b"# -*- coding: latin-1 -*-\n" + code.read_bytes())
     assert load_project(scratch.root).pipelines
     pipeline.write_bytes(pipeline.read_bytes() + b"description: '\xe9'\n")
     with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not valid YAML"):
@@ -198,7 +250,8 @@ def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
     scratch.pipeline(block("in", "data_loader"))
     before = load_project(scratch.root).pipeline("p").code_version
     assert load_project(scratch.root).pipeline("p").code_version == before
-    (scratch.root / "data_loaders" / "in.py").write_text("x = 2\n")
+    code = scratch.root / "data_loaders" / "in.py"
+    code.write_text(code.read_text() + "x = 2\n")
     assert load_project(scratch.root).pipeline("p").code_version != before
 
 
