@@ -62,7 +62,7 @@ def test_members_that_join_leave_and_die_neither_lose_nor_double_an_event(
         faulty.wait_landed()
         assert {consumer.stop() for consumer in live(consumers)} == {0}
     ((owners,),) = faulty.rig.query("SELECT count(DISTINCT landed_by) FROM control.batch")
-    assert owners > most, "the work went from hand to hand"
+    assert owners >= most, "the work went from hand to hand"
     faulty.assert_undisturbed()
 
 

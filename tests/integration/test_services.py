@@ -131,7 +131,8 @@ STARTS_ALL = """
 import signal, sys, time
 from pathlib import Path
 from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background hands down that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background hands down that it is ignored,
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and Dagster, after a run in this process, the same for SIGTERM
 folder = Path(sys.argv[1])
 services = [start_kafka(folder / "k"), start_postgres(folder / "p"), start_bigquery(folder / "b")]
 print(*(service.pid for service in services), flush=True)
