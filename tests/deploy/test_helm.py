@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from dagster._core.instance.config import dagster_instance_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +161,13 @@ def test_rendered_instance_decides_as_ours(rendered: list[dict[str, Any]]) -> No
     coordinator = theirs["run_coordinator"]["config"]
     assert coordinator["max_concurrent_runs"] == 10
     assert {each["value"] for each in coordinator["tag_concurrency_limits"]} == {"core", "serving"}
+
+
+def test_dagster_takes_the_rendered_instance(rendered: list[dict[str, Any]], tmp_path: Path) -> None:
+    given = instance(rendered)
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config == given
 
 
 def test_a_run_gets_the_launcher_s_settings_only(rendered: list[dict[str, Any]]) -> None:
