@@ -94,8 +94,15 @@ def _flow(line: Line, rate: float, seconds: float) -> tuple[list[Sample], int]:
         samples.append(_sample(line, time.monotonic() - began))
         _show(samples[-1], seconds)
         time.sleep(max(0.0, began + len(samples) * EVERY_S - time.monotonic()))
-    last = [each for each in producer.log.read_text(encoding="utf-8").splitlines() if each.startswith("{")][-1]
-    return samples, int(json.loads(last)["sent"])
+    return samples, _sent(producer.log.read_text(encoding="utf-8"))
+
+
+def _sent(log: str) -> int:
+    """Events that the producer says it has sent, in the last line that it wrote as JSON."""
+    said = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    if not said or "sent" not in said[-1]:
+        raise SystemExit(f"the producer ended without telling what it had sent:\n{log[-2000:]}")
+    return int(said[-1]["sent"])
 
 
 def _sample(line: Line, at_s: float) -> Sample:
@@ -115,6 +122,7 @@ def _env(line: Line) -> dict[str, str]:
 
 
 def _memory_mb(pid: int) -> float:
+    """PSS of a process and its children; 0: it has ended, or its memory may not be read."""
     total = 0
     try:
         root = psutil.Process(pid)
@@ -129,7 +137,10 @@ def _memory_mb(pid: int) -> float:
 
 
 def _summary(samples: list[Sample]) -> dict[str, Any]:
-    """After the warm-up: memory at its begin and end, growth by the median of thirds, lag as percentiles."""
+    """After the warm-up: memory as medians of the first and the last third of what is left, lag as percentiles.
+
+    A process whose memory was never told has no ratio: None, not a growth of nothing.
+    """
     judged = samples[int(len(samples) * WARM_UP_SHARE) :]
     names = sorted({name for each in judged for name in each.memory_mb} - {"producer"})
     memory = {}
@@ -141,7 +152,7 @@ def _summary(samples: list[Sample]) -> dict[str, Any]:
             "first_mb": first,
             "last_mb": last,
             "most_mb": max(values, default=0.0),
-            "ratio": round(last / first, 3),
+            "ratio": round(last / first, 3) if first else None,
         }
     lags = {}
     for name in ("unlanded", "mart_behind_s", "report_behind_s"):
@@ -171,16 +182,20 @@ def _show(sample: Sample, seconds: float) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def _ratio(ratio: float | None) -> str:
+    return "not told" if ratio is None else f"{ratio:.2f}"
+
+
 def table(found: dict[str, Any]) -> str:
     """What came of it, as Markdown."""
     head = (
         f"\n{found['minutes']:g} min, {found['sent']:,} events sent, landed {found['landed']:,}, core {found['core']:,}"
         f", mart {found['mart']:,} of {found['core_less_repeats']:,}; differing days {found['differing_days']}; "
-        f"whole: {found['is_whole']}; runs {found['runs']}"
+        f"whole: {found['is_whole']}; runs {found['runs']}; parts that did not answer in time {found['unanswered']}"
     )
     lines = [head, "| memory, MB | after the warm-up | at the end | most | ratio |", "|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {each['first_mb']:.0f} | {each['last_mb']:.0f} | {each['most_mb']:.0f} | {each['ratio']:.2f} |"
+        f"| {name} | {each['first_mb']:.0f} | {each['last_mb']:.0f} | {each['most_mb']:.0f} | {_ratio(each['ratio'])} |"
         for name, each in found["memory"].items()
     ]
     lines += ["| lag | p50 first third | p50 last third | p95 last third | most |", "|---|---|---|---|---|"]
