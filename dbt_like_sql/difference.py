@@ -9,9 +9,9 @@ plus its result over T, is what the query gives over the whole day: exactly, sin
 a distinct count of invoices counts each invoice inside or outside of T. Only T is aggregated.
 
 That holds if no row that was counted has gone since. A row of the parent comes from one source row, and gives way only
-to a newer row of its key (`_parent_problem` proves both), so counting is enough: the day's rows less the new ones must
-be as many as the published table has counted. The script asserts it (DISPLACED); where a repeat has displaced a row,
-the day is built whole.
+to a newer row of its key (`row_for_row_problem` proves both), so counting is enough: the day's rows less the new ones
+must be as many as the published table has counted. The script asserts it (DISPLACED); where a repeat has displaced a
+row, the day is built whole.
 """
 
 from __future__ import annotations
@@ -63,11 +63,6 @@ def check_additive(table: Table, tables: Mapping[str, Table]) -> None:
     problem = _problem(table, tables, table.additive_by or "")
     if problem:
         raise ContractError(table.contract_path, None, f"additiveBy is {table.additive_by!r}, but {problem}")
-
-
-def row_for_row_problem(table: Table, tables: Mapping[str, Table]) -> str | None:
-    """Why a table's rows are not each made of one source row of the same days; None if they are."""
-    return _parent_problem(table, tables)
 
 
 def counting_column(table: Table) -> str:
@@ -169,7 +164,7 @@ def _problem(table: Table, tables: Mapping[str, Table], key: str) -> str | None:
     return (
         _columns_problem(table)
         or _query_problem(tree(table.query, table.query_path), table, parent, key)
-        or _parent_problem(parent, tables)
+        or row_for_row_problem(parent, tables)
     )
 
 
@@ -249,8 +244,8 @@ def _join_problem(query: Any, selects: Sequence[Any], groups: set[str]) -> str |
     return None
 
 
-def _parent_problem(parent: Table, tables: Mapping[str, Table]) -> str | None:
-    """Each of its rows is made of one source row, and only a newer row of the same key can take its place."""
+def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | None:
+    """Why a table's rows are not each made of one source row of the same days, giving way only to a newer one; or None."""
     if not parent.incremental_by:
         return f"{parent.name} does not grow by key (incrementalBy)"
     source = tables[parent.depends_on[0]]

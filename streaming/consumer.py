@@ -100,6 +100,15 @@ def spare_garbage_collector() -> None:
     gc.set_threshold(GC_OBJECTS, 20, 100)
 
 
+def _is_too_often(fences: deque[float]) -> bool:
+    """Note a fence at this moment; whether there were FENCE_LIMIT of them within FENCE_WINDOW_S."""
+    now = time.monotonic()
+    fences.append(now)
+    while now - fences[0] > FENCE_WINDOW_S:
+        fences.popleft()
+    return len(fences) >= FENCE_LIMIT
+
+
 class LandingConsumer:
     """One landing process. `run` returns after a stop or when idle, and raises what a person has to decide."""
 
@@ -526,11 +535,7 @@ class LandingConsumer:
                 )
 
     def _count_fence(self, claim: Claim) -> None:
-        now = time.monotonic()
-        self._fences.append(now)
-        while now - self._fences[0] > FENCE_WINDOW_S:
-            self._fences.popleft()
-        if len(self._fences) < FENCE_LIMIT:
+        if not _is_too_often(self._fences):
             return
         conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
         try:
@@ -569,11 +574,7 @@ class LandingConsumer:
 
     def _may_fence_itself(self) -> bool:
         """Count it; a name that is fenced again and again has a twin after all (two machines of one host name)."""
-        now = time.monotonic()
-        self._self_fences.append(now)
-        while now - self._self_fences[0] > FENCE_WINDOW_S:
-            self._self_fences.popleft()
-        return len(self._self_fences) < FENCE_LIMIT
+        return not _is_too_often(self._self_fences)
 
     def _raise_twin(self, claim: Claim) -> None:
         """Stop if the ledger's fence came from a process of our own name: to join again would only throw it out."""

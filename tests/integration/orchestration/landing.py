@@ -119,3 +119,13 @@ def events_of_csv(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
                     customer_id=row["CustomerID"].removesuffix(".0") or None,
                     country=row["Country"],
                 )
+
+
+def odd_events() -> list[dict[str, Any]]:
+    """Four lines of 2010-12-01 at the edges: fractions, a cancellation, the largest numbers, nothing for money."""
+    return [
+        event(unit_price="0.333333333", quantity=3, description=None),
+        event(line_no=2, invoice_no="C536366", quantity=-1, customer_id=None, country="EIRE"),
+        event(line_no=3, unit_price="999999999999.999999999", quantity=10**9, description="日本 ☃"),
+        event(line_no=4, unit_price="0", stock_code="gift_0001_50"),
+    ]

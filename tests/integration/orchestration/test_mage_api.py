@@ -19,7 +19,7 @@ from deploy.processes import free_port, start, wait_ready
 from orchestration.defs.topics import project
 from orchestration.mage import run_pipeline
 from orchestration.mage_spec import load_project
-from tests.integration.orchestration.landing import HandLanding, event
+from tests.integration.orchestration.landing import HandLanding, odd_events
 from tests.integration.orchestration.test_load_days import core_rows
 
 if TYPE_CHECKING:
@@ -117,14 +117,7 @@ def server(mage_root: Path, line_env: dict[str, str], tmp_path: Path) -> Iterato
 def test_mages_api_trigger_and_our_chain_give_equal_frames_after_each_block(
     landing: HandLanding, server: Server, mage_root: Path, warehouse: Any
 ) -> None:
-    landing.land(
-        [
-            event(unit_price="0.333333333", quantity=3, description=None),
-            event(line_no=2, invoice_no="C536366", quantity=-1, customer_id=None, country="EIRE"),
-            event(line_no=3, unit_price="999999999999.999999999", quantity=10**9, description="日本 ☃"),
-            event(line_no=4, unit_price="0", stock_code="gift_0001_50"),
-        ]
-    )
+    landing.land(odd_events())
     theirs = server.trigger({"day": DAY})
     written = core_rows(warehouse)
     assert len(written) == 4

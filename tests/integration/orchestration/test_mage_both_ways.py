@@ -17,7 +17,7 @@ from orchestration.defs.topics import project
 from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
 from orchestration.mage_spec import load_project
-from tests.integration.orchestration.landing import HandLanding, event
+from tests.integration.orchestration.landing import HandLanding, odd_events
 from tests.integration.orchestration.test_load_days import core_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning:mage_ai")]
@@ -48,14 +48,7 @@ FRAMES = ["load_landed_events", "parse_events", "classify_lines", "price_lines"]
 def test_mages_own_run_and_ours_give_equal_frames_after_each_block(
     landing: HandLanding, line_env: dict[str, str], warehouse: Any, tmp_path: Path
 ) -> None:
-    landing.land(
-        [
-            event(unit_price="0.333333333", quantity=3, description=None),
-            event(line_no=2, invoice_no="C536366", quantity=-1, customer_id=None, country="EIRE"),
-            event(line_no=3, unit_price="999999999999.999999999", quantity=10**9, description="日本 ☃"),
-            event(line_no=4, unit_price="0", stock_code="gift_0001_50"),
-        ]
-    )
+    landing.land(odd_events())
     copy = tmp_path / "mage_project"  # Mage writes each block's status into the pipeline's file
     shutil.copytree(project().root, copy, ignore=shutil.ignore_patterns("__pycache__"))
     frames = tmp_path / "frames"
