@@ -245,7 +245,7 @@ def _join_problem(query: Any, selects: Sequence[Any], groups: set[str]) -> str |
 
 
 def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | None:
-    """Why a table's rows are not each made of one source row of the same days, giving way only to a newer one; or None."""
+    """Why a table's rows are not each made of one source row of its days, giving way only to a newer one; or None."""
     if not parent.incremental_by:
         return f"{parent.name} does not grow by key (incrementalBy)"
     source = tables[parent.depends_on[0]]
