@@ -7,11 +7,13 @@ here. The end of this process, however it comes, is the end of all it has starte
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 GUARD = Path(__file__).parent / "embedded" / "guard.py"
 POLL_S = 0.05  # a service takes 0.2 to 5 s: finer polling only costs the processor that the service needs
+PORTS = range(20000, 32768)  # below the ports of outgoing connections: Linux's begin at 32768, the others' at 49152
+TRIES = 100
+RESERVED = 64  # a start asks for six
 
 
+_reserved: deque[socket.socket] = deque()
 _started: list[Process] = []
 
 
@@ -132,10 +138,37 @@ def stop_all(processes: Sequence[Process]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses at this moment."""
+    """A port that nobody uses, and that nobody who asks this function is given until long after.
+
+    It lies below the ports that the kernel gives to outgoing connections: one of those could be taken by any
+    connection in the seconds until a server listens there (seen: the emulator ended with "address already in use").
+    """
+    for port in random.sample(PORTS, min(TRIES, len(PORTS))):
+        if is_free(port) and _reserve(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _reserve(port: int) -> bool:
+    """Keep other processes of ours from the port until they can see that it is in use.
+
+    A name in Linux's abstract namespace is taken once on a machine, leaves no file and dies with its process.
+    Elsewhere there is none: two processes then meet at one port of some ten thousand at worst.
+    """
+    if sys.platform != "linux":
+        return True
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0power-bi-project-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _reserved.append(mark)
+    if len(_reserved) > RESERVED:
+        _reserved.popleft().close()
+    return True
 
 
 def is_free(port: int) -> bool:
