@@ -35,7 +35,7 @@ def check_access(warehouse: Warehouse, catalog: Catalog) -> list[Permission]:
     if warehouse.settings.emulator_host:
         return [Permission(ON_PROJECT, warehouse.settings.project, None, "an emulator: it checks nobody's rights")]
     found = [_may_run_jobs(warehouse)]
-    for table in catalog:
+    for table in catalog.physical():
         if table.materialization != "view":
             found += _on_table(warehouse, warehouse.table_id(table.name))
     return found

@@ -5,7 +5,7 @@ Belongs here: what a table is, who owns it, what it depends on. Does not: BigQue
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,9 +20,10 @@ from dbt_like_sql.incremental import check_incremental
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Materialization = Literal["table", "view", "loaded", "once"]
+Materialization = Literal["table", "view", "loaded", "once", "fence"]
 MODELS_DIR = Path(__file__).parent / "models"
 LAYERS = ("control", "core", "mart")
+FENCE = "control.publisher"
 _PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy", "additiveBy"}
 _FILES = {"contract.yaml", "query.sql", "checks.sql"}
 
@@ -34,7 +35,7 @@ class Table:
     Attributes:
         name: layer and table, `mart.products`.
         materialization: `table` (published from its query), `view`, `loaded` (written by `load`, or a ledger),
-            `once` (created with the rows of its query, then a ledger).
+            `once` (created with the rows of its query, then a ledger), `fence` (stands once for each published table).
         partition_column: DATE column that partitions it by day, if any.
         clustering: columns by which rows lie together.
         identity: columns that name one event; loaded tables keep one row for each.
@@ -121,6 +122,19 @@ class Catalog:
     def __contains__(self, name: object) -> bool:
         return name in self.tables
 
+    def physical(self) -> list[Table]:
+        """The tables that BigQuery holds, in order: a fence stands once for each published table."""
+        published = [table.name for table in self if table.materialization == "table"]
+        return [
+            each
+            for table in self
+            for each in (
+                [replace(table, name=fence_name(name)) for name in published]
+                if table.materialization == "fence"
+                else [table]
+            )
+        ]
+
     def layer(self, layer: str) -> list[Table]:
         """Tables of one layer, in order."""
         return [table for table in self if table.layer == layer]
@@ -139,6 +153,11 @@ class Catalog:
     def downstream(self, name: str) -> list[str]:
         """Every table that reads this one, directly or through others, in order."""
         return [table for table in self.tables if name in self.upstream(table)]
+
+
+def fence_name(name: str) -> str:
+    """The table whose one row two publications of a table both change: `control.publisher_mart_products`."""
+    return f"{FENCE}_{name.replace('.', '_')}"
 
 
 def load_catalog(models_dir: Path | None = None) -> Catalog:
@@ -242,8 +261,12 @@ def _materialization(contract: Contract, *, has_query: bool) -> Materialization:
             return "once"
         case ("loaded", False):
             return "loaded"
+        case ("fence", False):
+            return "fence"
     problem = f"materialization is {value!r} and query.sql is {'there' if has_query else 'missing'}"
-    raise ContractError(contract.path, None, f"{problem}; expected table, view or once with a query, loaded without")
+    raise ContractError(
+        contract.path, None, f"{problem}; expected table, view or once with a query, loaded or fence without"
+    )
 
 
 def _named_columns(contract: Contract, key: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbt_like_sql.catalog import Catalog
+from dbt_like_sql.catalog import FENCE, Catalog, fence_name
 from dbt_like_sql.column_types import bigquery_schema, type_sql
 from dbt_like_sql.contract import Column
 from dbt_like_sql.errors import JobError, MigrateError
@@ -21,7 +21,7 @@ from dbt_like_sql.render import quote, render
 from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dbt_like_sql.catalog import Table
     from dbt_like_sql.warehouse import Warehouse
@@ -82,9 +82,10 @@ def migrate(
     Raises:
         MigrateError: a contract asks for a breaking change. Nothing has been changed.
     """
-    there = {table.name: _existing(warehouse, table) for table in catalog}
+    tables = catalog.physical()
+    there = {table.name: _existing(warehouse, table) for table in tables}
     known = read_readers() if readers is None else readers
-    refused = [problem for table in catalog for problem in _breaking(table, there[table.name], catalog, known)]
+    refused = [problem for table in tables for problem in _breaking(table, there[table.name], catalog, known)]
     if refused:
         listed = "\n".join(f"  - {problem}" for problem in refused)
         message = (
@@ -94,7 +95,7 @@ def migrate(
         raise MigrateError(message)
     changes = [] if dry_run else _datasets(warehouse, catalog)
     statements: list[str] = []
-    for table in catalog:
+    for table in tables:
         changes += _bring(warehouse, table, there[table.name], statements, dry_run=dry_run)
     if not dry_run:
         if statements:  # one job: each costs a round trip and, on Google, counts against table metadata quotas alone
@@ -149,10 +150,14 @@ def _column_sql(column: Column) -> str:
 
 
 def _existing(warehouse: Warehouse, table: Table) -> Any:
+    return _existing_id(warehouse, warehouse.table_id(table.name))
+
+
+def _existing_id(warehouse: Warehouse, table_id: str) -> Any:
     from google.api_core.exceptions import NotFound  # noqa: PLC0415
 
     try:
-        return warehouse.client.get_table(warehouse.table_id(table.name))
+        return warehouse.client.get_table(table_id)
     except NotFound:
         return None
 
@@ -310,25 +315,45 @@ def _merged_schema(there: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
 
 
 def _publishers(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
-    """Give each published table its fence row in control.publisher, once even if two migrate at a time."""
+    """Give each published table's fence its one row, once even if two migrate at a time.
+
+    A warehouse from before each table had a fence of its own has the rows of all in one table. They go on from there,
+    and that table is dropped: a program of that version that still runs can publish nothing any more.
+    """
     names = [table.name for table in catalog if table.materialization == "table"]
-    publisher, incarnation = warehouse.table_id("control.publisher"), warehouse.table_id("control.incarnation")
-    known = {row["table_name"] for row in warehouse.run(f"SELECT table_name FROM `{publisher}`").rows}
+    fences = {name: warehouse.table_id(fence_name(name)) for name in names}
+    incarnation, shared = warehouse.table_id("control.incarnation"), warehouse.table_id(FENCE)
+    versions: dict[str, int] = {}
+    is_shared = _existing_id(warehouse, shared) is not None
+    if is_shared:
+        versions = {row["table_name"]: row["version"] for row in warehouse.run(f"SELECT * FROM `{shared}`").rows}
+    asked = " UNION ALL ".join(f"SELECT table_name FROM `{fence}`" for fence in fences.values())
+    known = {row["table_name"] for row in warehouse.run(asked).rows} if fences else set()
     missing = [name for name in names if name not in known]
-    if not missing:
-        return []
-    script = f"""
+    changes = []
+    try:
+        if missing:
+            warehouse.run(_fence_rows(incarnation, {name: fences[name] for name in missing}, versions), kind="migrate")
+            changes.append(Change(FENCE, f"{len(missing)} fence rows added"))
+        if is_shared:
+            warehouse.run(f"DROP TABLE IF EXISTS `{shared}`", kind="migrate")
+            changes.append(Change(FENCE, "dropped it: each published table has a fence of its own now"))
+    except JobError as error:
+        message = f"migrating {FENCE}: {error}. Tables are there; run migrate again."
+        raise JobError(message, job_id=error.job_id, is_retryable=True) from error
+    return changes
+
+
+def _fence_rows(incarnation: str, fences: Mapping[str, str], versions: Mapping[str, int]) -> str:
+    inserts = "".join(
+        f"""
+INSERT INTO `{fence}` (table_name, version, run_id, published_at)
+SELECT {quote(name)}, {versions.get(name, 0)}, 'migrate', CURRENT_TIMESTAMP()
+WHERE NOT EXISTS (SELECT 1 FROM `{fence}` AS there);"""
+        for name, fence in fences.items()
+    )
+    return f"""
 BEGIN TRANSACTION;
-UPDATE `{incarnation}` SET rows_created = rows_created + {len(missing)} WHERE TRUE;
-INSERT INTO `{publisher}` (table_name, version, run_id, published_at)
-SELECT name, 0, 'migrate', CURRENT_TIMESTAMP()
-FROM UNNEST(@names) AS name
-WHERE NOT EXISTS (SELECT 1 FROM `{publisher}` AS there WHERE there.table_name = name);
+UPDATE `{incarnation}` SET rows_created = rows_created + {len(fences)} WHERE TRUE;{inserts}
 COMMIT TRANSACTION;
 """
-    try:
-        warehouse.run(script, params={"names": missing}, kind="migrate")
-    except JobError as error:
-        message = f"migrating control.publisher: {error}. Tables are there; run migrate again."
-        raise JobError(message, job_id=error.job_id, is_retryable=True) from error
-    return [Change("control.publisher", f"{len(missing)} fence rows added")]

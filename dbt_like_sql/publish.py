@@ -357,7 +357,7 @@ def _prepare(
         memory.state = state
     missing = [table.name for table in tables if table.name not in state.publishers]
     if missing:
-        raise PublishError(f"publishing {', '.join(missing)}: no fence row in control.publisher. Run migrate first.")
+        raise PublishError(f"publishing {', '.join(missing)}: no fence row (control.publisher_...). Run migrate first.")
     growing = {table.name: growing_days(table, days, state, rule_version(catalog, table)) for table in tables}
     return Publication(
         catalog=catalog,
@@ -428,11 +428,12 @@ def check_tables(
     Args:
         warehouse: an open, migrated warehouse.
         catalog: where the names are found.
-        names: tables of any materialization.
+        names: tables of any materialization; fences have one row each and nothing to check.
         days: table partitions to look at; None for every day that was ever loaded.
     """
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
-    tables = [catalog[name] for name in catalog.tables if name in set(names)]
+    chosen = [catalog[name] for name in catalog.tables if name in set(names)]
+    tables = [table for table in chosen if table.materialization != "fence"]
     if not any(table.checks for table in tables):
         return []
     sql = f"SELECT {audit_sql(tables, warehouse.settings.table_id, lambda _table: Slice(wanted))} AS checks"

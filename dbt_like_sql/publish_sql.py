@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
+from dbt_like_sql.catalog import fence_name
 from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
 from dbt_like_sql.graph import table_nodes, tree
 from dbt_like_sql.publish_state import causes, rule_version, source_versions
@@ -160,15 +161,19 @@ CREATE TEMP TABLE {built_table(table)} AS
 
 
 def _fence(settings: WarehouseSettings, work: Publication) -> str:
-    """Two publications of one table change one row, and each says what it saw there: one of them is rolled back."""
-    seen = " OR ".join(
-        f"(table_name = {quote(table.name)} AND version = {work.state.publishers[table.name]})" for table in work.tables
-    )
-    return f"""
-UPDATE `{settings.table_id("control.publisher")}`
+    """Two publications of one table change one row, and each says what it saw there: one of them is rolled back.
+
+    Each table has a fence of its own. Two transactions that change one table, whichever rows, cannot both commit, on
+    Google and on the emulator: in one fence for all, a fact table published every second kept every dimension out.
+    """
+    return "\n".join(
+        f"""
+UPDATE `{settings.table_id(fence_name(table.name))}`
 SET version = version + 1, run_id = {quote(work.run_id)}, published_at = CURRENT_TIMESTAMP()
-WHERE {seen};
-ASSERT @@row_count = {len(work.tables)} AS {quote(FENCED)};"""
+WHERE version = {work.state.publishers[table.name]};
+ASSERT @@row_count = 1 AS {quote(FENCED)};"""
+        for table in work.tables
+    )
 
 
 def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:

@@ -13,6 +13,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from dbt_like_sql.catalog import fence_name
 from dbt_like_sql.difference import Growth
 from dbt_like_sql.render import day_sql, quote
 
@@ -117,10 +118,10 @@ class Memory:
 
 def state_sql(settings: WarehouseSettings, catalog: Catalog, tables: Sequence[Table], days: Sequence[date]) -> str:
     """One row with all of it. Of publications and loads only what concerns these days; whole tables need neither."""
-    names = ", ".join(quote(table.name) for table in tables)
+    fences = [f"SELECT table_name, version FROM `{settings.table_id(fence_name(table.name))}`" for table in tables]
     publisher = f"""
   ARRAY(
-    SELECT AS STRUCT table_name, version FROM `{settings.table_id("control.publisher")}` WHERE table_name IN ({names})
+    SELECT AS STRUCT f.table_name, f.version FROM ({" UNION ALL ".join(fences)}) AS f
   ) AS publishers"""
     if not days:
         return f"SELECT{publisher}"

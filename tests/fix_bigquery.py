@@ -203,13 +203,14 @@ def _emptied(env: dict[str, str]) -> bool:
 
     warehouse, catalog = open_warehouse(WarehouseSettings.from_env(env)), load_catalog()
     statements = []
-    for table in catalog:
+    for table in catalog.physical():
         where = f"{table.partition_column} >= DATE '0001-01-01'" if table.partition_column else "TRUE"
-        if table.materialization in {"loaded", "table"} and table.name != "control.publisher":
+        if table.materialization in {"loaded", "table"}:
             statements.append(f"DELETE FROM `{warehouse.table_id(table.name)}` WHERE {where};")
-    incarnation, publisher = warehouse.table_id("control.incarnation"), warehouse.table_id("control.publisher")
+        if table.materialization == "fence":
+            statements.append(f"UPDATE `{warehouse.table_id(table.name)}` SET version = 0 WHERE TRUE;")
+    incarnation = warehouse.table_id("control.incarnation")
     statements.append(f"UPDATE `{incarnation}` SET incarnation = GENERATE_UUID(), rows_created = 0 WHERE TRUE;")
-    statements.append(f"UPDATE `{publisher}` SET version = 0 WHERE TRUE;")
     try:
         warehouse.run("\n".join(statements))
         return not migrate(warehouse, catalog, dry_run=True)

@@ -54,7 +54,7 @@ def test_every_missing_permission_is_named_with_its_role() -> None:
     text = str(caught.value)
     assert f"{ON_PROJECT} on shop-1 (in roles/bigquery.jobUser)" in text
     assert "bigquery.tables.updateData on shop-1.mart.invoice_lines (in roles/bigquery.dataEditor)" in text
-    assert len(caught.value.missing) == 1 + sum(table.materialization != "view" for table in CATALOG)
+    assert len(caught.value.missing) == 1 + sum(table.materialization != "view" for table in CATALOG.physical())
 
 
 def test_emulator_is_said_to_check_nobody() -> None:

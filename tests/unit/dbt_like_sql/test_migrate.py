@@ -38,7 +38,7 @@ def standing(catalog: Catalog) -> Any:
     from google.cloud import bigquery
 
     tables = {}
-    for table in catalog:
+    for table in catalog.physical():
         found = bigquery.Table(f"local.{table.name}", schema=bigquery_schema(table.columns))
         if table.partition_column:
             found.time_partitioning = bigquery.TimePartitioning(field=table.partition_column)
