@@ -36,8 +36,8 @@ storage:
 telemetry: {enabled: false}
 """
 YAML = {"warm": DAGSTER_YAML, "default": DEFAULTS_YAML}
-# As the emulator has it, and without what is ours: a run for each batch, a process for each run.
-KEEP_UP_S = {"warm": "60", "default": "0"}
+# As the emulator has it (None), and without what is ours: a run for each batch, a process for each run.
+KEEP_UP_S = {"warm": None, "default": "0"}
 PATIENCE_S = 60.0
 
 
@@ -116,7 +116,9 @@ class CpuMeter:
 def running(launcher: str) -> Iterator[tuple[Line, Ledgers]]:
     root = Path(tempfile.mkdtemp(prefix="bench-line-"))
     root.chmod(0o755)  # root's PostgreSQL runs as another user, who must reach its folder
-    os.environ["KEEP_UP_S"] = KEEP_UP_S[launcher]
+    os.environ.pop("KEEP_UP_S", None)
+    if (keep_up_s := KEEP_UP_S[launcher]) is not None:
+        os.environ["KEEP_UP_S"] = keep_up_s
     line = Line(state=State(root), ports=Ports(), note=lambda _: None, dagster_yaml=YAML[launcher])
     ledgers: Ledgers | None = None
     try:

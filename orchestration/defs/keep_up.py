@@ -2,17 +2,19 @@
 
 Started by the sensor's tag on a run of one day. The run does its ordinary steps first, each with its blocking checks;
 then this loop loads and publishes what has landed since, cycle after cycle, until nothing lands for IDLE_S or the span
-is over, and the run's last check compares core with the marts. What is exactly once is so by the fences of core and
-marts; the lock only keeps two runs of one day from working against each other (docs/decisions/0011).
+is over, and the run's last check compares core with the marts. A cycle publishes what the report reads; the marts made
+of it follow beside the loop. What is exactly once is so by the fences of core and marts; the lock only keeps two runs
+of one day from working against each other (docs/decisions/0011).
 
-Belongs here: the loop, its lock, one cycle, how it looks in Dagster. Not here: which runs keep up (landing/sensors.py),
-how a cycle's parts work (mage_project, dbt_like_sql).
+Belongs here: the loop, its lock, one cycle, the marts that follow, how it looks in Dagster. Not here: which runs keep
+up (landing/sensors.py), how a cycle's parts work (mage_project, dbt_like_sql).
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -35,6 +37,8 @@ IDLE_S = 2.0
 PATIENCE_S = 30.0
 # The sensor asks for the next run so long before the span ends: its own loop takes up to 5 s, the queue 1, a fork 0.5.
 HANDOVER_S = 8.0
+# The marts that follow are published so often at most: their publication takes from the cycles what it takes.
+FOLLOW_S = 10.0
 LOCK_SPACE = 0x6D617274  # "mart": our advisory locks, so that nobody else's numbers meet them
 
 
@@ -88,16 +92,24 @@ def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float
 
 
 @dataclass(frozen=True)
+class Followed:
+    """Topic -> the batches that the first marts showed, and the other marts as published from them; None: not yet."""
+
+    batches: Mapping[str, Batches]
+    published: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Marts:
     """What the loop asks of the marts of its day.
 
     Attributes:
         publish_first: publishes those that read core, and is quick: what the report reads. Once a cycle.
-        publish_rest: publishes the other daily marts, which are made of those. Once, at the end.
+        publish_rest: publishes the other daily marts, which are made of those. Called from a thread of its own.
         note: told of each load of a cycle (topic, day, the exporter's report of the day), so that the next publication
             need not read the ledgers.
         mark: tells the lake that all of them show these batches of each topic.
-        shown: topic -> the batches that they showed when the loop began.
+        shown: topic -> the batches that the first ones showed when the loop began.
     """
 
     publish_first: Callable[[], Mapping[str, Any]]
@@ -107,24 +119,91 @@ class Marts:
     shown: Mapping[str, Batches]
 
 
-def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: date, marts: Marts) -> None:
+@dataclass
+class Followers:
+    """The marts that are made of the first ones, published beside the loop, at most every FOLLOW_S.
+
+    Attributes:
+        publish: `Marts.publish_rest`.
+        clock: tests have their own.
+    """
+
+    publish: Callable[[], Mapping[str, Any]]
+    clock: Callable[[], float] = time.monotonic
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="marts"))
+    _at_work: Future[Mapping[str, Any]] | None = None
+    _asked: Mapping[str, Batches] = field(default_factory=dict)
+    _next_at: float = float("-inf")
+
+    def look(self, shown: Mapping[str, Batches]) -> Followed | None:
+        """What was published since the last look, None if nothing; begins the next publication if it is time for it.
+
+        Args:
+            shown: what the first marts show now.
+
+        Raises:
+            WarehouseError: as `publish` does.
+        """
+        done = None
+        if self._at_work is not None and self._at_work.done():
+            at_work, self._at_work = self._at_work, None
+            done = Followed(self._asked, at_work.result())
+        if self._at_work is None and self.clock() >= self._next_at and shown != self._asked:
+            self._next_at = self.clock() + FOLLOW_S
+            self._asked = {topic: dict(batches) for topic, batches in shown.items()}
+            self._at_work = self._pool.submit(self.publish)
+        return done
+
+    def end(self) -> Followed | None:
+        """Wait for the publication that is at work. One that fails is as none: the caller publishes once more."""
+        self._pool.shutdown(wait=True)
+        at_work, self._at_work = self._at_work, None
+        if at_work is None or at_work.exception() is not None:
+            return None
+        return Followed(self._asked, at_work.result())
+
+
+def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: date, marts: Marts) -> Followed:
     """The loop for one day, each cycle's materializations logged as it is done.
 
     The day stays pending in the lake until every mart shows it: a run that is killed in the loop leaves marts that have
     not followed the first ones, and the sensor asks for the day again.
+
+    Returns: the batches that the first marts show, and the others as they were published from them. These are None if
+        they are still to be published: that is done when the lock is given back, while whoever waits for it is at work.
     """
+    shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
+    followers = Followers(marts.publish_rest)
+    last: Followed | None = None
+    try:
+        with locked(lake, day) as is_ours:
+            if is_ours:
+                last = _follow(context, lake, day, marts, shown=shown, followers=followers)
+            else:
+                context.log.info("another run keeps %s up: nothing left to do here", day)
+    finally:
+        last = followers.end() or last
+    return last if last is not None and last.batches == shown else Followed(shown, None)
+
+
+def _follow(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    day: date,
+    marts: Marts,
+    *,
+    shown: dict[str, dict[int, int]],
+    followers: Followers,
+) -> Followed | None:
+    """The loop with the lock held; moves `shown` on. Returns what followed last."""
     from streaming import lake as door
 
-    shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
     seen: dict[str, Mapping[str, Any]] = {}
+    last = None
     with (
         lake.connect("orchestration.keep_up") as conn,
         lake.connect("orchestration.keep_up_wait") as waiting,
-        locked(lake, day) as is_ours,
     ):
-        if not is_ours:
-            context.log.info("another run keeps %s up: nothing left to do here", day)
-            return
         door.listen(waiting)
         cycles = keep_up(
             is_behind=lambda: _is_behind(conn, day, shown),
@@ -134,13 +213,17 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0
+        followers.look(shown)
         for cycle in cycles:
             count, rows = count + 1, rows + cycle.rows_inserted
             _log(context, _materializations(cycle, day))
-        context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
-        if count and not _is_wanted(conn, day):  # who waits for the day publishes all of them anyway
-            _log(context, _published(marts.publish_rest(), day))
-            marts.mark({(topic, day): batches for topic, batches in shown.items()})
+            followed = followers.look(shown)
+            if followed is not None:
+                last = followed
+                _log(context, _published(followed.published or {}, day))
+                marts.mark({(topic, day): batches for topic, batches in followed.batches.items()})
+    context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
+    return last
 
 
 def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterialization]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import pytest
 
 from orchestration.definitions import defs
-from orchestration.defs.keep_up import HANDOVER_S, IDLE_S, TAG, Cycle, keep_up
+from orchestration.defs.keep_up import FOLLOW_S, HANDOVER_S, IDLE_S, TAG, Cycle, Followed, Followers, keep_up
 from orchestration.defs.partitions import range_tags
 from orchestration.defs.runs import busy_days
 
@@ -75,6 +78,69 @@ def test_it_makes_room_for_a_run_that_waits() -> None:
 def test_a_batch_at_the_last_moment_of_silence_is_still_brought() -> None:
     line = Line(IDLE_S - 0.01)
     assert line.run(60) == [1]
+
+
+class Rest:
+    """A publication that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = 0, threading.Semaphore(0)
+        self.error: Exception | None = None
+        self.now = 100.0
+        self.followers = Followers(self.publish, clock=lambda: self.now)
+
+    def publish(self) -> dict[str, int]:
+        self.begun += 1
+        assert self.go.acquire(timeout=20)
+        if self.error is not None:
+            raise self.error
+        return {"mart.sums": self.begun}
+
+    def ended(self, shown: dict[str, dict[int, int]]) -> Followed:
+        """Let the publication that is at work end, and look until it is seen."""
+        self.go.release()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = self.followers.look(shown)
+            if found is not None:
+                return found
+        raise AssertionError
+
+
+def test_marts_that_follow_never_claim_more_than_the_first_ones_showed_when_they_began() -> None:
+    rest = Rest()
+    shown = {"t": {0: 1}}
+    assert rest.followers.look(shown) is None
+    shown["t"][0] = 2
+    assert rest.ended(shown) == Followed({"t": {0: 1}}, {"mart.sums": 1})
+    assert rest.followers.look(shown) is None
+    assert rest.begun == 1, "not before it is time"
+    rest.now += FOLLOW_S
+    rest.followers.look(shown)
+    assert rest.ended(shown) == Followed({"t": {0: 2}}, {"mart.sums": 2})
+    rest.now += FOLLOW_S
+    rest.followers.look(shown)
+    assert rest.begun == 2, "nothing has moved"
+    assert rest.followers.end() is None
+
+
+def test_an_error_of_marts_that_follow_ends_the_run_and_at_the_end_leaves_them_to_the_last_publication() -> None:
+    rest = Rest()
+    rest.error = ValueError("checks failed")
+    rest.followers.look({"t": {0: 1}})
+    with pytest.raises(ValueError, match="checks failed"):
+        rest.ended({"t": {0: 1}})
+    rest.now += FOLLOW_S
+    rest.followers.look({"t": {0: 2}})
+    rest.go.release()
+    assert rest.followers.end() is None
+
+
+def test_the_publication_at_work_is_waited_for_at_the_end() -> None:
+    rest = Rest()
+    rest.followers.look({"t": {0: 1}})
+    rest.go.release()
+    assert rest.followers.end() == Followed({"t": {0: 1}}, {"mart.sums": 1})
 
 
 def _busy(make: Callable[[dg.DagsterInstance], None], *, after_s: float) -> set[date]:
