@@ -99,6 +99,7 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
     from streaming.allocator import keep_freed_memory  # noqa: PLC0415
     from streaming.consumer import LandingConsumer, spare_garbage_collector  # noqa: PLC0415
     from streaming.metrics import MetricsServer  # noqa: PLC0415
+    from streaming.turns import give_way_soon  # noqa: PLC0415
 
     _configure_logs(is_json=is_json)
     settings = LandingSettings.from_env(os.environ)
@@ -118,6 +119,7 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         teller.start()
         spare_garbage_collector()
         keep_freed_memory()
+        give_way_soon()
         summary = consumer.run(stop, until_idle_s=until_idle)
     if is_json:
         click.echo(json.dumps({"event": "consumed", **dataclasses.asdict(summary)}))

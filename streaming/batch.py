@@ -17,6 +17,7 @@ import numpy as np
 from streaming.decode import DAY_US, EPOCH_2000_DAYS, DoubtError, Refusal
 from streaming.formats.translate import Translated, raw_value, translate
 from streaming.headers import UNREADABLE_NAME, Headers, headers_json, read_headers
+from streaming.turns import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,14 +207,13 @@ class Columns:
 def read_columns(messages: Sequence[Message]) -> Columns:
     """The fields of messages of one class."""
     kind, count = type(messages[0]), len(messages)
-    stamps = np.fromiter(chain.from_iterable(map(kind.timestamp, messages)), dtype=np.int64, count=2 * count)
-    stamps = stamps.reshape(count, 2)
+    stamps = counted(chain.from_iterable(map(kind.timestamp, messages)), 2 * count).reshape(count, 2)
     stamps[(stamps[:, 1] < FIRST_STAMP_MS) | (stamps[:, 1] > LAST_STAMP_MS), 0] = NO_TIMESTAMP
     return Columns(
         messages=messages,
         values=[*map(kind.value, messages)],
         keys=[*map(kind.key, messages)],
-        offsets=np.fromiter(map(kind.offset, messages), dtype=np.int64, count=count),
+        offsets=counted(map(kind.offset, messages), count),
         stamps=stamps,
     )
 

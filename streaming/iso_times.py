@@ -20,23 +20,29 @@ ZONE = len("+00:00")
 SHORTEST, LONGEST = SECONDS + len("Z"), SECONDS + len(".123456") + ZONE
 FRACTIONS = (0, 2, 3, 4, 5, 6, 7)  # a point and up to six digits, or nothing
 SEPARATORS = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":"}
+DIGITS = tuple(at for at in range(SECONDS) if at not in SEPARATORS)
+ZONE_DIGITS = (1, 2, 4, 5)
+ZERO = np.uint8(ord("0"))
 
 
 def iso_times_us(texts: Sequence[str]) -> NDArray[np.int64] | None:
     """Microseconds since 1970 UTC, None if any text is not `YYYY-MM-DDThh:mm:ss[.f{1,6}](Z|+hh:mm|-hh:mm)`.
 
-    A third of the time of making a datetime of each (0.10 against 0.28 us). Numpy alone: Arrow's first cast imports its
-    compute functions, its first array pandas, a quarter of a second each, which the first batch would wait for.
+    A quarter of the time of making a datetime of each (0.07 against 0.28 us). Numpy alone: Arrow's first cast imports
+    its compute functions, its first array pandas, a quarter of a second each, which the first batch would wait for.
     """
+    if not texts:
+        return None
+    rows = _equal_rows(texts)
+    if rows is not None:  # as most producers write
+        return _read_equal(rows, 1 if rows[0, -1] == ord("Z") else ZONE)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     joined = "".join(texts)
-    if not len(lengths) or lengths.min() < SHORTEST or lengths.max() > LONGEST or not joined.isascii():
+    if lengths.min() < SHORTEST or lengths.max() > LONGEST or not joined.isascii():
         return None
     data = np.frombuffer(joined.encode("ascii"), dtype=np.uint8)
     ends = np.cumsum(lengths)
     is_utc = data[ends - 1] == ord("Z")
-    if lengths.min() == lengths.max() and (is_utc.all() or not is_utc.any()):  # as most producers write
-        return _read_equal(data.reshape(len(lengths), -1), 1 if is_utc[0] else ZONE)
     times = np.empty(len(lengths), dtype=np.int64)
     for length in np.unique(lengths):
         for zone in (1, ZONE):
@@ -50,17 +56,38 @@ def iso_times_us(texts: Sequence[str]) -> NDArray[np.int64] | None:
     return times
 
 
+def _equal_rows(texts: Sequence[str]) -> NDArray[np.uint8] | None:
+    """The texts as rows, if all have one length and one kind of zone; told by line ends, not by each text's length."""
+    length, lines = len(texts[0]), "\n".join(texts) + "\n"
+    is_possible = SHORTEST <= length <= LONGEST and len(lines) == len(texts) * (length + 1)
+    if not is_possible or lines.count("\n") != len(texts) or not lines.isascii():
+        return None
+    data = np.frombuffer(lines.encode("ascii"), dtype=np.uint8).reshape(len(texts), -1)
+    is_utc = data[:, length - 1] == ord("Z")
+    is_equal = (data[:, length] == ord("\n")).all() and (is_utc.all() or not is_utc.any())
+    return data[:, :length] if is_equal else None
+
+
 def _read_equal(rows: NDArray[np.uint8], zone: int) -> NDArray[np.int64] | None:
-    """Times of texts of one length and one kind of zone, a row each."""
+    """Times of texts of one length and one kind of zone, a row each.
+
+    Two digits fit into a byte: what is computed by bytes is computed sixteen at a time.
+    """
     fraction = rows.shape[1] - SECONDS - zone
-    if fraction not in FRACTIONS or (fraction and (rows[:, SECONDS] != ord(".")).any()):
+    if fraction not in FRACTIONS:
         return None
-    if any((rows[:, at] != ord(separator)).any() for at, separator in SEPARATORS.items()):
+    texts = np.ascontiguousarray(rows.T)
+    marks = SEPARATORS | ({SECONDS: "."} if fraction else {})
+    if any((texts[at] != ord(mark)).any() for at, mark in marks.items()):
         return None
-    read = _Digits(rows)
-    month, day = read.number(5, 7), read.number(8, 10)
-    hour, minute, second = read.number(11, 13), read.number(14, 16), read.number(17, 19)
-    year = read.number(0, 4)
+    digits = texts - ZERO
+    begin = rows.shape[1] - ZONE
+    offset_places = [begin + at for at in ZONE_DIGITS] if zone == ZONE else []
+    places = [*DIGITS, *range(SECONDS + 1, SECONDS + fraction), *offset_places]
+    if any(digits[at].max() > 9 for at in places):  # noqa: PLR2004 the last digit
+        return None
+    month, day, hour, minute, second = (_two(digits, at) for at in (5, 8, 11, 14, 17))
+    year = _two(digits, 0).astype(np.int64) * 100 + _two(digits, 2)
     months = (year - 1970) * 12 + month - 1
     if (months == months[0]).all():  # the calendar is a third of the time here; a batch seldom has two months
         months = months[:1]
@@ -68,35 +95,32 @@ def _read_equal(rows: NDArray[np.uint8], zone: int) -> NDArray[np.int64] | None:
     after = (months + 1).astype("M8[M]").astype("M8[D]").astype(np.int64)
     is_good = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= after - first)  # noqa: PLR2004 a calendar
     is_good &= (hour < 24) & (minute < 60) & (second < 60)  # noqa: PLR2004 a clock
-    seconds = (first + day - 1) * 86_400 + hour * 3_600 + minute * 60 + second
+    of_day = hour.astype(np.int32) * 3_600 + minute.astype(np.int32) * 60 + second
     if zone == ZONE:
-        ahead, is_zone = _read_offsets(rows, read)
-        seconds -= ahead
+        ahead, is_zone = _read_offsets(texts, digits)
+        of_day -= ahead
         is_good &= is_zone
-    micros = read.number(SECONDS + 1, SECONDS + fraction) * 10 ** (7 - fraction) if fraction else 0
-    return seconds * 1_000_000 + micros if read.is_digits and is_good.all() else None
+    times: NDArray[np.int64] = ((first + day - 1) * 86_400 + of_day) * 1_000_000
+    if fraction:
+        micros = np.zeros(len(rows), dtype=np.int32)
+        for at in range(SECONDS + 1, SECONDS + fraction):
+            micros = micros * np.int32(10) + digits[at]
+        times += micros * np.int32(10 ** (7 - fraction))
+    return times if is_good.all() else None
 
 
-def _read_offsets(rows: NDArray[np.uint8], read: _Digits) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _read_offsets(texts: NDArray[np.uint8], digits: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Seconds ahead of UTC, and whether they are any."""
-    at = rows.shape[1] - ZONE
-    hours, minutes = read.number(at + 1, at + 3), read.number(at + 4, at + 6)
-    is_ahead, is_behind = rows[:, at] == ord("+"), rows[:, at] == ord("-")
-    is_good = (is_ahead | is_behind) & (rows[:, at + 3] == ord(":")) & (hours < 16) & (minutes < 60)  # noqa: PLR2004 Postgres' limit
-    return (hours * 3_600 + minutes * 60) * np.where(is_ahead, 1, -1), is_good
+    at = len(texts) - ZONE
+    hours, minutes = _two(digits, at + 1), _two(digits, at + 4)
+    is_ahead = texts[at] == ord("+")
+    is_good = (is_ahead | (texts[at] == ord("-"))) & (texts[at + 3] == ord(":"))
+    is_good &= (hours < 16) & (minutes < 60)  # noqa: PLR2004 Postgres' limit
+    ahead = hours.astype(np.int32) * 3_600 + minutes.astype(np.int32) * 60
+    return np.where(is_ahead, ahead, -ahead), is_good
 
 
-class _Digits:
-    """Whole numbers in columns of text; remembers whether all were digits."""
-
-    def __init__(self, rows: NDArray[np.uint8]) -> None:
-        self.columns = np.ascontiguousarray(rows.T) - np.uint8(ord("0"))
-        self.is_digits = True
-
-    def number(self, begin: int, end: int) -> NDArray[np.int64]:
-        """The number that stands in columns begin to end, exclusive."""
-        total = np.zeros(self.columns.shape[1], dtype=np.int64)
-        for column in self.columns[begin:end]:
-            self.is_digits = self.is_digits and bool((column <= 9).all())  # noqa: PLR2004 the last digit
-            total = total * 10 + column
-        return total
+def _two(digits: NDArray[np.uint8], at: int) -> NDArray[np.uint8]:
+    """The numbers of two columns of digits."""
+    numbers: NDArray[np.uint8] = digits[at] * np.uint8(10) + digits[at + 1]
+    return numbers

@@ -27,11 +27,19 @@ def refusal_of(value: bytes | None) -> Refusal:
 
 
 def accepts_all(decoder: Decoder, value: bytes | None) -> bool:
-    try:
-        decoder.decode_all([value], now=NOW)
-    except DoubtError:
-        return False
-    return True
+    """Whether a batch of it is accepted; both ways of checking a batch have to say the same."""
+    texts, found = decoder._decode_texts, []
+    for check in (decoder.decode_all, decoder.check_all):
+        try:
+            check([value], now=NOW)
+        except DoubtError:
+            found.append(False)
+        else:
+            found.append(True)
+    if decoder is ORDERS:
+        decoder._decode_texts = texts  # numbers without quotes end it; other tests are to take every way
+    assert found[0] is found[1]
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +131,31 @@ def test_an_escaped_backslash_before_u0000_is_text_and_no_nul() -> None:
     value = order_bytes(note="a \\u0000 b")
     assert not isinstance(ORDERS.judge(value, now=NOW), Refusal)
     assert not accepts_all(ORDERS, value), "a doubt that the single judgement lifts"
+
+
+def test_a_number_whose_digit_is_written_as_an_escape_is_refused_both_ways() -> None:
+    value = order_bytes(amount="0.10").replace(b'"0.10"', b'"0.\\u00310"')
+    assert b"u0031" in value
+    assert isinstance(ORDERS.judge(value, now=NOW), Refusal)
+    assert not accepts_all(ORDERS, value)
+
+
+def test_a_batch_is_checked_alike_whether_numbers_came_with_quotes_without_or_broken() -> None:
+    decoder = Decoder(orders_contract())
+    quoted, bare = order_bytes(amount="1.5", tip="0.5"), order_bytes(amount=2.5, tip=None)
+    for value in (quoted, order_bytes(amount=True), quoted, bare, quoted, order_bytes(amount="0.00001"), bare):
+        is_good = value in (quoted, bare)
+        assert accepts_all(decoder, value) is is_good
+        assert isinstance(decoder.judge(value, now=NOW), Refusal) is not is_good
+
+
+def test_a_broken_number_does_not_slow_the_batches_after_it() -> None:
+    decoder = Decoder(orders_contract())
+    for value in (order_bytes(amount=True), order_bytes(amount="1_0"), order_bytes(note="a\\b")):
+        accepts_all(decoder, value)
+    assert decoder._decode_texts is not None
+    accepts_all(decoder, order_bytes(amount=1.5))
+    assert decoder._decode_texts is None, "good numbers without quotes do: from there on texts are not tried"
 
 
 def test_a_bare_number_is_read_digit_for_digit() -> None:
