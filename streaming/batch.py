@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -329,12 +329,15 @@ def _encode(decoder: Decoder, topic_partition: int, columns: Columns, times_us: 
     count = len(columns.messages)
     if not count:
         return {}
-    values: list[bytes] = [value or b"" for value in columns.values]
+    values = cast("list[bytes]", columns.values)  # what was accepted has a value
+    key_lengths, keys = _measure_keys(columns.keys)
     days = decoder.day_clock.days(times_us)
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=count)
     pieces: list[bytes] = [b""] * (4 * count)
-    pieces[0::4] = _prefixes(len(_copy_columns(decoder)), topic_partition, columns, days, times_us)
-    pieces[1::4] = [key or b"" for key in columns.keys]
+    rows = _prefix_rows(len(_copy_columns(decoder)), topic_partition, columns, days, times_us)
+    rows["key_length"] = key_lengths
+    pieces[0::4] = _prefixes(rows, columns)
+    pieces[1::4] = keys
     pieces[2::4] = _header_tails(columns.messages, lengths) if decoder.contract.keep_headers else _tails(lengths)
     pieces[3::4] = values if decoder.reader is None else [*map(_with_raw, values, columns.messages)]
     has_stamp = columns.stamps[:, 0] != NO_TIMESTAMP
@@ -360,11 +363,19 @@ def _with_raw(json_value: bytes, message: Message) -> bytes:
     return b"".join((json_value, struct.pack(">i", len(raw)), raw))
 
 
-def _prefixes(
+def _measure_keys(keys: list[bytes | None]) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Each key's length, NULL without one, and what is written of it."""
+    try:
+        return counted(map(len, keys), len(keys)), cast("list[bytes]", keys)  # type: ignore[arg-type]
+    except TypeError:  # some have none
+        lengths = counted((NULL if key is None else len(key) for key in keys), len(keys))
+        return lengths, [key or b"" for key in keys]
+
+
+def _prefix_rows(
     column_count: int, topic_partition: int, columns: Columns, days: NDArray[np.int64], times_us: NDArray[np.int64]
-) -> list[bytes]:
-    """Each row up to its key, packed by columns: an eighth of the time of packing row by row (0.04 against 0.3 us)."""
-    has_stamp = columns.stamps[:, 0] != NO_TIMESTAMP
+) -> NDArray[Any]:
+    """Each row up to its key, but for the key's length."""
     rows = np.empty(len(days), dtype=PREFIX)
     rows["columns"] = column_count
     rows["length_1"], rows["topic_partition"] = 4, topic_partition
@@ -372,9 +383,13 @@ def _prefixes(
     rows["length_3"], rows["event_day"] = 4, days - EPOCH_2000_DAYS
     rows["length_4"], rows["event_at"] = 8, times_us - EPOCH_2000_US
     rows["length_5"], rows["produced_at"] = 8, columns.stamps[:, 1] * 1000 - EPOCH_2000_US
-    rows["key_length"] = [NULL if key is None else len(key) for key in columns.keys]
+    return rows
+
+
+def _prefixes(rows: NDArray[Any], columns: Columns) -> list[bytes]:
+    """Packed by columns: an eighth of the time of packing row by row (0.04 against 0.3 us)."""
     packed = _as_bytes(rows)
-    for at in np.flatnonzero(~has_stamp):
+    for at in np.flatnonzero(columns.stamps[:, 0] == NO_TIMESTAMP):
         bare = np.zeros(1, dtype=PREFIX_NO_STAMP)
         for name in PREFIX_NO_STAMP.names or ():
             bare[name] = NULL if name == "length_5" else rows[name][at]

@@ -6,7 +6,7 @@ is None, and the caller reads one by one. Not here: what an event time may be (d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def _read_equal(rows: NDArray[np.uint8], zone: int) -> NDArray[np.int64] | None:
     after = (months + 1).astype("M8[M]").astype("M8[D]").astype(np.int64)
     is_good = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= after - first)  # noqa: PLR2004 a calendar
     is_good &= (hour < 24) & (minute < 60) & (second < 60)  # noqa: PLR2004 a clock
-    of_day = hour.astype(np.int32) * 3_600 + minute.astype(np.int32) * 60 + second
+    of_day: NDArray[Any] = hour.astype(np.int32) * 3_600 + minute.astype(np.int32) * 60 + second
     if zone == ZONE:
         ahead, is_zone = _read_offsets(texts, digits)
         of_day -= ahead
