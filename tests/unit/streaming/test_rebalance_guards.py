@@ -6,6 +6,7 @@ librdkafka leaves most of it out by itself, so no broker brings these cases abou
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,44 @@ def test_a_stale_message_is_dropped_and_the_right_ones_are_taken(landing: Landin
     consumer = FakeConsumer()
     assert take(landing, consumer, event(90)) == []
     assert take(landing, consumer, event(50), event(51)) == [(50, 52, 0)]
+
+
+def test_a_rebalance_between_two_parts_of_a_poll_neither_loses_nor_doubles_an_event(landing: LandingConsumer) -> None:
+    consumer = FakeConsumer()
+    assert take(landing, consumer, event(50), event(51), event(50), event(51), event(52)) == []
+    assert consumer.seeks == [50], "the first part came under the assignment before: all is asked again"
+    assert take(landing, consumer, event(50), event(51), event(52)) == [(50, 53, 0)]
+
+
+class Parts:
+    """Hands out so many messages a call, and notes what was asked."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes, self.asked = list(sizes), list[tuple[int, float]]()
+
+    def consume(self, size: int, timeout_s: float) -> list[Polled]:
+        self.asked.append((size, timeout_s))
+        return [event(0)] * min(self.sizes.pop(0), size)
+
+
+@pytest.mark.parametrize(
+    ("comes", "asked", "polled"),
+    [
+        ([9_999, 9_999, 9_999], [2_000, 2_000, 1_000], 5_000),  # plenty: a whole batch, never more
+        ([2_000, 700], [2_000, 2_000], 2_700),  # what has come within the linger
+        ([0], [2_000], 0),
+    ],
+)
+def test_a_batch_is_fetched_in_parts_within_one_linger(
+    landing: LandingConsumer, comes: list[int], asked: list[int], polled: int
+) -> None:
+    landing.settings = replace(landing.settings, batch_events=5_000, linger_s=0.2)
+    consumer = Parts(*comes)
+    assert len(landing._poll(consumer)) == polled  # type: ignore[arg-type]
+    assert [size for size, _ in consumer.asked] == asked
+    timeouts = [timeout_s for _, timeout_s in consumer.asked]
+    assert timeouts == sorted(timeouts, reverse=True), "the later parts wait only for what is left of the linger"
+    assert 0.0 <= timeouts[-1] <= timeouts[0] <= 0.2
 
 
 def test_messages_before_the_position_are_left_out(landing: LandingConsumer) -> None:
