@@ -50,6 +50,12 @@ def test_the_services_that_people_look_for_are_there_by_these_names() -> None:
         assert SERVICES[name]["container_name"] == name
 
 
+def test_postgresql_has_the_embedded_servers_write_ahead_buffers() -> None:
+    embedded = (ROOT / "deploy" / "embedded" / "services.py").read_text(encoding="utf-8")
+    (size,) = re.findall(r'"wal_buffers": "(\w+)"', embedded)
+    assert f"wal_buffers={size}" in SERVICES["postgresql"]["command"]
+
+
 def test_it_comes_up_without_any_setting() -> None:
     without_default = re.findall(r"\$\{(\w+)\}", TEXT) + re.findall(r"\$\{(\w+):?\?", TEXT)
     assert without_default == []
