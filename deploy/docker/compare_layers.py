@@ -1,0 +1,131 @@
+"""What each layer holds, and whether anything was lost or doubled since an earlier count.
+
+    python -m deploy.docker.compare_layers > before.json          (in the service `monitor`)
+    python -m deploy.docker.compare_layers --since - < before.json
+
+The second waits until what was produced has come through, then compares; exit code 1 if something does not add up. Stop
+the producer first, or it waits for a moment in which nothing is on its way. The GitHub workflow asks it around a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PATIENCE_S, EVERY_S = 600.0, 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """All layers at about one moment; `next_offsets` by topic/topic partition, as committed in the lake."""
+
+    next_offsets: dict[str, int]
+    waiting: int | None  # None: Kafka was not asked or does not answer
+    landed: int
+    dead_letters: int
+    gaps: int
+    is_closed: bool  # every offset up to the committed one is landed, a dead letter or a gap, once
+    core: int
+    repeats: int
+    mart: int
+
+
+def problems(before: Counts, after: Counts) -> list[str]:
+    """What does not add up; empty when nothing was lost or doubled and nothing is on its way."""
+    found = [
+        f"{place} went back from offset {offset:,} to {after.next_offsets.get(place, 0):,}"
+        for place, offset in before.next_offsets.items()
+        if after.next_offsets.get(place, 0) < offset
+    ]
+    waiting = "an unknown number of" if after.waiting is None else f"{after.waiting:,}"
+    unrepeated = after.core - after.repeats
+    wrong = {
+        f"{waiting} events in Kafka have not landed": after.waiting != 0,
+        "the ledger has offsets that are neither landed nor dead letters nor gaps": not after.is_closed,
+        f"gaps grew from {before.gaps:,} to {after.gaps:,}": after.gaps != before.gaps,
+        f"landed fell from {before.landed:,} to {after.landed:,}": after.landed < before.landed,
+        f"core has {after.core:,} rows of {after.landed:,} landed": after.core != after.landed,
+        f"the marts have {after.mart:,} rows, core {unrepeated:,} without repeats": after.mart != unrepeated,
+    }
+    return found + [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def count(env: Mapping[str, str]) -> Counts:
+    """Ask Kafka, the lake and the warehouse."""
+    from dbt_like_sql.reconcile import totals  # noqa: PLC0415
+    from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
+    from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+    from streaming import lake  # noqa: PLC0415
+    from streaming.contract import load_contracts  # noqa: PLC0415
+    from streaming.lake_status import read_status  # noqa: PLC0415
+    from streaming.settings import KafkaSettings, LakeSettings  # noqa: PLC0415
+
+    settings, kafka = LakeSettings.from_env(env), KafkaSettings.from_env(env)
+    with closing(lake.connect(settings.dsn, application_name="compare layers")) as conn:
+        topics = [read_status(conn, name, kafka) for name in load_contracts(settings.contracts_dir)]
+    layers = totals(open_warehouse(WarehouseSettings.from_env(env)))
+    lags = [each.lag_events for each in topics]
+    return Counts(
+        next_offsets={
+            f"{each.topic}/{place['topic_partition']}": place["next_offset"]
+            for each in topics
+            for place in each.topic_partitions
+        },
+        waiting=None if None in lags else sum(lag or 0 for lag in lags),
+        landed=sum(each.rows for each in topics),
+        dead_letters=sum(each.dead_letters for each in topics),
+        gaps=sum(each.gap_offsets for each in topics),
+        is_closed=all(each.is_closed for each in topics),
+        core=layers["core"]["rows"],
+        repeats=layers["core"]["repeats"],
+        mart=layers["mart"]["rows"],
+    )
+
+
+def await_agreement(
+    before: Counts,
+    ask: Callable[[], Counts],
+    *,
+    patience_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[Counts, list[str]]:
+    """Count again and again until nothing is wrong or patience ends; the last count and what is wrong with it."""
+    deadline = clock() + patience_s
+    while True:
+        after = ask()
+        found = problems(before, after)
+        if not found or clock() >= deadline:
+            return after, found
+        sleep(EVERY_S)
+
+
+def main() -> int:
+    """Count, or compare."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # Google's, about the day Python 3.11 ends
+    parser = argparse.ArgumentParser(prog="compare_layers", description="Was anything lost or doubled?")
+    parser.add_argument("--since", type=argparse.FileType("r"), help="an earlier count, - for stdin; compare with it")
+    parser.add_argument("--patience-s", type=float, default=PATIENCE_S, help="wait so long until all agree")
+    options = parser.parse_args()
+    if options.since is None:
+        print(json.dumps(asdict(count(os.environ))))
+        return 0
+    earlier: dict[str, Any] = json.load(options.since)
+    after, found = await_agreement(Counts(**earlier), lambda: count(os.environ), patience_s=options.patience_s)
+    print(json.dumps({"before": earlier, "after": asdict(after)}))
+    print("\n".join(found) or "nothing is lost, nothing is there twice")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
