@@ -179,6 +179,7 @@ class Line:
             "BIGQUERY_EMULATOR_GRPC": f"127.0.0.1:{bigquery.grpc_port}",
             "POWERBI_API_URL": f"http://127.0.0.1:{ports['report']}",
             "DAGSTER_HOME": str(dagster_home),
+            "DAGSTER_URL": f"http://127.0.0.1:{ports['dagster']}",
             "MAGE_DATA_DIR": str(self.state.root / "mage"),
         }
         self.env = settings
