@@ -41,7 +41,10 @@ GRAPHS = (  # title, unit, {legend: expression}
     ("Refused events, by reason", "short", {
         "{{reason}}": "sum by (reason) (increase(landing_dead_letters_total[5m]))",
     }),
-    ("Offsets without an event", "short", {"{{kind}}": "sum by (kind) (increase(landing_gap_offsets_total[5m]))"}),
+    ("Offsets without an event", "short", {
+        "{{kind}}": "sum by (kind) (increase(landing_gap_offsets_total[5m]))",
+        "lost, ever": "line_lost_offsets",
+    }),
     ("Behind what landed", "s", {"marts": "line_mart_behind_seconds", "report": "line_report_behind_seconds"}),
     ("Days to load, and since when", "short", {"days": "line_pending_days", "seconds": "line_oldest_pending_seconds"}),
     ("Runs", "short", {"at work": "line_runs_at_work", "failed within a day": "line_runs_failed"}),
@@ -52,8 +55,19 @@ GRAPHS = (  # title, unit, {legend: expression}
         "fenced": "sum(increase(landing_fences_total[5m]))",
     }),
     ("Batches waiting for the writer", "short", {"batches": "landing_queued_batches"}),
+    ("Landing stands still: how long so far", "s", {
+        "transaction at work": "landing_writing_seconds",
+        "{{topic}}[{{topic_partition}}] waits": "landing_lag_seconds",
+    }),
+    ("Connections to the lake given up as silent", "short", {"given up": "increase(landing_silences_total[5m])"}),
 )  # fmt: skip
-SOURCE = {"type": "prometheus", "uid": "prometheus"}
+# Chosen in the dashboard's head, so that the file can be imported into a Grafana that has a Prometheus of another name.
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+VARIABLE = {
+    "name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "regex": "", "hide": 0,
+    "refresh": 1, "multi": False, "includeAll": False, "skipUrlSync": False, "options": [],
+    "current": {"selected": True, "text": "Prometheus", "value": "prometheus"},  # the one that compose provisions
+}  # fmt: skip
 
 
 def dashboard() -> dict[str, Any]:
@@ -66,7 +80,7 @@ def dashboard() -> dict[str, Any]:
     return {
         "uid": "line", "title": "The line: Kafka to Power BI", "tags": ["line"], "schemaVersion": 39, "version": 1,
         "editable": False, "refresh": "30s", "time": {"from": "now-3h", "to": "now"}, "timezone": "utc",
-        "templating": {"list": []}, "annotations": {"list": []}, "links": [], "panels": panels,
+        "templating": {"list": [VARIABLE]}, "annotations": {"list": []}, "links": [], "panels": panels,
     }  # fmt: skip
 
 

@@ -22,6 +22,11 @@ READER = "marts"  # who marks a day as read when its marts are published (orches
 FIRST_WAITING_S = 3.0  # it is there; a broker that does not give it by then is busy
 TIMEOUT_S = 25.0
 DAY_S = 86_400.0
+# A gap stays in the ledger for ever; told for ever, it would hide the next one.
+NEWLY_LOST_SQL = """
+SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM control.gap
+WHERE kind = 'below_log_start' AND found_at > now() - interval '7 days'
+"""
 LAKE_SQL = """
 SELECT (SELECT count(DISTINCT event_day) FROM behind), (SELECT min(landed_at) FROM behind)
 """
@@ -143,11 +148,14 @@ def ask_lake(env: Mapping[str, str]) -> dict[str, Any]:
         with conn.cursor() as cursor:
             cursor.execute(BEHIND + LAKE_SQL, (READER,))
             pending, oldest = cursor.fetchone()
+            cursor.execute(NEWLY_LOST_SQL)
+            (newly_lost,) = cursor.fetchone()
     accounted = sum(each.landed + each.dead_letters + each.gap_offsets for each in counts)
     return {
         "landed_rows": sum(each.landed for each in counts),
         "dead_letters": sum(each.dead_letters for each in counts),
         "lost_offsets": sum(each.lost_offsets for each in counts),
+        "newly_lost_offsets": newly_lost,
         "unaccounted": sum(each.next_offset - each.first_offset for each in counts) - accounted,
         "newest_landed_at": max(newest, default=None),
         "pending_days": pending,

@@ -45,6 +45,7 @@ class Facts:
     landed_rows: int | None = None
     dead_letters: int | None = None
     lost_offsets: int | None = None
+    newly_lost_offsets: int | None = None
     unaccounted: int | None = None
     newest_landed_at: datetime | None = None
     pending_days: int | None = None
@@ -113,8 +114,8 @@ def _judge_landing(facts: Facts, limits: Limits) -> list[Finding]:
     if (facts.unlanded or 0) > limits.unlanded_events or facts.unlanded_s > limits.unlanded_s:
         what = f"{_count(facts.unlanded)} events wait to be landed, the first for {span(facts.unlanded_s)}"
         found.append(Finding(Level.LATE, "kafka", what, "is the consumer up?", "landing-lag"))
-    if facts.lost_offsets:
-        what = f"{facts.lost_offsets:,} events were deleted from Kafka before they landed"
+    if facts.newly_lost_offsets:
+        what = f"{facts.newly_lost_offsets:,} events were deleted from Kafka before they landed"
         found.append(Finding(Level.BROKEN, "lake", what, "produce them again from their source", "lost-events"))
     if facts.unaccounted:
         what = f"{facts.unaccounted:,} offsets are neither landed nor dead letters nor gaps"

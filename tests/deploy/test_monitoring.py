@@ -16,7 +16,7 @@ from prometheus_client import Histogram
 from deploy.monitoring import make_dashboard
 from deploy.status.exposition import NAMES
 from deploy.status.facts import Facts, Limits, judge
-from streaming.metrics import LandingMetrics
+from streaming.metrics import METRICS, LandingMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "monitoring"
@@ -24,6 +24,16 @@ RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
 RUNBOOKS = ROOT / "docs" / "runbooks"
+SAID_OTHERWISE = {
+    "landing_rows_per_second",  # the rate of landing_rows_total says it for any span
+    "landing_next_offset",  # a position; how far it is from the end is landing_lag_events
+}
+# Of Grafana's list (packages/grafana-data/src/valueFormats/categories.ts) those that numbers of a line can have; a unit
+# that Grafana does not know is shown as a suffix, "3 bytes/s" unscaled, without a word.
+GRAFANA_UNITS = {
+    "none", "short", "percent", "percentunit", "bytes", "decbytes", "Bps", "ns", "µs", "ms", "s", "m", "h", "d",
+    "dtdurations", "dateTimeAsIso", "dateTimeFromNow", "ops", "reqps", "rps", "wps", "cps", "iops",
+}  # fmt: skip
 NOT_OURS = {"up"}  # Prometheus makes it
 WORDS = {
     "absent", "by", "for", "histogram_quantile", "increase", "or", "rate", "sum", "time",
@@ -79,7 +89,7 @@ def test_what_the_status_calls_broken_or_late_has_an_alert() -> None:
     runbooks_of_alerts = {Path(rule["annotations"]["runbook"]).stem for rule in RULES}
     from tests.deploy.test_status import NOW, WELL
 
-    bad = Facts(**(vars_of(WELL) | {"lost_offsets": 1, "unaccounted": 1, "dead_letters": 1, "failed_runs": 9,
+    bad = Facts(**(vars_of(WELL) | {"newly_lost_offsets": 1, "unaccounted": 1, "dead_letters": 1, "failed_runs": 9,
         "differing_days": ("2010-12-01",), "is_refresh_failed": True, "unlanded": 10**6, "asked_at": NOW,
         "troubles": {"kafka": "no"}}))  # fmt: skip
     assert {finding.runbook for finding in judge(bad)} <= runbooks_of_alerts
@@ -102,10 +112,55 @@ def test_the_dashboard_shows_numbers_that_exist_and_every_number_is_shown_or_ale
     assert never_seen == set()
 
 
+def test_every_number_of_the_landing_is_shown_or_alerted() -> None:
+    panels = make_dashboard.dashboard()["panels"]
+    asked = {name for panel in panels for target in panel["targets"] for name in names_in(target["expr"])}
+    asked |= {name for rule in RULES for name in names_in(rule["expr"])}
+    families = {f"landing_{metric.name}" for metric in METRICS}
+    seen = {family for family in families for name in asked if name.removesuffix("_total") == family}
+    seen |= {name.removesuffix("_bucket") for name in asked}
+    assert families - seen == SAID_OTHERWISE
+
+
+def test_panels_have_ids_and_letters_of_their_own_and_units_that_grafana_knows() -> None:
+    panels = make_dashboard.dashboard()["panels"]
+    ids = [panel["id"] for panel in panels]
+    assert len(set(ids)) == len(ids)
+    assert min(ids) > 0
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    for panel in panels:
+        letters = [target["refId"] for target in panel["targets"]]
+        assert letters, panel["title"]
+        assert len(set(letters)) == len(letters), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in GRAFANA_UNITS, panel["title"]
+
+
+def test_every_panel_asks_the_prometheus_that_is_chosen_in_the_dashboards_head() -> None:
+    page = make_dashboard.dashboard()
+    (variable,) = page["templating"]["list"]
+    assert (variable["type"], variable["query"]) == ("datasource", "prometheus")
+    wanted = {"type": "prometheus", "uid": f"${{{variable['name']}}}"}
+    for panel in page["panels"]:
+        assert panel["datasource"] == wanted, panel["title"]
+        assert [target["datasource"] for target in panel["targets"]] == [wanted] * len(panel["targets"])
+    provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
+    assert variable["current"]["value"] in {source["uid"] for source in provisioned["datasources"]}
+
+
+def test_the_dashboard_has_a_form_that_the_grafana_of_compose_migrates_from() -> None:
+    """Grafana 12 lifts older schemas to its own; below 36 data sources were names, not uids."""
+    page = make_dashboard.dashboard()
+    assert 36 <= page["schemaVersion"] <= 41
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}", page["uid"])
+    assert page.get("id") is None
+
+
 def test_panels_do_not_lie_on_each_other() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in make_dashboard.dashboard()["panels"]:
         place = panel["gridPos"]
+        assert min(place["x"], place["y"]) >= 0
+        assert min(place["w"], place["h"]) > 0
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
                 assert x < make_dashboard.WIDTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,14 +13,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.status import ask as asking
 from deploy.status.exposition import NAMES, expose
 from deploy.status.facts import PARTS, Facts, Level, Limits, describe, judge, span
+from streaming import lake, migrate
+from streaming.contract import load_contracts
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 WELL = Facts(
-    asked_at=NOW, unlanded=0, landed_rows=1_000, dead_letters=0, lost_offsets=0, unaccounted=0, newest_landed_at=NOW,
-    pending_days=0, is_daemon_alive=True, is_code_loaded=True, failed_runs=0, runs_at_work=1, days=3, mart_rows=1_000,
-    mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW, is_refresh_failed=False,
+    asked_at=NOW, unlanded=0, landed_rows=1_000, dead_letters=0, lost_offsets=0, newly_lost_offsets=0, unaccounted=0,
+    newest_landed_at=NOW, pending_days=0, is_daemon_alive=True, is_code_loaded=True, failed_runs=0, runs_at_work=1,
+    days=3, mart_rows=1_000, mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW, is_refresh_failed=False,
 )  # fmt: skip
 AN_HOUR_AGO = NOW - timedelta(hours=1)
+
+
+def test_a_loss_of_long_ago_is_counted_but_no_finding_any_more() -> None:
+    facts = replace(WELL, lost_offsets=490)
+    assert judge(facts) == []
+    assert "490 lost" in describe(facts, [])
 
 
 def test_a_line_without_findings_is_well() -> None:
@@ -37,7 +46,7 @@ def test_a_line_without_findings_is_well() -> None:
             "kafka",
             "3 events wait to be landed, the first for 1 h",
         ),
-        ({"lost_offsets": 1}, Level.BROKEN, "lake", "deleted from Kafka"),
+        ({"lost_offsets": 9, "newly_lost_offsets": 1}, Level.BROKEN, "lake", "deleted from Kafka"),
         ({"unaccounted": -1}, Level.BROKEN, "lake", "neither landed"),
         ({"dead_letters": 2}, Level.LOOK, "lake", "2 dead letters"),
         ({"is_daemon_alive": False}, Level.BROKEN, "dagster", "silent"),
@@ -84,7 +93,12 @@ def test_the_worst_comes_first_and_names_the_line() -> None:
 
 def test_the_status_stays_about_ten_lines_however_bad_it_is() -> None:
     facts = replace(
-        WELL, troubles=dict.fromkeys(PARTS, "no"), dead_letters=1, lost_offsets=1, failed_runs=9, is_refresh_failed=True
+        WELL,
+        troubles=dict.fromkeys(PARTS, "no"),
+        dead_letters=1,
+        newly_lost_offsets=1,
+        failed_runs=9,
+        is_refresh_failed=True,
     )
     assert len(describe(facts, judge(facts)).splitlines()) <= 12
 
@@ -127,6 +141,26 @@ def test_a_part_that_does_not_answer_costs_its_own_facts_only(monkeypatch: pytes
     assert facts.landed_rows == 7
     assert set(facts.troubles) == set(PARTS) - {"lake"}
     assert facts.troubles["kafka"] == "ConnectionError: refused by the host"
+
+
+def test_a_loss_is_new_for_seven_days_and_counted_for_ever(lake_dsn: str) -> None:
+    topic = "retail.invoices"
+    with closing(lake.connect(lake_dsn, application_name="test")) as conn:
+        migrate.migrate(conn, load_contracts().values())
+        with conn, conn.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO control.gap (topic, topic_partition, first_offset, last_offset, kind, detail, found_at) "
+                "VALUES (%(t)s, 0, 0, 6, 'below_log_start', '', now() - interval '8 days'),"
+                " (%(t)s, 0, 7, 9, 'below_log_start', '', now() - interval '6 days'),"
+                " (%(t)s, 0, 10, 29, 'tombstone', '', now())",
+                {"t": topic},
+            )
+            cursor.execute(
+                "INSERT INTO control.offset (topic, topic_partition, first_offset, next_offset) VALUES (%s, 0, 0, 30)",
+                (topic,),
+            )
+    found = asking.ask_lake({"LAKE_DSN": lake_dsn})
+    assert (found["newly_lost_offsets"], found["lost_offsets"]) == (3, 10)
 
 
 def test_a_part_that_hangs_is_called_silent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
