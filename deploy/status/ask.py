@@ -27,12 +27,23 @@ NEWLY_LOST_SQL = """
 SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM control.gap
 WHERE kind = 'below_log_start' AND found_at > now() - interval '7 days'
 """
+# A day waits since the first batch that was not read; its newest one is a moment old as long as events flow.
 LAKE_SQL = """
-SELECT (SELECT count(DISTINCT event_day) FROM behind), (SELECT min(landed_at) FROM behind)
+SELECT count(DISTINCT behind.event_day), min(coalesce(waiting.landed_at, behind.landed_at))
+FROM behind
+LEFT JOIN LATERAL (
+    SELECT batch.landed_at
+    FROM control.batch_day
+    JOIN control.batch USING (topic, topic_partition, batch)
+    WHERE batch_day.topic = behind.topic AND batch_day.event_day = behind.event_day
+      AND batch_day.topic_partition = behind.topic_partition AND batch_day.batch > behind.read_batch
+    ORDER BY batch_day.batch
+    LIMIT 1
+) AS waiting ON true
 """
 BEHIND = """
 WITH behind AS (
-    SELECT l.event_day, l.landed_at
+    SELECT l.topic, l.event_day, l.topic_partition, l.landed_at, coalesce(r.batch, 0) AS read_batch
     FROM control.landed_day AS l
     LEFT JOIN control.reader_day AS r
       ON r.topic = l.topic AND r.event_day = l.event_day AND r.topic_partition = l.topic_partition AND r.reader = %s

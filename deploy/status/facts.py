@@ -137,7 +137,7 @@ def _judge_runs(facts: Facts, limits: Limits) -> list[Finding]:
         found.append(Finding(Level.BROKEN, "dagster", "the code location does not load", "see its log", "service-down"))
     if facts.pending_days and facts.pending_s > limits.pending_s:
         what = f"{facts.pending_days} day(s) landed but not in the marts, for {span(facts.pending_s)}"
-        found.append(Finding(Level.LATE, "dagster", what, "look at the newest failed run", "days-pending"))
+        found.append(Finding(Level.LATE, "dagster", what, "did a run fail, is a sensor stopped?", "days-pending"))
     if (facts.failed_runs or 0) >= limits.failed_runs:
         found.append(
             Finding(
@@ -162,7 +162,7 @@ def _judge_results(facts: Facts, limits: Limits) -> list[Finding]:
         )
     if (facts.mart_behind_s or 0.0) > limits.mart_behind_s:
         what = f"the marts are {span(facts.mart_behind_s)} behind what landed"
-        found.append(Finding(Level.LATE, "warehouse", what, "look at the newest failed run", "days-pending"))
+        found.append(Finding(Level.LATE, "warehouse", what, "did a run fail, is a sensor stopped?", "days-pending"))
     if facts.is_refresh_failed:
         found.append(Finding(Level.LATE, "report", "the last refresh failed", "read its error", "failed-refresh"))
     elif (facts.report_behind_s or 0.0) > limits.report_behind_s:

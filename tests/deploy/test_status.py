@@ -163,6 +163,44 @@ def test_a_loss_is_new_for_seven_days_and_counted_for_ever(lake_dsn: str) -> Non
     assert (found["newly_lost_offsets"], found["lost_offsets"]) == (3, 10)
 
 
+def test_a_day_waits_since_its_first_batch_that_was_not_read_however_many_follow(lake_dsn: str) -> None:
+    with closing(lake.connect(lake_dsn, application_name="test")) as conn:
+        migrate.migrate(conn, load_contracts().values())
+        with conn, conn.cursor() as cursor:
+            for batch, minutes in ((1, 90), (2, 60), (3, 0)):
+                cursor.execute(
+                    "INSERT INTO control.batch (topic, topic_partition, batch, first_offset, last_offset, rows, "
+                    "dead_letters, gap_offsets, payload_bytes, landed_at) "
+                    "VALUES ('t', 0, %s, %s, %s, 1, 0, 0, 1, now() - %s * interval '1 minute')",
+                    (batch, batch, batch, minutes),
+                )
+                cursor.execute(
+                    "INSERT INTO control.batch_day (topic, topic_partition, batch, event_day, rows, first_offset, "
+                    "last_offset) VALUES ('t', 0, %s, '2010-12-01', 1, %s, %s)",
+                    (batch, batch, batch),
+                )
+            cursor.execute(
+                "INSERT INTO control.landed_day (topic, event_day, topic_partition, rows, payload_bytes, first_offset, "
+                "last_offset, last_batch) VALUES ('t', '2010-12-01', 0, 3, 3, 1, 3, 3)"
+            )
+
+        def waits_for_minutes(read: int) -> tuple[int, int]:
+            with conn, conn.cursor() as cursor:
+                cursor.execute("DELETE FROM control.reader_day")
+                if read:
+                    cursor.execute(
+                        "INSERT INTO control.reader_day (topic, reader, event_day, topic_partition, batch) "
+                        "VALUES ('t', %s, '2010-12-01', 0, %s)",
+                        (asking.READER, read),
+                    )
+            found = asking.ask_lake({"LAKE_DSN": lake_dsn})
+            oldest = found["oldest_pending_at"]
+            age = 0 if oldest is None else round((datetime.now(UTC) - oldest).total_seconds() / 60)
+            return found["pending_days"], age
+
+        assert [waits_for_minutes(read) for read in (0, 1, 2, 3)] == [(1, 90), (1, 60), (1, 0), (0, 0)]
+
+
 def test_a_part_that_hangs_is_called_silent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never says a word
 
