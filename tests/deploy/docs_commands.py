@@ -28,7 +28,7 @@ COMMAND_LINES = {
 OUTSIDE = frozenset(
     re.findall(
         r"\w+",
-        "bq cat cd cp curl df docker echo export for gcloud git grep helm kubectl psql rm sed sleep source sudo uv",
+        "bq cat cd cp curl df docker echo export for gcloud git grep helm kubectl mv psql rm sed sleep source sudo uv",
     )
 )
 PROOF = re.compile(r"<!-- (in CI|not in CI): (.+?) -->", re.DOTALL)
