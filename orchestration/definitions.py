@@ -9,7 +9,7 @@ import dagster as dg
 
 from orchestration.defs.alerts import alert_checks_and_freshness, alert_failed_runs
 from orchestration.defs.housekeeping import nightly_purge, purge_old_runs
-from orchestration.defs.jobs import load_days, serve_reports
+from orchestration.defs.jobs import compare_days, load_days, nightly_comparison, serve_reports
 from orchestration.defs.landing.assets import landed_topics
 from orchestration.defs.landing.sensors import landed_batches
 from orchestration.defs.resources import RESOURCES
@@ -24,8 +24,8 @@ from orchestration.defs.warehouse.checks import core_equals_mart
 defs = dg.Definitions(
     assets=[*landed_topics, *core_tables, daily_marts, whole_marts, semantic_model, report],
     asset_checks=[*core_checks, core_equals_mart, report_is_fresh],
-    jobs=[load_days, serve_reports, watch_report, purge_old_runs],
-    schedules=[nightly_purge, every_quarter],
+    jobs=[load_days, serve_reports, compare_days, watch_report, purge_old_runs],
+    schedules=[nightly_purge, nightly_comparison, every_quarter],
     sensors=[landed_batches, published_days, alert_failed_runs, alert_checks_and_freshness],
     resources=RESOURCES,
     executor=dg.in_process_executor,  # of runs from the UI: a step takes tenths of a second, a process for it 4 s

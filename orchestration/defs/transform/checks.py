@@ -12,7 +12,7 @@ import dagster as dg
 from orchestration.defs.check_results import comparison_result
 from orchestration.defs.partitions import days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
-from orchestration.defs.topics import Feed, feeds
+from orchestration.defs.topics import MARTS_READER, Feed, feeds
 from orchestration.errors import ReconcileError
 from orchestration.reconcile import DayComparison, DayTotals
 
@@ -37,14 +37,22 @@ def _landed_equals_core(feed: Feed) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         with lake.connect("orchestration.reconcile") as conn:
             days = days_of_run(context) or newest_days(conn)
-            compared = compare_landed_with_core(conn, warehouse.open(), feed, days)
+            compared = compare_landed_with_core(conn, warehouse.open(), feed, days, run_id=context.run.run_id)
         return comparison_result(compared, "landed", "core")
 
     return landed_equals_core
 
 
-def compare_landed_with_core(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date]) -> list[DayComparison]:
-    """Each day in both layers, both as of one version of the table's ledger."""
+def compare_landed_with_core(
+    conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], *, run_id: str
+) -> list[DayComparison]:
+    """Each day in both layers, both as of one version of the table's ledger.
+
+    A day that differs is recorded as not reconciled: nothing downstream runs that would record it, and it is what the
+    alert, the trust page and the report's refresh look at.
+    """
+    from dbt_like_sql import reconcile
+
     compared = {}
     found = core_as_of_ledger(warehouse, feed, days)
     landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
@@ -53,6 +61,25 @@ def compare_landed_with_core(conn: Any, warehouse: Any, feed: Feed, days: Sequen
         compared[day] = DayComparison(
             day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
         )
+    wrong = [day for day, each in compared.items() if not each.agrees]
+    marts = reconcile.mart_days(warehouse, wrong) if wrong else {}
+    reconcile.record(
+        warehouse,
+        [
+            reconcile.Reconciliation(
+                topic=feed.topic,
+                day=day,
+                landed_rows=landed[day][0],
+                landed_checksum=landed[day][1],
+                dead_letter_rows=None,
+                core=found[day][0],
+                mart=marts[day],
+                is_reconciled=False,
+            )
+            for day in wrong
+        ],
+        run_id=run_id,
+    )
     return [compared[day] for day in days]
 
 
@@ -106,10 +133,11 @@ def core_as_of_ledger(
 
 
 def newest_days(conn: Any) -> list[date]:
-    """The newest days of any topic, oldest first."""
+    """The newest days of any topic, oldest first; without those that wait for a run, which compares them itself."""
     from streaming import lake
 
     days = {each.event_day for feed in feeds() for each in lake.landed_days(conn, feed.topic)}
+    days -= {each.event_day for feed in feeds() for each in lake.pending_days(conn, feed.topic, MARTS_READER)}
     return sorted(days)[-DAYS_WITHOUT_PARTITION:]
 
 

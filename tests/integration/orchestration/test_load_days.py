@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from dbt_like_sql.reconcile import core_days, mart_days, totals
+from orchestration.definitions import defs
 from streaming import lake
 from tests.integration.orchestration.landing import TOPIC, HandLanding, event, events_of_csv
 
@@ -180,8 +181,43 @@ def test_a_row_that_vanished_from_core_blocks_the_marts(landing: HandLanding, lo
     assert not result.success
     assert checks(result)["landed_equals_core"] is False
     assert mart_days(warehouse, [DAY])[DAY].rows == 2, "readers keep what was right"
+    told = {"is_reconciled": False, "landed_rows": 3, "core_rows": 2, "mart_rows": 2}
+    assert trust(warehouse, *told) == [told], "what the alert and the report's refresh look at"
     assert load_days("2010-12-01", mode="rebuild").success, "a rebuild heals the day"
     assert mart_days(warehouse, [DAY])[DAY].rows == 3
+    assert trust(warehouse, "is_reconciled") == [{"is_reconciled": True}]
+
+
+def trust(warehouse: Any, *columns: str) -> list[dict[str, Any]]:
+    """Columns of the trust page's rows."""
+    sql = f"SELECT {', '.join(columns)} FROM `{warehouse.table_id('mart.data_trust')}`"
+    return [dict(row) for row in warehouse.run(sql).rows]
+
+
+@pytest.mark.parametrize(
+    ("table", "failed"), [("core.invoice_lines", "landed_equals_core"), ("mart.invoice_lines", "core_equals_mart")]
+)
+def test_the_nightly_comparison_finds_what_was_changed_by_hand_since(
+    landing: HandLanding, load_days: Run, warehouse: Any, instance: dg.DagsterInstance, table: str, failed: str
+) -> None:
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    job = defs.resolve_job_def("compare_days")
+    assert job.execute_in_process(instance=instance, raise_on_error=False).success
+    warehouse.run(f"DELETE FROM `{warehouse.table_id(table)}` WHERE invoice_date = DATE '2010-12-01' AND line_no = 2")
+    night = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert not night.success, "a failed run is what the failure sensor tells of"
+    assert checks(night)[failed] is False
+    assert trust(warehouse, "is_reconciled") == [{"is_reconciled": False}]
+    landing.land([event(line_no=3)])
+    assert "2010-12-01" not in str(checks_days(job.execute_in_process(instance=instance, raise_on_error=False))), (
+        "a day that waits for its run is left to it"
+    )
+
+
+def checks_days(result: dg.ExecuteInProcessResult) -> list[Any]:
+    """What the comparisons told of days."""
+    return [each.metadata.get("days") for each in result.get_asset_check_evaluations()]
 
 
 def test_a_mart_that_differs_from_core_fails_the_run_and_is_recorded(
