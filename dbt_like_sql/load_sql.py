@@ -149,14 +149,19 @@ ASSERT @@row_count = {len(new)} AS 'fenced: another load was faster';"""
 def _insert(settings: WarehouseSettings, work: Work) -> str:
     table_id = settings.table_id(work.target.name)
     columns = ", ".join(work.target.column_names)
-    same = " AND ".join(f"t.{name} = s.{name}" for name in work.target.identity)
-    where = day_sql(f"t.{work.target.partition_column}", work.days)
+    # A rebuild has just emptied the days, and its rows are of these days alone, each identity once: none is there.
+    is_new = "" if work.rebuild else f"\nWHERE {_is_absent(work, table_id)}"
     return f"""
 INSERT INTO `{table_id}` ({columns})
 SELECT {columns}
-FROM `{work.staging_id(settings)}` AS s
-WHERE NOT EXISTS (SELECT 1 FROM `{table_id}` AS t WHERE {where} AND {same});
+FROM `{work.staging_id(settings)}` AS s{is_new};
 SET rows_inserted = @@row_count;"""
+
+
+def _is_absent(work: Work, table_id: str) -> str:
+    same = " AND ".join(f"t.{name} = s.{name}" for name in work.target.identity)
+    where = day_sql(f"t.{work.target.partition_column}", work.days)
+    return f"NOT EXISTS (SELECT 1 FROM `{table_id}` AS t WHERE {where} AND {same})"
 
 
 def _ledger(settings: WarehouseSettings, work: Work, offsets: Mapping[date, Offsets]) -> str:

@@ -12,8 +12,9 @@ from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
 from dbt_like_sql.catalog import fence_name
 from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
 from dbt_like_sql.graph import table_nodes, tree
-from dbt_like_sql.publish_state import causes, rule_version, source_versions
+from dbt_like_sql.publish_state import DIFFERENCE_FROM_ROWS, causes, rule_version, source_versions
 from dbt_like_sql.render import Slice, day_sql, is_by_days, quote, render
+from dbt_like_sql.repeats import keeps_first_of_key, query_by_repeats, repeats_sql
 from dbt_like_sql.restate_sql import measures, restated_sql
 
 if TYPE_CHECKING:
@@ -70,6 +71,16 @@ class Publication:
         growing = self.growing.get(table.name) or {}
         read = {name for check in table.checks for name, node in table_nodes(tree(check.sql)) if is_by_days(node)}
         return set(self.days) == set(growing) and read <= {table.name, *table.depends_on}
+
+    def takes_repeats_aside(self, table: Table) -> bool:
+        """Whether its days are built whole, hold many rows as far as is known, and nearly all of these stand alone."""
+        known = [self.state.published.get((table.name, day)) for day in self.days]
+        rows = sum(each.row_count or 0 for each in known if each is not None)
+        return (
+            rows >= DIFFERENCE_FROM_ROWS
+            and not self.growing.get(table.name)
+            and keeps_first_of_key(table, self.catalog)
+        )
 
     def growth(self, table: Table) -> Growth | None:
         """The days of a table that are published by difference."""
@@ -184,6 +195,10 @@ def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
         return "\n".join([*parts, *([_build(settings, table, Slice(whole))] if whole else [])])
     if work.growing.get(table.name) and work.is_staged(table):
         return _replace_keys(settings, work, table)
+    if work.takes_repeats_aside(table):
+        query = query_by_repeats(table, work.days, settings.table_id)
+        aside = repeats_sql(table, work.catalog, work.days, settings.table_id)
+        return "\n".join([aside, _replace(settings, table, Slice(work.days), query)])
     return _build(settings, table, work.slice(table))
 
 
@@ -204,9 +219,13 @@ def _touched(settings: WarehouseSettings, work: Publication, growth: Growth) -> 
 
 
 def _build(settings: WarehouseSettings, table: Table, part: Slice) -> str:
+    query = render(table.query or "", table_id=settings.table_id, part=part, path=table.query_path)
+    return _replace(settings, table, part, query)
+
+
+def _replace(settings: WarehouseSettings, table: Table, part: Slice, query: str) -> str:
     table_id = settings.table_id(table.name)
     where = part.sql(table.partition_column) if table.partition_column else "TRUE"
-    query = render(table.query or "", table_id=settings.table_id, part=part, path=table.query_path)
     columns = ", ".join(table.column_names)
     return f"""
 DELETE FROM `{table_id}` WHERE {where};
