@@ -12,7 +12,7 @@ from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
 from dbt_like_sql.catalog import fence_name
 from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
 from dbt_like_sql.graph import table_nodes, tree
-from dbt_like_sql.publish_state import DIFFERENCE_FROM_ROWS, causes, rule_version, source_versions
+from dbt_like_sql.publish_state import are_large, causes, rule_version, source_versions
 from dbt_like_sql.render import Slice, day_sql, is_by_days, quote, render
 from dbt_like_sql.repeats import keeps_first_of_key, query_by_repeats, repeats_sql
 from dbt_like_sql.restate_sql import measures, restated_sql
@@ -74,13 +74,8 @@ class Publication:
 
     def takes_repeats_aside(self, table: Table) -> bool:
         """Whether its days are built whole, hold many rows as far as is known, and nearly all of these stand alone."""
-        known = [self.state.published.get((table.name, day)) for day in self.days]
-        rows = sum(each.row_count or 0 for each in known if each is not None)
-        return (
-            rows >= DIFFERENCE_FROM_ROWS
-            and not self.growing.get(table.name)
-            and keeps_first_of_key(table, self.catalog)
-        )
+        is_whole = not self.growing.get(table.name)
+        return is_whole and are_large(table, self.days, self.state) and keeps_first_of_key(table, self.catalog)
 
     def growth(self, table: Table) -> Growth | None:
         """The days of a table that are published by difference."""

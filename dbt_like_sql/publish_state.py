@@ -246,6 +246,12 @@ def growing_days(table: Table, days: Sequence[date], state: State, rule: str) ->
     return found
 
 
+def are_large(table: Table, days: Sequence[date], state: State) -> bool:
+    """Whether days held so many rows, when they were published last, that a longer script pays."""
+    known = [state.published[table.name, day] for day in days if (table.name, day) in state.published]
+    return bool(known) and sum(each.row_count or 0 for each in known) >= DIFFERENCE_FROM_ROWS
+
+
 def growths(
     catalog: Catalog,
     tables: Sequence[Table],

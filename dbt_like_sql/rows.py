@@ -12,7 +12,7 @@ from dbt_like_sql.column_types import arrow_type
 from dbt_like_sql.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import date
 
     import pyarrow as pa
@@ -51,10 +51,29 @@ def check_rows(target: Table, rows: pa.Table, *, days: Collection[date], topic: 
         others = [value for value in pc.unique(rows["topic"]).to_pylist() if value != topic]
         if others:
             raise _refused(target, f"rows of topic {others[0]!r} in a load from {topic!r}")
-    identities = rows.group_by(list(target.identity)).aggregate([]).num_rows
-    if identities != rows.num_rows:
-        raise _refused(target, f"{rows.num_rows} rows have {identities} different ({', '.join(target.identity)})")
+    if not _is_ascending(rows, target.identity):
+        identities = rows.group_by(list(target.identity)).aggregate([]).num_rows
+        if identities != rows.num_rows:
+            raise _refused(target, f"{rows.num_rows} rows have {identities} different ({', '.join(target.identity)})")
     return rows
+
+
+def _is_ascending(rows: pa.Table, columns: Sequence[str]) -> bool:
+    """Whether each row's columns come strictly after those of the row before: then no two rows are alike.
+
+    Rows are read in this order; a comparison with the neighbour costs a tenth of a grouping. NULL compares as no.
+    """
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    is_after, is_same = None, None
+    for name in columns:
+        column = rows[name]
+        before, here = column.slice(0, rows.num_rows - 1), column.slice(1)
+        greater = pc.greater(here, before)
+        is_after = greater if is_same is None else pc.or_(is_after, pc.and_(is_same, greater))
+        equal = pc.equal(here, before)
+        is_same = equal if is_same is None else pc.and_(is_same, equal)
+    return is_after is not None and pc.all(is_after, skip_nulls=False).as_py() is True
 
 
 def offsets_by_day(target: Table, rows: pa.Table) -> dict[date, Offsets]:

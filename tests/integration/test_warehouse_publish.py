@@ -21,6 +21,7 @@ from dbt_like_sql.migrate import create_sql, migrate
 from dbt_like_sql.publish import check_tables, publish, publish_all, stale_days, stale_tables
 from dbt_like_sql.publish_state import LoadSeen, Memory, OffsetRange
 from dbt_like_sql.reconcile import Reconciliation, core_days, mart_days, record, totals
+from dbt_like_sql.repeats import query_by_repeats
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
@@ -200,6 +201,25 @@ def test_sums_of_a_large_day_grow_by_difference_and_equal_the_day_built_anew(
     found = {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums}
     publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="whole")
     assert {name: rows_of(warehouse, name, "invoice_date, 2, 3, 4") for name in sums} == found
+    _forget(warehouse, day)
+
+
+def test_large_day_built_anew_puts_only_repeats_in_order_and_holds_the_same_rows(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbt_like_sql.publish_state.DIFFERENCE_FROM_ROWS", 10)
+    day, taken = date(2010, 12, 15), []
+    monkeypatch.setattr(
+        "dbt_like_sql.publish_sql.query_by_repeats", lambda *args: taken.append(query_by_repeats(*args)) or taken[-1]
+    )
+    repeats = [line(day, 0, 9, event_id=f"{day}-1-4", country="Malta"), line(day, 2, 0, event_id=f"{day}-1-4")]
+    load(warehouse, day, [*day_lines(day, 1, 0, 12), *repeats, line(day, 3, 1, event_id=f"{day}-1-7")])
+    plain = publish(warehouse, CATALOG, FACT, days=[day], run_id="first")
+    found = rows_of(warehouse, FACT, "event_id")
+    assert (plain.rows, taken) == (12, []), "how many rows a day holds is not known before it was published"
+    again = publish(warehouse, CATALOG, FACT, days=[day], run_id="again")
+    assert (again.rows, len(taken), again.grown_days) == (12, 1, ())
+    assert rows_of(warehouse, FACT, "event_id") == found
     _forget(warehouse, day)
 
 
