@@ -59,7 +59,7 @@ def query_by_repeats(table: Table, days: Sequence[date], table_id: Callable[[str
     single = query.copy()
     single.set("qualify", None)
     alone = f"{table.incremental_by} NOT IN (SELECT {table.incremental_by} FROM {_repeats(table)})"
-    single = single.where(alone, dialect=DIALECT, copy=False)  # type: ignore[attr-defined]
+    single = single.where(alone, dialect=DIALECT, copy=False)
     staged = Slice(days, staged={table.depends_on[0]: _repeats(table)})
     columns = ", ".join(table.column_names)
     rows_alone = render(

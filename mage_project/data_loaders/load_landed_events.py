@@ -16,6 +16,7 @@ def load_landed_events(*args, **kwargs):
 
 @test
 def test_each_event_is_read_once(events, *args) -> None:
-    identities = events.select(["topic_partition", "topic_offset"])
-    distinct = identities.group_by(identities.column_names).aggregate([]).num_rows
+    from mage_project.reading import distinct_events
+
+    distinct = distinct_events(events)
     assert distinct == events.num_rows, f"{events.num_rows} rows read, {distinct} distinct (topic partition, offset)"

@@ -6,13 +6,14 @@ from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import dbt_like_sql.load
 import dbt_like_sql.warehouse
 import streaming.lake
 from dbt_like_sql.load import LoadedDay
-from mage_project.reading import read_landed
+from mage_project.reading import distinct_events, read_landed
 from mage_project.transforms.plan import plan_of
 
 DAY = date(2010, 12, 1)
@@ -57,3 +58,19 @@ def test_loader_goes_on_where_the_last_load_of_its_run_ended(asked: list[str]) -
 def test_rebuild_and_days_that_were_not_told_ask_the_warehouse(asked: list[str], change: dict[str, str]) -> None:
     read_landed({**VARIABLES, "seen": SEEN, **change}, ENV)
     assert asked[0] == "ledger"
+
+
+@pytest.mark.parametrize(
+    ("places", "distinct"),
+    [
+        ([], 0),
+        ([(0, 5), (0, 6), (1, 0)], 3),
+        ([(0, 5), (0, 5), (1, 0)], 2),
+        ([(0, 5), (1, 0), (1, 0)], 2),
+        ([(1, 0), (0, 5), (1, 0), (0, 6)], 3),
+    ],
+)
+def test_distinct_events_are_counted_in_order_and_out_of_order(places: list[tuple[int, int]], distinct: int) -> None:
+    columns = zip(*places, strict=True) if places else ((), ())
+    events = pa.table([pa.array(each, pa.int64()) for each in columns], names=["topic_partition", "topic_offset"])
+    assert distinct_events(events) == distinct
