@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import Slice, day_sql, render
+from dbt_like_sql.render import Slice, day_sql, is_by_days, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def keeps_first_of_key(table: Table, catalog: Catalog) -> bool:
-    """Whether a table's query is a plain SELECT over its source that keeps row 1 of each key and what it is with.
+    """Whether a table's query is a plain SELECT over days of its source that keeps row 1 of each key.
 
     That every window is partitioned by the key has been proved when its catalog was read (`incrementalBy`).
     """
@@ -39,8 +39,8 @@ def keeps_first_of_key(table: Table, catalog: Catalog) -> bool:
     qualify = query.args.get("qualify")
     if not isinstance(query, exp.Select) or qualify is None or query.args.get("group") or query.ctes:
         return False
-    reads_table = [node.find_ancestor(exp.Select) is query for _name, node in table_nodes(query)] == [True]
-    return reads_table and source.column(table.incremental_by).is_required and _is_row_one(qualify.this)
+    reads = [node.find_ancestor(exp.Select) is query and is_by_days(node) for _name, node in table_nodes(query)]
+    return reads == [True] and source.column(table.incremental_by).is_required and _is_row_one(qualify.this)
 
 
 def repeats_sql(table: Table, catalog: Catalog, days: Sequence[date], table_id: Callable[[str], str]) -> str:
