@@ -7,6 +7,7 @@ here. The end of this process, however it comes, is the end of all it has starte
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -30,7 +31,7 @@ TRIES = 100
 RESERVED = 64  # a start asks for six
 
 
-_reserved: deque[socket.socket] = deque()
+_reserved: deque[int] = deque()  # open files
 _started: list[Process] = []
 
 
@@ -165,9 +166,9 @@ def _reserve(port: int) -> bool:
     except OSError:
         mark.close()
         return False
-    _reserved.append(mark)
+    _reserved.append(mark.detach())  # the end of the process closes it
     if len(_reserved) > RESERVED:
-        _reserved.popleft().close()
+        os.close(_reserved.popleft())
     return True
 
 
