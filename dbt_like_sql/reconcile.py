@@ -219,6 +219,24 @@ def mart_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotal
     return scanned_days(warehouse, FACT, days)
 
 
+def moves(warehouse: Warehouse, days: Iterable[date]) -> dict[date, int]:
+    """A number for each day that grows with every load and every publication of it; days without any are left out."""
+    wanted = sorted(set(days))
+    if not wanted:
+        return {}
+    where = day_sql("event_day", wanted)
+    sql = f"""
+SELECT event_day, SUM(version) AS moves FROM (
+  SELECT event_day, version FROM `{warehouse.table_id("control.day")}` WHERE {where}
+  UNION ALL
+  SELECT event_day, MAX(version) AS version FROM `{warehouse.table_id("control.publication")}` WHERE {where}
+  GROUP BY table_name, event_day
+) AS each_one
+GROUP BY event_day
+"""
+    return {row["event_day"]: row["moves"] for row in warehouse.run(sql, kind="reconcile").rows}
+
+
 def counted_before(warehouse: Warehouse, table: str, days: Iterable[date], topic: str) -> dict[date, CountedBefore]:
     """For each day that was reconciled before: what had landed then, and the batches that this was.
 

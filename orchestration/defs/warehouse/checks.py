@@ -5,9 +5,9 @@ single table (its checks.sql).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 
@@ -18,6 +18,8 @@ from orchestration.defs.topics import feeds
 from orchestration.defs.transform.checks import core_as_of_ledger, landed_totals, newest_days
 from orchestration.reconcile import DayComparison, DayTotals, differences
 
+# A day that differs is compared again, until no other run moves it meanwhile.
+STILL_TRIES = 4
 FACT_TABLE = "mart.invoice_lines"
 FACT = dg.AssetKey(FACT_TABLE.split("."))
 
@@ -43,21 +45,80 @@ def core_equals_mart(
 
 
 def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str) -> dg.AssetCheckResult:
-    """Compare core with the fact table, record landed, core and mart of each day, and say what differs.
+    """Compare core with the marts, record landed, core and mart of each day, and say what differs.
 
-    A day on which another load has committed since its marts were published is left out: that load's own run
-    publishes and compares it.
+    Core and marts are several queries; another run that loads or publishes between two of them makes layers differ
+    that do not. So a day that differs is compared again, until nothing has moved meanwhile. A day that moves on and on,
+    or on which a load has committed since its marts were published, is left out: that load's own run publishes and
+    compares it.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
     from dbt_like_sql.publish import stale_tables
-    from streaming import lake
 
     measures = reconcile.core_measures(load_catalog())
+    found = _compare(conn, warehouse, days, measures)
+    differ = sorted({each.day for each in found if not each.agrees})
+    found = [each for each in found if each.day not in differ]
+    for _try in range(STILL_TRIES):
+        if not differ:
+            break
+        before = reconcile.moves(warehouse, differ)
+        again = _compare(conn, warehouse, differ, measures)
+        after = reconcile.moves(warehouse, differ)
+        still = [day for day in differ if before.get(day) == after.get(day)]
+        stale = stale_tables(warehouse, load_catalog())
+        found += [
+            each.without_stale(stale)
+            for each in again
+            if each.day in still and each.day not in stale.get(FACT_TABLE, ())
+        ]
+        differ = [day for day in differ if day not in still]
+    found.sort(key=lambda each: days.index(each.day))
+    reconcile.record(warehouse, [each.as_record() for each in found], run_id=run_id)
+    landing = [each.landing for each in found]
+    if differences(landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
+        return comparison_result(landing, "landed", "core")
+    left_out = [each.name for each in measures if each.source_sql is None]
+    told = {"measures": [each.name for each in measures if each.source_sql], "measures_not_derivable": left_out}
+    return comparison_result([each.marts for each in found], "core", "mart", more=told)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One day of one topic through all layers: landed with core, core with the marts, and what is recorded of it."""
+
+    landing: DayComparison
+    marts: DayComparison
+    record: Any
+
+    @property
+    def day(self) -> date:
+        """Which day."""
+        return self.marts.day
+
+    @property
+    def agrees(self) -> bool:
+        """Whether core is what the marts hold. Landed and core were compared as of one ledger: they need no second look."""
+        return self.marts.agrees
+
+    def without_stale(self, stale: Mapping[str, Sequence[date]]) -> Self:
+        """Without measures of tables that wait for their publication on this day: it brings what is new."""
+        return replace(self, marts=without_stale(self.marts, stale))
+
+    def as_record(self) -> Any:
+        """For control.reconciliation."""
+        return replace(self.record, is_reconciled=self.marts.agrees and self.landing.agrees)
+
+
+def _compare(conn: Any, warehouse: Any, days: Sequence[date], measures: Sequence[Any]) -> list[Compared]:
+    """Each day of each topic, as it stands while this reads."""
+    from dbt_like_sql import reconcile
+    from streaming import lake
+
     marts = reconcile.mart_days(warehouse, days)
     published = reconcile.measured_days(warehouse, days, measures)
-    recorded, compared, compared_landing = [], [], []
-    moved: Mapping[str, Sequence[date]] | None = None
+    compared = []
     for feed in feeds():
         found = core_as_of_ledger(warehouse, feed, days, measures)
         cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts, measures)
@@ -65,44 +126,33 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
         dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
         open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
         for day, core in cores.items():
-            comparison = DayComparison(
-                day,
-                DayTotals(rows=core.rows - core.repeats, amount=core.amount, sums=core.sums),
-                DayTotals(rows=marts[day].rows, amount=marts[day].amount, sums=published[day]),
-            )
-            if not comparison.agrees:
-                moved = stale_tables(warehouse, load_catalog()) if moved is None else moved
-                if day in moved.get(FACT_TABLE, ()):
-                    continue
-                comparison = without_stale(comparison, moved)
-            compared.append(comparison)
             landed_rows, landed_checksum = landed[day]
-            compared_landing.append(
-                DayComparison(
-                    day,
-                    DayTotals(rows=landed_rows, checksum=landed_checksum),
-                    DayTotals(rows=core.rows, checksum=core.checksum),
+            compared.append(
+                Compared(
+                    landing=DayComparison(
+                        day,
+                        DayTotals(rows=landed_rows, checksum=landed_checksum),
+                        DayTotals(rows=core.rows, checksum=core.checksum),
+                    ),
+                    marts=DayComparison(
+                        day,
+                        DayTotals(rows=core.rows - core.repeats, amount=core.amount, sums=core.sums),
+                        DayTotals(rows=marts[day].rows, amount=marts[day].amount, sums=published[day]),
+                    ),
+                    record=reconcile.Reconciliation(
+                        topic=feed.topic,
+                        day=day,
+                        landed_rows=landed_rows,
+                        landed_checksum=landed_checksum,
+                        dead_letter_rows=dead_letters[day],
+                        open_dead_letter_rows=open_dead_letters,
+                        core=core,
+                        mart=marts[day],
+                        is_reconciled=False,
+                    ),
                 )
             )
-            recorded.append(
-                reconcile.Reconciliation(
-                    topic=feed.topic,
-                    day=day,
-                    landed_rows=landed_rows,
-                    landed_checksum=landed_checksum,
-                    dead_letter_rows=dead_letters[day],
-                    open_dead_letter_rows=open_dead_letters,
-                    core=core,
-                    mart=marts[day],
-                    is_reconciled=comparison.agrees and (landed_rows, landed_checksum) == (core.rows, core.checksum),
-                )
-            )
-    reconcile.record(warehouse, recorded, run_id=run_id)
-    if differences(compared_landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
-        return comparison_result(compared_landing, "landed", "core")
-    left_out = [each.name for each in measures if each.source_sql is None]
-    told = {"measures": [each.name for each in measures if each.source_sql], "measures_not_derivable": left_out}
-    return comparison_result(compared, "core", "mart", more=told)
+    return compared
 
 
 def without_stale(comparison: DayComparison, stale: Mapping[str, Sequence[date]]) -> DayComparison:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
+from dbt_like_sql import reconcile
 from dbt_like_sql.reconcile import core_days, mart_days, totals
 from orchestration.definitions import defs
+from orchestration.defs.warehouse.checks import reconcile_marts
 from streaming import lake
 from tests.integration.orchestration.landing import TOPIC, HandLanding, event, events_of_csv
 
@@ -186,6 +188,41 @@ def test_a_row_that_vanished_from_core_blocks_the_marts(landing: HandLanding, lo
     assert load_days("2010-12-01", mode="rebuild").success, "a rebuild heals the day"
     assert mart_days(warehouse, [DAY])[DAY].rows == 3
     assert trust(warehouse, "is_reconciled") == [{"is_reconciled": True}]
+
+
+@pytest.mark.parametrize(("loads", "checked"), [(1, 1), (10, 0)])
+def test_a_run_beside_the_comparison_makes_no_day_differ(
+    landing: HandLanding,
+    load_days: Run,
+    warehouse: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    loads: int,
+    checked: int,
+) -> None:
+    """Between the reading of marts and of core another run loads and publishes: once, or each time it is looked at."""
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    real, left, busy = reconcile.measured_days, [loads], [False]
+
+    def beside(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        if left[0] and not busy[0]:
+            busy[0] = True
+            left[0] -= 1
+            landing.land([event(line_no=100 + left[0])])
+            assert load_days("2010-12-01").success
+            busy[0] = False
+        return found
+
+    monkeypatch.setattr(reconcile, "measured_days", beside)
+    result = reconcile_marts(landing.conn, warehouse, [DAY], "beside")
+    assert result.passed, result.description
+    assert result.metadata["days_checked"].value == checked
+    assert {row["is_reconciled"] for row in trust(warehouse, "is_reconciled")} == {True}
+    left[0] = 0
+    assert load_days("2010-12-01").success
+    warehouse.run(f"DELETE FROM `{warehouse.table_id('mart.invoice_lines')}` WHERE line_no = 1")
+    assert not reconcile_marts(landing.conn, warehouse, [DAY], "still").passed
 
 
 def trust(warehouse: Any, *columns: str) -> list[dict[str, Any]]:
