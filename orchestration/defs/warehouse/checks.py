@@ -99,7 +99,7 @@ class Compared:
 
     @property
     def agrees(self) -> bool:
-        """Whether core is what the marts hold. Landed and core were compared as of one ledger: they need no second look."""
+        """Whether core is what the marts hold; landed and core, compared as of one ledger, need no second look."""
         return self.marts.agrees
 
     def without_stale(self, stale: Mapping[str, Sequence[date]]) -> Self:
