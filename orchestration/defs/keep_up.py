@@ -24,7 +24,7 @@ from orchestration import mage
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.topics import feeds, project
-from orchestration.errors import MageRunError
+from orchestration.errors import MageRunError, ReconcileError
 
 Batches = Mapping[int, int]
 """Topic partition -> last batch that is contained."""
@@ -108,6 +108,8 @@ class Marts:
         publish_rest: publishes the other daily marts, which are made of those. Called from a thread of its own.
         note: told of each load of a cycle (topic, day, the exporter's report of the day), so that the next publication
             need not read the ledgers.
+        compare: compares landed, core and marts of the day on a connection to the lake, records the outcome, and
+            returns what differs, None if nothing does. Called while nobody else moves the day.
         mark: tells the lake that all of them show these batches of each topic.
         shown: topic -> the batches that the first ones showed when the loop began.
     """
@@ -115,6 +117,7 @@ class Marts:
     publish_first: Callable[[], Mapping[str, Any]]
     publish_rest: Callable[[], Mapping[str, Any]]
     note: Callable[[str, date, Mapping[str, Any]], None]
+    compare: Callable[[Any], str | None]
     mark: Callable[[Mapping[tuple[str, date], Batches]], None]
     shown: Mapping[str, Batches]
 
@@ -195,7 +198,14 @@ def _follow(
     shown: dict[str, dict[int, int]],
     followers: Followers,
 ) -> Followed | None:
-    """The loop with the lock held; moves `shown` on. Returns what followed last."""
+    """The loop with the lock held; moves `shown` on. Returns what followed last.
+
+    Layers are compared while the lock is still held: whoever waits for the day moves it as soon as it is given back, so
+    that under a steady flow no later comparison would find it at rest.
+
+    Raises:
+        ReconcileError: layers differ. What was published stays; the outcome is recorded.
+    """
     from streaming import lake as door
 
     seen: dict[str, Mapping[str, Any]] = {}
@@ -222,6 +232,9 @@ def _follow(
                 last = followed
                 _log(context, _published(followed.published or {}, day))
                 marts.mark({(topic, day): batches for topic, batches in followed.batches.items()})
+        differs = marts.compare(conn) if count else None
+        if differs is not None:
+            raise ReconcileError(f"keeping {day} up: {differs}")
     context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
     return last
 

@@ -20,6 +20,7 @@ from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import MARTS, MARTS_READER, feeds
+from orchestration.defs.warehouse.checks import reconcile_marts
 
 CHECK_SEVERITY = {"fail": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -135,9 +136,15 @@ def _marts_to_keep_up(
         publish_first=partial(publish_all, warehouse, _CATALOG, first, days=days, run_id=run_id, memory=memory),
         publish_rest=partial(publish_all, beside, _CATALOG, rest, days=days, run_id=run_id),
         note=partial(_note, memory),
+        compare=partial(_what_differs, opened=warehouse, days=days, run_id=run_id),
         mark=lambda batches: mark_published(lake, batches),
         shown={topic: batches for (topic, _day), batches in ledger.items()},
     )
+
+
+def _what_differs(conn: Any, *, opened: Any, days: Sequence[date], run_id: str) -> str | None:
+    result = reconcile_marts(conn, opened, days, run_id)
+    return None if result.passed else result.description
 
 
 def _note(memory: Memory, topic: str, day: date, told: Mapping[str, Any]) -> None:

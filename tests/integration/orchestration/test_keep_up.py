@@ -88,7 +88,7 @@ def test_what_lands_while_a_run_is_at_work_is_in_the_mart_when_it_ends(
 
 
 def test_it_makes_room_for_a_run_that_waits_for_its_day(
-    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str]
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str], warehouse: Any
 ) -> None:
     landing.land([event()])
     flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
@@ -108,6 +108,30 @@ def test_it_makes_room_for_a_run_that_waits_for_its_day(
         at_work.join()
     assert time.monotonic() - began < 200
     assert results[0].success
+    table = warehouse.table_id("control.reconciliation")
+    [row] = warehouse.run(f"SELECT COUNT(*) AS n, COUNTIF(is_reconciled) AS good FROM `{table}`").rows
+    assert (row["n"], row["good"]) == (2, 2), (
+        "once with the lock held, since the next one moves the day, once at the end"
+    )
+
+
+def test_layers_that_differ_at_the_end_of_the_loop_fail_the_run(
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.defs.warehouse import assets
+
+    landing.land([event()])
+    monkeypatch.setattr(
+        assets, "reconcile_marts", lambda *_: dg.AssetCheckResult(passed=False, description="core 2 rows, mart 1 rows")
+    )
+    flow = Landing(line_env["LAKE_DSN"], 0.1, 1)
+    flow.start()
+    result = run(instance, 20.0)
+    flow.end()
+    [failure] = [each for each in result.all_events if each.is_step_failure]
+    cause = failure.step_failure_data.error.cause
+    assert cause is not None
+    assert "core 2 rows, mart 1 rows" in cause.message
 
 
 def _is_free(resource: LakeResource) -> bool:
