@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Google's quotas (1,500 modifications a table a day) and Power BI's refreshes are what a shorter span would spend.
 SERVE_EVERY_S = 300.0
-SERVE_EVERY_EMULATED_S = 5.0
+SERVE_EVERY_EMULATED_S = 15.0
 # A run that keeps its day up loads every second or so: free on the emulator, thousands of jobs a day on BigQuery, so
 # there it is off unless it is asked for. Longer than a minute, and an edit of the code waits that long to be live.
 KEEP_UP_S, KEEP_UP_EMULATED_S = 0.0, 120.0

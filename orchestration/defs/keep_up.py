@@ -37,8 +37,9 @@ IDLE_S = 2.0
 PATIENCE_S = 30.0
 # The sensor asks for the next run so long before the span ends: its own loop takes up to 5 s, the queue 1, a fork 0.5.
 HANDOVER_S = 8.0
-# The marts that follow are published so often at most: their publication takes from the cycles what it takes.
-FOLLOW_S = 10.0
+# The marts that follow are published so often at most: their publication takes from the cycles what it takes. At 10 s
+# they took as much of the emulator as the cycles themselves.
+FOLLOW_S = 30.0
 LOCK_SPACE = 0x6D617274  # "mart": our advisory locks, so that nobody else's numbers meet them
 
 
