@@ -19,7 +19,7 @@ SERVE_EVERY_S = 300.0
 SERVE_EVERY_EMULATED_S = 15.0
 # A run that keeps its day up loads every second or so: free on the emulator, thousands of jobs a day on BigQuery, so
 # there it is off unless it is asked for. Longer than a minute, and an edit of the code waits that long to be live.
-KEEP_UP_S, KEEP_UP_EMULATED_S = 0.0, 120.0
+KEEP_UP_S, KEEP_UP_EMULATED_S = 0.0, 600.0
 # A month of runs is what somebody looks back at; a steady flow leaves some thousand a day in Dagster's database.
 RUNS_KEPT_DAYS = 30
 

@@ -40,6 +40,8 @@ HANDOVER_S = 8.0
 # The marts that follow are published so often at most: their publication takes from the cycles what it takes. At 10 s
 # they took as much of the emulator as the cycles themselves.
 FOLLOW_S = 30.0
+# Layers are compared so often within the loop: the next cycle waits for it, for as long as one or two cycles take.
+COMPARE_S = 240.0
 LOCK_SPACE = 0x6D617274  # "mart": our advisory locks, so that nobody else's numbers meet them
 
 
@@ -201,8 +203,8 @@ def _follow(
 ) -> Followed | None:
     """The loop with the lock held; moves `shown` on. Returns what followed last.
 
-    Layers are compared while the lock is still held: whoever waits for the day moves it as soon as it is given back, so
-    that under a steady flow no later comparison would find it at rest.
+    Layers are compared every COMPARE_S, between two cycles and with the lock held: whoever waits for the day moves it
+    as soon as it is given back, so that under a steady flow the run's last step would not find it at rest.
 
     Raises:
         ReconcileError: layers differ. What was published stays; the outcome is recorded.
@@ -224,6 +226,7 @@ def _follow(
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0
+        compared_at = time.monotonic()  # by the run before, or by its own last step if it is the first
         followers.look(shown)
         for cycle in cycles:
             count, rows = count + 1, rows + cycle.rows_inserted
@@ -233,11 +236,17 @@ def _follow(
                 last = followed
                 _log(context, _published(followed.published or {}, day))
                 marts.mark({(topic, day): batches for topic, batches in followed.batches.items()})
-        differs = marts.compare(conn) if count else None
-        if differs is not None:
-            raise ReconcileError(f"keeping {day} up: {differs}")
+            if time.monotonic() - compared_at > COMPARE_S:
+                _compare(marts, conn, day)
+                compared_at = time.monotonic()
     context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
     return last
+
+
+def _compare(marts: Marts, conn: Any, day: date) -> None:
+    differs = marts.compare(conn)
+    if differs is not None:
+        raise ReconcileError(f"keeping {day} up: {differs}")
 
 
 def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterialization]) -> None:
