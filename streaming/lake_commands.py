@@ -1,6 +1,6 @@
 """Commands about the lake: its state, its retention. Wiring only.
 
-Not here: what is asked (lake_status.py), what goes (retention.py).
+Not here: what is asked (lake_status.py), what goes (retention.py), what a restore wants (restored.py).
 """
 
 from __future__ import annotations
@@ -95,6 +95,20 @@ def _show_partitions(found: list[TopicStatus]) -> None:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 a unit
+
+
+@lake_group.command("restored")
+def lake_restored() -> None:
+    """After a restore, before the consumer starts: batches go on with numbers that were never given. As the owner."""
+    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.restored import number_anew  # noqa: PLC0415
+
+    settings = LakeSettings.from_env(os.environ)
+    with closing(lake.connect(settings.dsn, application_name="streaming lake restored")) as conn:
+        done = number_anew(conn)
+    for topic, part, batch in done:
+        click.echo(f"{topic}/{part}: the next batch is {batch:,}")
+    click.echo("Next: start the consumer, and look at the days that land again (docs/runbooks/backup-and-restore.md)")
 
 
 @lake_group.command("retire")

@@ -55,7 +55,7 @@ def compare_landed_with_core(
 
     compared = {}
     found = core_as_of_ledger(warehouse, feed, days)
-    landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
+    landed = landed_totals(conn, warehouse, feed, found)
     for day, (core, _batches) in found.items():
         rows, checksum = landed[day]
         compared[day] = DayComparison(
@@ -84,25 +84,33 @@ def compare_landed_with_core(
 
 
 def landed_totals(
-    conn: Any, warehouse: Any, feed: Feed, upto: Mapping[date, Mapping[int, int]]
+    conn: Any, warehouse: Any, feed: Feed, found: Mapping[date, tuple[Any, Mapping[int, int]]]
 ) -> dict[date, tuple[int, int]]:
-    """Rows and checksum of what landed of each day in batches up to those given.
+    """Rows and checksum of what landed of each day in the batches that core holds of it.
 
     Landed rows never change, so a day that was reconciled before is counted from there on: the cost follows what is
-    new. A day without such a record, or whose latest load was a rebuild, is counted whole.
+    new. A day without such a record, or whose latest load was a rebuild, is counted whole; and so is one that would
+    differ from core: in a lake that came back from a backup, what was counted then has landed again since.
+
+    Args:
+        conn: to the lake.
+        warehouse: for the records.
+        feed: topic and table.
+        found: what `core_as_of_ledger` gives.
     """
     from dbt_like_sql import reconcile
     from streaming import lake
 
-    before = reconcile.counted_before(warehouse, feed.table, upto, feed.topic)
+    before = reconcile.counted_before(warehouse, feed.table, found, feed.topic)
     totals = {}
-    for day, batches in upto.items():
+    for day, (core, batches) in found.items():
         known = before.get(day)
-        if known is None or any(batches.get(part, 0) < batch for part, batch in known.batches.items()):
-            totals[day] = lake.day_checksum(conn, feed.topic, day, upto=batches)
-        else:
+        if known is not None and all(batches.get(part, 0) >= batch for part, batch in known.batches.items()):
             rows, checksum = lake.day_checksum(conn, feed.topic, day, after=known.batches, upto=batches)
             totals[day] = (known.landed_rows + rows, known.landed_checksum + checksum)
+            if totals[day] == (core.rows, core.checksum):
+                continue
+        totals[day] = lake.day_checksum(conn, feed.topic, day, upto=batches)
     return totals
 
 

@@ -126,7 +126,7 @@ def _compare(conn: Any, warehouse: Any, days: Sequence[date], measures: Sequence
     for feed in feeds():
         found = core_as_of_ledger(warehouse, feed, days, measures)
         cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts, measures)
-        landed = landed_totals(conn, warehouse, feed, {day: batches for day, (_core, batches) in found.items()})
+        landed = landed_totals(conn, warehouse, feed, found)
         dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
         open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
         for day, core in cores.items():
