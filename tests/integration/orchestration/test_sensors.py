@@ -17,6 +17,7 @@ from orchestration.defs.resources import LakeResource
 from orchestration.defs.serving import sensors as serving_sensors
 from orchestration.defs.serving.changes import SEMANTIC_MODEL, changed_since_refresh
 from orchestration.defs.serving.sensors import published_days
+from orchestration.settings import KEEP_UP_EMULATED_S
 from tests.integration.orchestration.landing import HandLanding, event
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_a_run_of_one_day_is_told_to_keep_up_and_one_of_many_days_is_not(
     landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
     result = tick(instance)
     assert isinstance(result, dg.SensorResult)
-    assert [each.tags.get(keep_up.TAG) for each in result.run_requests or []] == ["60", None]
+    assert [each.tags.get(keep_up.TAG) for each in result.run_requests or []] == [f"{KEEP_UP_EMULATED_S:g}", None]
     monkeypatch.setenv("KEEP_UP_S", "0")
     result = tick(instance)
     assert isinstance(result, dg.SensorResult)
