@@ -96,10 +96,10 @@ def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float
 
 @dataclass(frozen=True)
 class Followed:
-    """Topic -> the batches that the first marts showed, and the other marts as published from them; None: not yet."""
+    """Topic -> the batches that the first marts showed, and the other marts as published from them."""
 
     batches: Mapping[str, Batches]
-    published: Mapping[str, Any] | None
+    published: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Marts:
         compare: compares landed, core and marts of the day on a connection to the lake, records the outcome, and
             returns what differs, None if nothing does. Called while nobody else moves the day.
         mark: tells the lake that all of them show these batches of each topic.
-        shown: topic -> the batches that the first ones showed when the loop began.
+        shown: topic -> the batches that all of them showed when the loop began.
     """
 
     publish_first: Callable[[], Mapping[str, Any]]
@@ -131,14 +131,15 @@ class Followers:
 
     Attributes:
         publish: `Marts.publish_rest`.
+        shown: what they show already: `Marts.shown`.
         clock: tests have their own.
     """
 
     publish: Callable[[], Mapping[str, Any]]
+    shown: Mapping[str, Batches] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="marts"))
     _at_work: Future[Mapping[str, Any]] | None = None
-    _asked: Mapping[str, Batches] = field(default_factory=dict)
     _next_at: float = float("-inf")
 
     def look(self, shown: Mapping[str, Batches]) -> Followed | None:
@@ -153,10 +154,10 @@ class Followers:
         done = None
         if self._at_work is not None and self._at_work.done():
             at_work, self._at_work = self._at_work, None
-            done = Followed(self._asked, at_work.result())
-        if self._at_work is None and self.clock() >= self._next_at and shown != self._asked:
+            done = Followed(self.shown, at_work.result())
+        if self._at_work is None and self.clock() >= self._next_at and shown != self.shown:
             self._next_at = self.clock() + FOLLOW_S
-            self._asked = {topic: dict(batches) for topic, batches in shown.items()}
+            self.shown = {topic: dict(batches) for topic, batches in shown.items()}
             self._at_work = self._pool.submit(self.publish)
         return done
 
@@ -166,30 +167,32 @@ class Followers:
         at_work, self._at_work = self._at_work, None
         if at_work is None or at_work.exception() is not None:
             return None
-        return Followed(self._asked, at_work.result())
+        return Followed(self.shown, at_work.result())
 
 
-def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: date, marts: Marts) -> Followed:
+def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: date, marts: Marts) -> None:
     """The loop for one day, each cycle's materializations logged as it is done.
 
     The day stays pending in the lake until every mart shows it: a run that is killed in the loop leaves marts that have
-    not followed the first ones, and the sensor asks for the day again.
-
-    Returns: the batches that the first marts show, and the others as they were published from them. These are None if
-        they are still to be published: that is done when the lock is given back, while whoever waits for it is at work.
+    not followed the first ones, and the sensor asks for the day again. What has not followed in the end is published
+    when the lock is given back, while whoever waits for it is at work.
     """
     shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
-    followers = Followers(marts.publish_rest)
-    last: Followed | None = None
+    followers = Followers(marts.publish_rest, marts.shown)
+    all_show, ended = marts.shown, None
     try:
         with locked(lake, day) as is_ours:
             if is_ours:
-                last = _follow(context, lake, day, marts, shown=shown, followers=followers)
+                all_show = _follow(context, lake, day, marts, shown=shown, followers=followers)
             else:
                 context.log.info("another run keeps %s up: nothing left to do here", day)
     finally:
-        last = followers.end() or last
-    return last if last is not None and last.batches == shown else Followed(shown, None)
+        ended = followers.end()
+    if ended is not None:
+        _show_followed(context, day, marts, ended)
+        all_show = ended.batches
+    if all_show != shown:
+        _show_followed(context, day, marts, Followed(shown, marts.publish_rest()))
 
 
 def _follow(
@@ -200,8 +203,8 @@ def _follow(
     *,
     shown: dict[str, dict[int, int]],
     followers: Followers,
-) -> Followed | None:
-    """The loop with the lock held; moves `shown` on. Returns what followed last.
+) -> Mapping[str, Batches]:
+    """The loop with the lock held; moves `shown` on. Returns what all marts are known to show.
 
     Layers are compared every COMPARE_S, between two cycles and with the lock held: whoever waits for the day moves it
     as soon as it is given back, so that under a steady flow the run's last step would not find it at rest.
@@ -212,7 +215,7 @@ def _follow(
     from streaming import lake as door
 
     seen: dict[str, Mapping[str, Any]] = {}
-    last = None
+    all_show = marts.shown
     with (
         lake.connect("orchestration.keep_up") as conn,
         lake.connect("orchestration.keep_up_wait") as waiting,
@@ -227,20 +230,23 @@ def _follow(
         )
         count = rows = 0
         compared_at = time.monotonic()  # by the run before, or by its own last step if it is the first
-        followers.look(shown)
         for cycle in cycles:
             count, rows = count + 1, rows + cycle.rows_inserted
             _log(context, _materializations(cycle, day))
             followed = followers.look(shown)
             if followed is not None:
-                last = followed
-                _log(context, _published(followed.published or {}, day))
-                marts.mark({(topic, day): batches for topic, batches in followed.batches.items()})
+                _show_followed(context, day, marts, followed)
+                all_show = followed.batches
             if time.monotonic() - compared_at > COMPARE_S:
                 _compare(marts, conn, day)
                 compared_at = time.monotonic()
     context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
-    return last
+    return all_show
+
+
+def _show_followed(context: dg.AssetExecutionContext, day: date, marts: Marts, followed: Followed) -> None:
+    _log(context, _published(followed.published, day))
+    marts.mark({(topic, day): batches for topic, batches in followed.batches.items()})
 
 
 def _compare(marts: Marts, conn: Any, day: date) -> None:

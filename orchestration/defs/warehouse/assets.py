@@ -91,30 +91,16 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         opened = warehouse.open()
         ledger = loaded_batches(opened, days or [])
         memory = Memory()
-        run_id = context.run.run_id
-        if len(selected) == len(tables) and days and seconds_of(context, days):
-            first, rest = first_and_rest(tables)
-            yield from publish(opened, catalog, first, days, run_id, memory=memory)
-            marts = _marts_to_keep_up(context, lake, opened, tables, ledger=ledger, memory=memory)
-            followed = follow_landing(context, lake, days[0], marts)
-            if followed.published is None:
-                yield from publish(opened, catalog, rest, days, run_id)
-            else:
-                yield from results(opened, rest, days, followed.published)
-            ledger = {(topic, days[0]): batches for topic, batches in followed.batches.items()}
-        else:
-            yield from publish(opened, catalog, selected, days, run_id, memory=memory)
-        if len(selected) == len(tables):
-            mark_published(lake, ledger)
+        yield from publish(opened, catalog, selected, days, context.run.run_id, memory=memory)
+        if len(selected) < len(tables):
+            return
+        mark_published(lake, ledger)
+        if days and seconds_of(context, days):
+            follow_landing(
+                context, lake, days[0], _marts_to_keep_up(context, lake, opened, tables, ledger=ledger, memory=memory)
+            )
 
     return publish_marts
-
-
-def first_and_rest(tables: Sequence[Table]) -> tuple[list[Table], list[Table]]:
-    """Those that read a core table are what the report reads; the others are made of them."""
-    core = {feed.table for feed in feeds()}
-    first = [table for table in tables if core & set(table.depends_on)]
-    return first, [table for table in tables if table not in first]
 
 
 def _marts_to_keep_up(
@@ -126,10 +112,15 @@ def _marts_to_keep_up(
     ledger: Mapping[tuple[str, date], Mapping[int, int]],
     memory: Memory,
 ) -> Marts:
-    """The cycles share what they know of the ledgers; what follows has a connection of its own, and reads them."""
+    """Those that read a core table are what the report reads; the others are made of them, and follow.
+
+    The cycles share what they know of the ledgers; what follows has a connection of its own, and reads them.
+    """
     from dbt_like_sql.publish import publish_all
 
-    first, rest = ([table.name for table in part] for part in first_and_rest(tables))
+    core = {feed.table for feed in feeds()}
+    first = [table.name for table in tables if core & set(table.depends_on)]
+    rest = [table.name for table in tables if table.name not in first]
     days, run_id = list(days_of_run(context)), context.run.run_id
     beside = WarehouseResource().open()
     return Marts(
@@ -172,13 +163,6 @@ def publish(
     except ChecksFailedError as error:
         yield from check_results(error.checks)
         raise
-    yield from results(warehouse, tables, days, published)
-
-
-def results(
-    warehouse: Any, tables: Sequence[Table], days: Sequence[date] | None, published: Mapping[str, Any]
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """A publication as Dagster shows it: each table's checks, rows, restatements and cost."""
     for table in tables:
         done = published[table.name]
         yield from check_results(done.checks)
