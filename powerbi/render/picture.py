@@ -27,6 +27,7 @@ DRAWN = frozenset({*CHARTS, *TABLES, *CARDS, "slicer", "textbox"})
 _TITLE_HEIGHT = 30
 _ROW_HEIGHT = 24
 _GLYPH = 0.54  # mean width of a letter against its size, Open Sans; used only to cut texts that are too long
+_BOLD_GLYPH = 0.64  # of a bold digit and its separators in DejaVu Sans, the widest of the theme's fonts
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _card(visual: Visual, answer: Answer, theme: Theme) -> Picture:
     value = answer.rows[0][0] if answer.rows else None
     is_exact = visual.setting("labels", "labelDisplayUnits") == 1.0
     text = (format_value if is_exact else format_short)(value, heading.format_string) or "(Blank)"
-    size = min(28.0, (visual.width - 24) / (max(1, len(text)) * _GLYPH))
+    size = min(28.0, (visual.width - 24) / (max(1, len(text)) * _BOLD_GLYPH))
     colour = visual.setting("labels", "color")
     fill = colour if isinstance(colour, str) and colour.startswith("#") else theme.foreground
     if "+" in heading.format_string and isinstance(value, int | float | Decimal) and value != 0:

@@ -374,7 +374,7 @@ def test_warning_is_told_and_does_not_block(warehouse: Warehouse) -> None:
 
 def test_checks_can_be_asked_without_publishing(warehouse: Warehouse) -> None:
     results = check_tables(warehouse, CATALOG, list(CATALOG.tables), days=[D1, D2, D3])
-    assert len(results) == sum(len(table.checks) for table in CATALOG)
+    assert len(results) == sum(len(table.checks) for table in CATALOG if table.materialization != "fence")
     assert [check for check in results if not check.passed] == []
 
 
