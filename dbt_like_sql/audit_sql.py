@@ -9,7 +9,7 @@ has failed, and what it asks for every time is a fifth of the text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -52,6 +52,7 @@ def audit_sql(
     slices: Callable[[Table], Slice],
     *,
     explain: bool = True,
+    at_hand: Callable[[Table, str], str] | None = None,
 ) -> str:
     """An expression: the array of the results of all checks of these tables, in the order of `ordered_checks`.
 
@@ -60,8 +61,11 @@ def audit_sql(
         table_id: full id of a table.
         slices: the rows of a table that are looked at.
         explain: give an example of what each check found; otherwise only of what warnings found.
+        at_hand: a check of a table (its SQL as it was written) with what need not be asked again.
     """
     rows, whole = _split(tables)
+    if at_hand is not None:
+        whole = [(table, replace(check, sql=at_hand(table, check.sql))) for table, check in whole]
     parts = [_one_scan(table, scan, table_id, slices(table), explain=explain) for table, scan in rows]
     if whole:
         listed = ",".join(

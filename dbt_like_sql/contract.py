@@ -27,7 +27,10 @@ LOGICAL_TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column and its promise. `type` is GoogleSQL's name; an additive one may be summed."""
+    """One column and its promise. `type` is GoogleSQL's name; an additive one may be summed.
+
+    `is_as_of`: its newest value says as of when the table is.
+    """
 
     name: str
     type: str
@@ -38,6 +41,7 @@ class Column:
     allowed: tuple[str, ...] = ()
     unit: str | None = None
     is_additive: bool = False
+    is_as_of: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
     need(table.properties, "the table has no columns", "schema", 0)
     columns = tuple(_column(path, node, at, found) for at, found in enumerate(table.properties))
     names = [column.name.lower() for column in columns]
+    need(sum(column.is_as_of for column in columns) <= 1, "several columns are marked asOf; one can be", "schema", 0)
     for at, name in enumerate(names):
         need(
             names.index(name) == at, f"column {name} stands twice (case does not count)", "schema", 0, "properties", at
@@ -181,8 +186,9 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"
     )
     custom = {item.property: item.value for item in found.customProperties or []}
-    unknown = sorted(set(custom) - {"unit", "additive"})
-    need(not unknown, f"column {found.name}: unknown property {', '.join(unknown)}; known: unit, additive")
+    unknown = sorted(set(custom) - {"unit", "additive", "asOf"})
+    need(not unknown, f"column {found.name}: unknown property {', '.join(unknown)}; known: unit, additive, asOf")
+    need(not custom.get("asOf") or base == "TIMESTAMP", f"column {found.name}: asOf is for a TIMESTAMP, not a {base}")
     return Column(
         name=found.name,
         type=found.physicalType,
@@ -193,6 +199,7 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         allowed=tuple(str(item.value) for item in found.enum or ()),
         unit=custom.get("unit"),
         is_additive=bool(custom.get("additive", False)),
+        is_as_of=bool(custom.get("asOf", False)),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
 from dbt_like_sql.catalog import fence_name
+from dbt_like_sql.counted import SUMS, with_counted
 from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
 from dbt_like_sql.graph import table_nodes, tree
 from dbt_like_sql.publish_state import are_large, causes, rule_version, source_versions
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CHECKS_FAILED = "checks failed: "
 FENCED = "fenced: another publication was faster"
 UNION = "\nUNION ALL"
-_RESULT = "SELECT audit_results AS checks, published_sums AS sums;"
+_RESULT = f"SELECT audit_results AS checks, {SUMS} AS sums;"
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,30 @@ def publish_script(settings: WarehouseSettings, work: Publication) -> str:
     sums = "".join(f", m_{at} NUMERIC" for at in range(width))
     parts = [
         f"DECLARE audit_results ARRAY<{RESULT}>;",
-        f"DECLARE published_sums ARRAY<STRUCT<table_name STRING, event_day DATE, row_count INT64{sums}>>;",
+        f"DECLARE {SUMS} ARRAY<STRUCT<table_name STRING, event_day DATE, row_count INT64, as_of TIMESTAMP{sums}>>;",
         *(_keys(settings, work, table) for table in work.tables if work.growing.get(table.name)),
         "BEGIN TRANSACTION;",
         _fence(settings, work),
         *(_write(settings, work, table) for table in work.tables),
-        f"SET audit_results = {audit_sql(work.tables, settings.table_id, work.slice, explain=work.explain)};",
+        f"SET {SUMS} = {_sums(settings, work, width)};",
+        f"SET audit_results = {_audit(settings, work)};",
         _judge(work),
-        f"SET published_sums = {_sums(settings, work, width)};",
         _ledger(settings, work),
         _restated(settings, work),
         "COMMIT TRANSACTION;",
         _RESULT,
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _audit(settings: WarehouseSettings, work: Publication) -> str:
+    """All checks. Those of whole days take the sums of the publication's ledger, which were made a moment before."""
+    counted = {table.name: table for table in work.tables}
+
+    def at_hand(table: Table, sql: str) -> str:
+        return with_counted(sql, counted) if work.slice(table) == Slice(work.days) else sql
+
+    return audit_sql(work.tables, settings.table_id, work.slice, explain=work.explain, at_hand=at_hand)
 
 
 def _judge(work: Publication) -> str:
@@ -232,7 +243,7 @@ FROM (
 
 
 def _sums(settings: WarehouseSettings, work: Publication, width: int) -> str:
-    """Rows and additive columns of each day, or of each whole table, as they are now."""
+    """Rows, newest moment and additive columns of each day, or of each whole table, as they are now."""
     selects = []
     for table in work.tables:
         day = table.partition_column
@@ -241,13 +252,14 @@ def _sums(settings: WarehouseSettings, work: Publication, width: int) -> str:
             f", {f'CAST(SUM({names[at]}) AS NUMERIC)' if at < len(names) else 'CAST(NULL AS NUMERIC)'} AS m_{at}"
             for at in range(width)
         )
+        newest = next((f"MAX({column.name})" for column in table.columns if column.is_as_of), "CAST(NULL AS TIMESTAMP)")
         grouped = f"\nWHERE {day_sql(day, work.days)}\nGROUP BY {day}" if day else ""
         selects.append(
             f"\nSELECT {quote(table.name)} AS table_name, {day or 'CAST(NULL AS DATE)'} AS event_day, "
-            f"COUNT(*) AS row_count{columns}\nFROM `{settings.table_id(table.name)}`{grouped}"
+            f"COUNT(*) AS row_count, {newest} AS as_of{columns}\nFROM `{settings.table_id(table.name)}`{grouped}"
         )
-    kept = "".join(f", t.m_{at}" for at in range(width))
-    return f"ARRAY(SELECT AS STRUCT t.table_name, t.event_day, t.row_count{kept} FROM ({UNION.join(selects)}\n) AS t)"
+    kept = "".join(f", t.{name}" for name in ("row_count", "as_of", *(f"m_{at}" for at in range(width))))
+    return f"ARRAY(SELECT AS STRUCT t.table_name, t.event_day{kept} FROM ({UNION.join(selects)}\n) AS t)"
 
 
 def _ledger(settings: WarehouseSettings, work: Publication) -> str:
@@ -275,7 +287,7 @@ def _ledger_rows(
         sums = ", ".join(
             f"STRUCT({quote(measure)} AS name, s.m_{at} AS value)" for at, measure in enumerate(measures(table))
         )
-        kept = f"COALESCE(s.row_count, 0), ARRAY<STRUCT<name STRING, value NUMERIC>>[{sums}]"
+        kept = f"COALESCE(s.row_count, 0), ARRAY<STRUCT<name STRING, value NUMERIC>>[{sums}], s.as_of"
         fixed, rule = str(work.state.publishers[table.name] + 1), quote(rule_version(work.catalog, table))
         if table.partition_column:
             days = ", ".join(
@@ -284,17 +296,17 @@ def _ledger_rows(
             selects.append(
                 f"\nSELECT {name}, d.event_day, {fixed}, d.source_version, {rule}, {kept}\n"
                 f"FROM UNNEST([{days}]) AS d\n"
-                f"LEFT JOIN UNNEST(published_sums) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
+                f"LEFT JOIN UNNEST({SUMS}) AS s ON s.table_name = {name} AND s.event_day = d.event_day"
             )
             continue
         source = f"(SELECT COALESCE(SUM(version), 0) FROM ({_sources(settings, work.catalog, table)}\n) AS v)"
         selects.append(
             f"\nSELECT {name}, CAST(NULL AS DATE), {fixed}, {source}, {rule}, {kept}\n"
-            f"FROM UNNEST(published_sums) AS s WHERE s.table_name = {name}"
+            f"FROM UNNEST({SUMS}) AS s WHERE s.table_name = {name}"
         )
     return f"""
 INSERT INTO `{settings.table_id("control.publication")}` (
-  table_name, event_day, version, source_version, model_version, row_count, measures, run_id, published_at
+  table_name, event_day, version, source_version, model_version, row_count, measures, as_of, run_id, published_at
 )
 SELECT p.*, {quote(work.run_id)}, CURRENT_TIMESTAMP() FROM ({UNION.join(selects)}
 ) AS p;"""

@@ -23,9 +23,10 @@ RUN groupadd --gid 10002 bigquery \
     && install -d -o bigquery -g bigquery -m 0750 /var/lib/bigquery
 COPY --from=environment /opt/venv /opt/venv
 COPY --from=environment /opt/duckdb /opt/duckdb
+COPY deploy/embedded/bigquery_emulator.py /opt/bigquery_emulator.py
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TZ=UTC HOME=/opt/duckdb
 USER 10002:10002
 WORKDIR /var/lib/bigquery
 EXPOSE 9050
-CMD ["local-bigquery", "serve", "--host", "0.0.0.0", "--port", "9050", "--grpc-port", "9060", \
-    "--data-dir", "/var/lib/bigquery/data", "--project", "local"]
+CMD ["python", "-P", "/opt/bigquery_emulator.py", "serve", "--host", "0.0.0.0", "--port", "9050", \
+    "--grpc-port", "9060", "--data-dir", "/var/lib/bigquery/data", "--project", "local"]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Generous: a loaded machine of two cores took 20 s for what takes 3 s on an idle one.
 KAFKA_READY_S, POSTGRES_READY_S, BIGQUERY_READY_S = 90.0, 60.0, 90.0
 SUPERUSER = "postgres"
+EMULATOR = Path(__file__).resolve().parent / "bigquery_emulator.py"
 
 
 @dataclass
@@ -319,16 +320,21 @@ def _accepts(pgdata: Path, pid: int) -> bool:
 
 
 def start_bigquery(
-    data_dir: Path, *, port: int | None = None, grpc_port: int | None = None, project: str = "local"
+    data_dir: Path,
+    *,
+    port: int | None = None,
+    grpc_port: int | None = None,
+    project: str = "local",
+    housekeeping: Sequence[str] = (),
 ) -> BigQuery:
-    """Start the BigQuery emulator."""
+    """Start the BigQuery emulator, with its housekeeping; options of that one as on its command line."""
     installed = _installed()
     data_dir.mkdir(parents=True, exist_ok=True)
     port = take_port("The BigQuery emulator", port)
     grpc_port = take_port("The BigQuery emulator's gRPC", grpc_port)
     command = [
-        installed.python, installed.python.parent / "local-bigquery", "serve", "--host", "127.0.0.1",
-        "--port", str(port), "--grpc-port", str(grpc_port), "--data-dir", data_dir / "data", "--project", project,
+        installed.python, "-P", EMULATOR, "serve", "--host", "127.0.0.1", "--port", str(port),
+        "--grpc-port", str(grpc_port), "--data-dir", data_dir / "data", "--project", project, *housekeeping,
     ]  # fmt: skip
     env = _bare_environment() | {"HOME": str(installed.duckdb_home)}  # where DuckDB looks for its extensions
     log = data_dir / "bigquery.log"

@@ -401,6 +401,24 @@ def test_trust_view_shows_a_day_as_reconciled_until_the_next_load(warehouse: War
     assert trust[D3]["is_reconciled"] is False
 
 
+def test_trust_view_says_as_of_when_the_fact_table_is_although_nobody_has_compared_since(warehouse: Warehouse) -> None:
+    def as_of() -> dict[date, datetime]:
+        return {row["invoice_date"]: row["newest_produced_at"] for row in rows_of(warehouse, "mart.data_trust", "1")}
+
+    day, later = date(2010, 12, 8), datetime(2010, 12, 8, 23, 58, tzinfo=UTC)
+    load(warehouse, day, day_lines(day, 0, 0, 5))
+    assert as_of()[day] is None
+    publish(warehouse, CATALOG, FACT, days=[day], run_id="first")
+    first = mart_days(warehouse, [day])[day].newest_produced_at
+    assert as_of()[day] == first
+    load(warehouse, day, [{**line(day, 0, 400), "produced_at": later}])
+    assert as_of()[day] == first, "loaded, not yet shown"
+    publish(warehouse, CATALOG, FACT, days=[day], run_id="grown")
+    assert as_of()[day] == later
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="anew")
+    assert as_of()[day] == later
+
+
 def test_command_line_prints_exact_totals(warehouse: Warehouse) -> None:
     settings = warehouse.settings
     env = {

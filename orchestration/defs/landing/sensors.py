@@ -23,8 +23,9 @@ from orchestration.triggers import DayRange, Pending, choose_ranges, landed_key
 
 # Below the 60 s after which Dagster gives a tick up; the daemon then asks again within 5 s, its constant loop.
 WAIT_S = 25.0
-# While days are pending but at work, ask again this often: each asking is two short queries.
-BUSY_POLL_S = 0.5
+# While days are pending but at work, ask again this often, whatever lands: a steady flow wakes five times a second, and
+# each asking is half a dozen queries of the lake and of Dagster's storage.
+BUSY_POLL_S = 1.0
 RANGE_TAG = "retail/range_key"
 
 
@@ -49,7 +50,10 @@ def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> d
             left = deadline - time.monotonic()
             if ranges or left <= 0:
                 break
-            _wait(waiting, min(left, BUSY_POLL_S if pending else left))
+            if pending:
+                time.sleep(min(left, BUSY_POLL_S))
+            else:
+                _wait(waiting, left)
         events, moved = _report(conn, cursors)
     if not ranges and not events:
         return dg.SkipReason(f"{len(pending)} day(s) at work or waiting; nothing new" if pending else "nothing landed")

@@ -18,7 +18,7 @@ newest AS (
   )
 ),
 published AS (
-  SELECT event_day, MAX(published_at) AS published_at
+  SELECT event_day, MAX(published_at) AS published_at, MAX(as_of) AS newest_produced_at
   FROM control.publication
   WHERE table_name = 'mart.invoice_lines'
   GROUP BY event_day
@@ -35,7 +35,7 @@ SELECT
   compared.mart_amount_gbp,
   COALESCE(compared.is_reconciled AND compared.core_version = loaded.version, FALSE) AS is_reconciled,
   published.published_at,
-  compared.newest_produced_at
+  COALESCE(published.newest_produced_at, compared.newest_produced_at) AS newest_produced_at
 FROM loaded
 CROSS JOIN newest
 LEFT JOIN compared ON compared.event_day = loaded.event_day

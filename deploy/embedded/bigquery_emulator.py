@@ -1,0 +1,136 @@
+"""The BigQuery emulator as a program that can run for days: `local-bigquery serve`, and housekeeping beside it.
+
+The emulator keeps the result of every query as a table, every job with its text, and a file for every INSERT, for ever.
+BigQuery drops results after a day and merges small files by itself. Each statement asks the catalog about every table
+that there is, so without housekeeping a line at 500 events/s needs twice as long a cycle after a quarter of an hour
+(docs/figures/soak.md).
+
+Run by the embedded environment's own Python, with the arguments of `local-bigquery`. Not here: starting it as a service
+(services.py). It reaches into the emulator's modules, whose version is pinned in pyproject.toml beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+EVERY_S = 20.0
+RESULTS_KEPT_S = 300.0  # a reader asks for the pages of a result right after its job; BigQuery keeps them for a day
+JOBS_KEPT_S = 3600.0
+SNAPSHOTS_KEPT_S = 600.0  # of a table; a statement that began before reads from them
+MERGE_FROM_FILES = 60  # new files of a table; merging 250 takes 0.3 s
+
+RESULTS_SQL = """
+SELECT found.table_name
+FROM duckdb_tables() AS found
+LEFT JOIN emulator.jobs AS job ON found.table_name = job.project_id || ':' || job.job_id
+WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
+  job.job_id IS NULL
+  OR (job.state = 'DONE' AND CAST(json_extract_string(job.resource, '$.statistics.endTime') AS BIGINT) < ?)
+)
+"""
+JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
+FILES_SQL = """
+SELECT there.schema_name, info.table_name, info.table_id, info.file_count
+FROM ducklake_table_info(?) AS info
+JOIN {metadata}.ducklake_schema AS there ON there.schema_id = info.schema_id AND there.end_snapshot IS NULL
+"""
+
+
+@dataclass
+class Housekeeper:
+    """Keeps what the emulator remembers small. Ages are in seconds.
+
+    Attributes:
+        results_kept_s: how long the result of a job that has ended can be read.
+        jobs_kept_s: how long a job that has ended is known.
+        snapshots_kept_s: how long a table's earlier states, and the files that only they need, are kept.
+        merge_from_files: a table is merged once it has so many more files than after the last merge.
+    """
+
+    results_kept_s: float = RESULTS_KEPT_S
+    jobs_kept_s: float = JOBS_KEPT_S
+    snapshots_kept_s: float = SNAPSHOTS_KEPT_S
+    merge_from_files: int = MERGE_FROM_FILES
+    _files: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def tidy(self) -> None:
+        """Once. Whatever fails is told and tried again the next time: the emulator itself does not need it."""
+        for task in (self.drop_results, self.forget_jobs, self.merge_files):
+            try:
+                task()
+            except Exception as error:  # noqa: BLE001 - a conflict with a commit, a table just dropped, ...
+                print(f"housekeeping: {task.__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+
+    def drop_results(self) -> int:
+        """Results whose job ended long ago. Returns how many."""
+        from local_bigquery.engine import database
+
+        names = [name for (name,) in database.fetch(RESULTS_SQL, [_ago_ms(self.results_kept_s)])]
+        for name in names:
+            database.execute(f"DROP TABLE IF EXISTS {database.quote('emulator', '_results', name)}")
+        return len(names)
+
+    def forget_jobs(self) -> None:
+        """Jobs that ended long ago; of scripts, their statements."""
+        from local_bigquery.engine import database
+
+        database.execute(JOBS_SQL, [_ago_ms(self.jobs_kept_s)])
+
+    def merge_files(self) -> list[str]:
+        """Small files of tables that grow, one table a transaction; then the states that nobody reads any more.
+
+        A table whose rows are replaced (a fence, sums of a day) has few files that count: its old ones go with its old
+        states. Returns the tables that were merged.
+        """
+        from local_bigquery.engine import database
+
+        merged = []
+        for project in database.projects():
+            files_sql = FILES_SQL.format(metadata=database.quote(f"__ducklake_metadata_{project}"))
+            for schema, name, number, files in database.fetch(files_sql, [project]):
+                if files - self._files.get((project, number), 0) >= self.merge_from_files:
+                    database.execute("CALL ducklake_merge_adjacent_files(?, ?, schema => ?)", [project, name, schema])
+                    merged.append(f"{schema}.{name}")
+                    # as few as it takes: those of several table partitions stay apart
+                    left = {each[2]: each[3] for each in database.fetch(files_sql, [project])}
+                    self._files[project, number] = left.get(number, 0)
+            older = f"now() - INTERVAL {int(self.snapshots_kept_s)} SECOND"
+            database.execute(f"CALL ducklake_expire_snapshots(?, older_than => {older})", [project])
+            database.execute(f"CALL ducklake_cleanup_old_files(?, older_than => {older})", [project])
+        return merged
+
+
+def _ago_ms(seconds: float) -> int:
+    return int((time.time() - seconds) * 1000)
+
+
+def _keep_house(housekeeper: Housekeeper, every_s: float) -> None:
+    while True:
+        time.sleep(every_s)
+        housekeeper.tidy()
+
+
+def main(argv: list[str]) -> None:
+    """Serve until a signal. The arguments are the emulator's own, and those of the housekeeping."""
+    from local_bigquery import cli
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--tidy-every-s", type=float, default=EVERY_S)
+    parser.add_argument("--results-kept-s", type=float, default=RESULTS_KEPT_S)
+    parser.add_argument("--jobs-kept-s", type=float, default=JOBS_KEPT_S)
+    parser.add_argument("--snapshots-kept-s", type=float, default=SNAPSHOTS_KEPT_S)
+    parser.add_argument("--merge-from-files", type=int, default=MERGE_FROM_FILES)
+    ours, rest = parser.parse_known_args(argv)
+    housekeeper = Housekeeper(ours.results_kept_s, ours.jobs_kept_s, ours.snapshots_kept_s, ours.merge_from_files)
+    threading.Thread(
+        target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
+    ).start()
+    cli.main(rest)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

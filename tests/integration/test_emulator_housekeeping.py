@@ -1,0 +1,119 @@
+"""The emulator's housekeeping: what it forgets is what nobody asks for any more, and no row is lost by it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from google.api_core.exceptions import NotFound
+
+from dbt_like_sql.settings import WarehouseSettings
+from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from deploy.embedded.services import BigQuery, start_bigquery
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+EVERY_S = 0.5
+EAGER = ("--tidy-every-s", str(EVERY_S), "--results-kept-s", "2", "--jobs-kept-s", "3", "--snapshots-kept-s", "1")
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
+    options = (*EAGER, "--merge-from-files", "5")
+    with start_bigquery(tmp_path_factory.mktemp("emulator"), project="tidy", housekeeping=options) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def warehouse(emulator: BigQuery) -> Warehouse:
+    opened = open_warehouse(WarehouseSettings("tidy", dataset_prefix="t", emulator_host=emulator.url))
+    for dataset in ("x", "y"):
+        opened.client.create_dataset(f"tidy.{opened.settings.dataset_id(dataset)}")
+    return opened
+
+
+def until(condition: Callable[[], bool], what: str, *, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+def test_a_result_can_be_read_for_a_while_and_is_gone_later_with_its_job(warehouse: Warehouse) -> None:
+    job = warehouse.client.query("SELECT 1 AS one")
+    assert [row["one"] for row in job.result()] == [1]
+    again = warehouse.client.get_job(job.job_id)
+    assert [row["one"] for row in again.result()] == [1], "read a second time"
+
+    def is_forgotten() -> bool:
+        try:
+            warehouse.client.get_job(job.job_id)
+        except NotFound:
+            return True
+        return False
+
+    until(is_forgotten, "the job is forgotten")
+
+
+def files_of(emulator: BigQuery, table: str) -> int:
+    return len(list(Path(emulator.log.parent, "data").rglob(f"{table}/**/*.parquet")))
+
+
+@pytest.mark.parametrize("partitioned", [True, False])
+def test_small_files_become_few_and_every_row_stays_while_rows_come_in(
+    emulator: BigQuery, warehouse: Warehouse, *, partitioned: bool
+) -> None:
+    table = "many" if partitioned else "plain"
+    ids = [warehouse.table_id(f"{dataset}.{table}") for dataset in ("x", "y")]  # one name in two datasets
+    clause = "PARTITION BY day" if partitioned else ""
+    for each in ids:
+        warehouse.run(f"CREATE TABLE `{each}` (day DATE, number INT64, amount NUMERIC) {clause}")
+    for number in range(30):
+        for times, each in enumerate(ids, start=1):
+            day = f"DATE '2010-12-0{1 + number % 2}'"
+            warehouse.run(f"INSERT INTO `{each}` VALUES ({day}, {number}, NUMERIC '0.000000001' * {times})")
+    for times, each in enumerate(ids, start=1):
+        sql = f"SELECT COUNT(*) AS n, COUNT(DISTINCT number) AS numbers, SUM(amount) AS amount FROM `{each}`"
+        [row] = warehouse.run(sql).rows
+        assert (row["n"], row["numbers"], row["amount"]) == (30, 30, Decimal(30 * times).scaleb(-9))
+        warehouse.run(f"DELETE FROM `{each}` WHERE number < 3")
+    until(lambda: files_of(emulator, table) <= 2 * 2 * 6, "what was 60 files is few", within_s=60)
+    for each in ids:
+        [row] = warehouse.run(f"SELECT COUNT(*) AS n, MIN(number) AS least FROM `{each}`").rows
+        assert (row["n"], row["least"]) == (27, 3)
+
+
+def test_a_fence_that_moves_all_the_time_is_never_held_up_by_it(warehouse: Warehouse) -> None:
+    fence, rows = warehouse.table_id("x.fence"), warehouse.table_id("x.rows")
+    warehouse.run(f"CREATE TABLE `{fence}` (version INT64)")
+    warehouse.run(f"INSERT INTO `{fence}` VALUES (0)")
+    warehouse.run(f"CREATE TABLE `{rows}` (version INT64)")
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def publish() -> None:
+        version = 0
+        while not stop.is_set() and version < 40:
+            script = f"""
+BEGIN TRANSACTION;
+UPDATE `{fence}` SET version = version + 1 WHERE version = {version};
+ASSERT @@row_count = 1 AS 'fenced';
+INSERT INTO `{rows}` VALUES ({version + 1});
+COMMIT TRANSACTION;"""
+            try:
+                warehouse.run(script)
+            except BaseException as error:  # noqa: BLE001 - told by the test
+                failed.append(error)
+                return
+            version += 1
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join(120)
+    stop.set()
+    assert not failed, failed
+    [row] = warehouse.run(f"SELECT COUNT(*) AS n, MAX(version) AS last FROM `{rows}`").rows
+    assert (row["n"], row["last"]) == (40, 40)
+    assert warehouse.run(f"SELECT version FROM `{fence}`").rows == [{"version": 40}]
