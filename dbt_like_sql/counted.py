@@ -1,9 +1,9 @@
 """Checks that sum up a day of a published table take the sums that the publication has made already.
 
 A publication counts rows and sums every additive column of each day that it has written, for its ledger. A check such
-as "lines and amounts are those of the fact table" asks for the same sums of the same rows of the same moment: a scan of
-the day for each side, for numbers that are at hand. So a derived table that is nothing but such sums reads them from the
-script's variable.
+as "lines and amounts are those of the fact table" asks for the same sums of the same rows at the same moment: a scan of
+the day for each side, for numbers that are at hand. So a derived table that is nothing but such sums reads them from
+the script's variable.
 
 Belongs here: pure rewriting of checks. Does not: the sums themselves (publish_sql.py), what a check says (checks.py).
 """

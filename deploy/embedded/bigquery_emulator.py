@@ -17,6 +17,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from local_bigquery import cli
+from local_bigquery.engine import database
+
 EVERY_S = 20.0
 RESULTS_KEPT_S = 300.0  # a reader asks for the pages of a result right after its job; BigQuery keeps them for a day
 JOBS_KEPT_S = 3600.0
@@ -63,12 +66,10 @@ class Housekeeper:
             try:
                 task()
             except Exception as error:  # noqa: BLE001 - a conflict with a commit, a table just dropped, ...
-                print(f"housekeeping: {task.__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+                print(f"housekeeping: {task.__name__}: {error}", file=sys.stderr, flush=True)
 
     def drop_results(self) -> int:
         """Results whose job ended long ago. Returns how many."""
-        from local_bigquery.engine import database
-
         names = [name for (name,) in database.fetch(RESULTS_SQL, [_ago_ms(self.results_kept_s)])]
         for name in names:
             database.execute(f"DROP TABLE IF EXISTS {database.quote('emulator', '_results', name)}")
@@ -76,8 +77,6 @@ class Housekeeper:
 
     def forget_jobs(self) -> None:
         """Jobs that ended long ago; of scripts, their statements."""
-        from local_bigquery.engine import database
-
         database.execute(JOBS_SQL, [_ago_ms(self.jobs_kept_s)])
 
     def merge_files(self) -> list[str]:
@@ -86,8 +85,6 @@ class Housekeeper:
         A table whose rows are replaced (a fence, sums of a day) has few files that count: its old ones go with its old
         states. Returns the tables that were merged.
         """
-        from local_bigquery.engine import database
-
         merged = []
         for project in database.projects():
             files_sql = FILES_SQL.format(metadata=database.quote(f"__ducklake_metadata_{project}"))
@@ -116,8 +113,6 @@ def _keep_house(housekeeper: Housekeeper, every_s: float) -> None:
 
 def main(argv: list[str]) -> None:
     """Serve until a signal. The arguments are the emulator's own, and those of the housekeeping."""
-    from local_bigquery import cli
-
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--tidy-every-s", type=float, default=EVERY_S)
     parser.add_argument("--results-kept-s", type=float, default=RESULTS_KEPT_S)
