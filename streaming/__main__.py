@@ -96,8 +96,8 @@ def migrate(lander_role: str, reader_role: str, *, is_granted: bool) -> None:
 @click.option("--json", "is_json", is_flag=True, help="A line of JSON a second on stdout, logs as JSON.")
 def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool) -> None:
     """Land events until stopped (SIGTERM, Ctrl-C)."""
-    from streaming.allocator import keep_freed_memory  # noqa: PLC0415
-    from streaming.consumer import LandingConsumer, spare_garbage_collector  # noqa: PLC0415
+    from streaming.allocator import keep_freed_memory, spare_garbage_collector  # noqa: PLC0415
+    from streaming.consumer import LandingConsumer  # noqa: PLC0415
     from streaming.metrics import MetricsServer  # noqa: PLC0415
     from streaming.turns import give_way_soon  # noqa: PLC0415
 

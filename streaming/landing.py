@@ -1,6 +1,6 @@
 """Writes batches to the lake: rows, dead letters, gaps, ledger and offset in one transaction, the fence last.
 
-Not here: where batches come from (consumer.py), what an event is (decode.py).
+Not here: where batches come from (intake.py), what an event is (decode.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A consumer's name in its group. Not here: the group's protocol (consumer.py)."""
+"""A consumer's name in its group. Not here: what the group assigns (ownership.py)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The landing's own numbers: one list of names, each with unit and meaning, and the pages that show them.
 
-Not here: counting (consumer.py, writer.py call these).
+Not here: counting (writer.py, progress.py and their neighbours call these).
 """
 
 from __future__ import annotations

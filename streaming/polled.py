@@ -1,6 +1,6 @@
 """What one poll of the consumer brought: messages by topic partition, ends that were reached, errors. Pure.
 
-Not here: what follows from it (consumer.py), what is in a message (batch.py).
+Not here: what follows from it (intake.py), what is in a message (batch.py).
 """
 
 from __future__ import annotations

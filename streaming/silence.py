@@ -2,7 +2,7 @@
 
 A PostgreSQL backend that is stopped, or a network that swallows packets, leaves a client in its system call for ever:
 the kernel's limits (database.py) help only where bytes stay unacknowledged. Here: cutting the connection from outside,
-so that the call ends with an error. Not here: what is tried again, and when (writer.py, consumer.py).
+so that the call ends with an error. Not here: what is tried again, and when (writer.py, rejoining.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from streaming.consumer import LandingConsumer
+from streaming.consumer_config import consumer_config
 from streaming.errors import TopicError
 from tests.acceptance.faults.proxy import LakeProxy, Moment
 from tests.acceptance.faults.rig import (
@@ -99,9 +99,10 @@ def test_a_topic_recreated_under_a_running_consumer_stops_it_and_is_never_mixed(
 @pytest.fixture
 def quicker_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     """The consumer looks for changes of a topic every 30 s; CI does not wait that long."""
-    real = LandingConsumer._config
     quicker = {} if IS_FULL else {"topic.metadata.refresh.interval.ms": 1_000}
-    monkeypatch.setattr(LandingConsumer, "_config", lambda *given: real(*given) | quicker)
+    monkeypatch.setattr(
+        "streaming.consumer.consumer_config", lambda *given, **named: consumer_config(*given, **named) | quicker
+    )
 
 
 @pytest.mark.usefixtures("quicker_metadata")

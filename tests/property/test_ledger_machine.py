@@ -1,8 +1,8 @@
 """Any interleaving of consumers against the real ledger: each offset is landed, dead or a gap exactly once, always.
 
 The machine has a log (good events, poison, holes, and a start that retention moves) and three consumers that do what
-`consumer.py` and `writer.py` do, in any order, and fail where they may: before the commit, after it without knowing,
-after losing the topic partition. Landing goes through the writer itself.
+`ownership.py`, `intake.py` and `writer.py` do, in any order, and fail where they may: before the commit, after it
+without knowing, after losing the topic partition. Landing goes through the writer itself.
 """
 
 from __future__ import annotations

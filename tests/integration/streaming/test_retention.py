@@ -69,7 +69,7 @@ def test_a_late_event_of_a_retired_month_lands_is_pending_and_is_read_alone(rig:
         read = lake.landed_days(conn, rig.topic)[0].batches
         checksum = lake.day_checksum(conn, rig.topic, OLD)
     with rig.landing() as consumer:  # its writer knows the month; it is dropped under it
-        rig.wait(lambda: len(consumer.claims) == 4, what="assignment")
+        rig.wait(lambda: len(consumer.state()["topic_partitions"]) == 4, what="assignment")
         retire(rig)
         rig.send([at(99, OLD)])
         rig.wait(lambda: rig.accounted() == 41, what="landing")

@@ -68,9 +68,7 @@ def test_every_counter_is_there_before_it_counts_so_that_its_first_event_is_a_ri
 
 def test_the_reasons_kinds_and_services_that_begin_at_zero_are_all_there_are(repository: Path) -> None:
     counted = {metric.name: set(metric.known) for metric in METRICS}
-    code = "".join(
-        (repository / "streaming" / f"{name}.py").read_text(encoding="utf-8") for name in ("consumer", "writer")
-    )
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((repository / "streaming").glob("*.py")))
     for name in ("rebalances", "outages"):
         assert set(re.findall(rf'metrics\.{name}\.labels\("(\w+)"\)', code)) == counted[name]
     newest = (repository / "streaming" / "migrations" / "0002_allow_tombstone_gaps.sql").read_text(encoding="utf-8")
@@ -84,18 +82,18 @@ def test_lag_is_told_in_events_and_seconds_and_is_none_once_all_has_landed() -> 
         kafka=KafkaSettings("localhost:1"), lake=LakeSettings("postgresql://nobody@localhost:1/x")
     )
     consumer = LandingConsumer(settings, {})
-    consumer.claims["orders", 0] = Claim("orders", 0, next_offset=5, epoch=1)
+    consumer.ownership.claims["orders", 0] = Claim("orders", 0, next_offset=5, epoch=1)
     writer = SimpleNamespace(
         writing_s=0.0,
         committed={("orders", 0): 8},
         newest_produced={("orders", 0): time.time() - 30},
         counts=Counts(rows=100),
     )
-    consumer.writers = [writer]  # type: ignore[list-item]
+    consumer.pool.writers = [writer]  # type: ignore[list-item]
     labels = {"topic": "orders", "topic_partition": "0"}
 
     def told(end: int) -> tuple[float | None, float | None]:
-        consumer._on_statistics(json.dumps({"topics": {"orders": {"partitions": {"0": {"hi_offset": end}}}}}))
+        consumer.progress.on_statistics(json.dumps({"topics": {"orders": {"partitions": {"0": {"hi_offset": end}}}}}))
         registry = consumer.metrics.registry
         return tuple(registry.get_sample_value(f"landing_lag_{unit}", labels) for unit in ("events", "seconds"))  # type: ignore[return-value]
 

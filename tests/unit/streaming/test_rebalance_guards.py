@@ -6,6 +6,7 @@ librdkafka leaves most of it out by itself, so no broker brings these cases abou
 from __future__ import annotations
 
 import queue
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from streaming.consumer import FENCE_LIMIT, LandingConsumer, _RejoinError
+from streaming.consumer import LandingConsumer
 from streaming.errors import TopicError
+from streaming.fencing import FENCE_LIMIT
 from streaming.ledger import Claim
 from streaming.membership import InstanceSlot
+from streaming.rejoining import RejoinError
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 
 from .events import FakeMessage, order_bytes, orders_contract
@@ -94,16 +97,16 @@ def landing() -> LandingConsumer:
     """A consumer that has just been assigned shop.orders[0] at offset 50."""
     settings = LandingSettings(kafka=KafkaSettings("127.0.0.1:1"), lake=LakeSettings("postgresql://x", Path()))
     consumer = LandingConsumer(settings, {TOPIC: orders_contract()})
-    consumer._watch = type("Watch", (), {"ask": lambda _, __: None})()  # type: ignore[assignment]
-    consumer.claims[TOPIC, 0] = Claim(TOPIC, 0, 50, 1)
-    consumer.positions[TOPIC, 0] = 50
-    consumer.writers = [FakeWriter()]  # type: ignore[list-item]
+    consumer.intake.watch = type("Watch", (), {"ask": lambda _, __: None})()  # type: ignore[assignment]
+    consumer.ownership.claims[TOPIC, 0] = Claim(TOPIC, 0, 50, 1)
+    consumer.ownership.positions[TOPIC, 0] = 50
+    consumer.pool.writers = [FakeWriter()]  # type: ignore[list-item]
     return consumer
 
 
 def take(landing: LandingConsumer, consumer: FakeConsumer, *messages: Polled) -> list[tuple[int, int, int]]:
-    landing._take(consumer, messages)  # type: ignore[arg-type]
-    return landing.writers[0].batches()  # type: ignore[attr-defined, no-any-return]
+    landing.intake.take(consumer, messages, threading.Event())  # type: ignore[arg-type]
+    return landing.pool.writers[0].batches()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_a_hole_right_after_an_assignment_is_believed_only_the_second_time(landing: LandingConsumer) -> None:
@@ -176,18 +179,18 @@ def test_an_end_that_comes_before_messages_closes_nothing(landing: LandingConsum
 
 
 def test_messages_of_a_topic_partition_that_was_lost_are_dropped(landing: LandingConsumer) -> None:
-    landing.claims.clear()
+    landing.ownership.claims.clear()
     assert take(landing, FakeConsumer(), event(50)) == []
 
 
 def test_a_consumer_that_is_still_closing_takes_nothing_from_the_next_session(landing: LandingConsumer) -> None:
     old, current = FakeConsumer(), FakeConsumer()
-    landing._current = current  # type: ignore[assignment]
-    landing._on_revoke(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
-    landing._on_lost(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    landing.ownership.consumer = current  # type: ignore[assignment]
+    landing.ownership.on_revoke(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    landing.ownership.on_lost(old, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
     assert take(landing, current, event(50)) == [(50, 51, 0)]
-    claim = landing.claims[TOPIC, 0]
-    landing._on_revoke(current, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    claim = landing.ownership.claims[TOPIC, 0]
+    landing.ownership.on_revoke(current, [TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
     assert not claim.is_live, "what is queued under it is not written any more"
     assert take(landing, current, event(51)) == []
 
@@ -195,14 +198,14 @@ def test_a_consumer_that_is_still_closing_takes_nothing_from_the_next_session(la
 def test_an_error_that_comes_while_paused_is_not_dropped(landing: LandingConsumer) -> None:
     """It is told once: dropped, the topic partition would stand still for ever."""
     consumer = FakeConsumer(problem(KafkaError._AUTO_OFFSET_RESET))
-    with pytest.raises(_RejoinError, match="does not exist any more"):
-        landing._poll_paused(consumer)  # type: ignore[arg-type]
+    with pytest.raises(RejoinError, match="does not exist any more"):
+        landing.intake.poll_paused(consumer)  # type: ignore[arg-type]
 
 
 def test_what_comes_while_paused_is_asked_for_again(landing: LandingConsumer) -> None:
     consumer = FakeConsumer(event(50), problem(KafkaError._PARTITION_EOF, 53))
-    landing._poll_paused(consumer)  # type: ignore[arg-type]
-    landing._poll_paused(consumer)  # type: ignore[arg-type]
+    landing.intake.poll_paused(consumer)  # type: ignore[arg-type]
+    landing.intake.poll_paused(consumer)  # type: ignore[arg-type]
     assert consumer.seeks == [50, 53]
 
 
@@ -211,16 +214,16 @@ def test_a_name_that_nobody_else_can_hold_is_taken_again_when_the_broker_fences_
     landing: LandingConsumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance_id: str, *, joins_anew: bool
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    landing._slot = InstanceSlot(landing.settings.group_id, instance_id)
+    landing.fencing.slot = InstanceSlot(landing.settings.group_id, instance_id)
     fenced = problem(KafkaError._FATAL)
     fenced.kafka_error = KafkaError(
         KafkaError._FATAL, "Static consumer fenced by other consumer with same group.instance.id", fatal=True
     )
-    found = [landing._fatal(KafkaError(KafkaError.FENCED_INSTANCE_ID)) for _ in range(FENCE_LIMIT)]
-    assert [isinstance(each, _RejoinError) for each in found[:-1]] == [joins_anew] * (FENCE_LIMIT - 1)
+    found = [landing.fencing.fatal(KafkaError(KafkaError.FENCED_INSTANCE_ID)) for _ in range(FENCE_LIMIT)]
+    assert [isinstance(each, RejoinError) for each in found[:-1]] == [joins_anew] * (FENCE_LIMIT - 1)
     assert isinstance(found[-1], TopicError), "again and again: there is a twin after all"
-    landing._self_fences.clear()
-    with pytest.raises(_RejoinError if joins_anew else TopicError):
-        landing._on_message_error(fenced)  # type: ignore[arg-type]
-    landing._slot.release()
-    assert not landing._slot.is_held
+    landing.fencing.by_own_name.clear()
+    with pytest.raises(RejoinError if joins_anew else TopicError):
+        landing.errors.on_message_error(fenced)  # type: ignore[arg-type]
+    landing.fencing.slot.release()
+    assert not landing.fencing.slot.is_held
