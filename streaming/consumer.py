@@ -47,6 +47,7 @@ CUT_S = 0.7  # for what waited for a silent lake until then, and is cut
 CLOSE_S = 0.8
 UNHEALTHY_AFTER_S = 120.0
 MESSAGES_A_TURN = 2_000  # about 0.5 ms in which no writer gets the interpreter; 20,000 are 5 ms
+REST_S = 0.01  # for what is left of a backlog: the client fetches on while a batch is checked, so it is there already
 
 log = structlog.get_logger()
 
@@ -87,6 +88,7 @@ class LandingConsumer:
         )  # fmt: skip
         self.started_at = time.monotonic()
         self.ticked_at = self.started_at
+        self._was_whole = False  # the last batch was as large as batches are
         self._session_number = 0  # a consumer that closes slowly still calls back while the next one works
 
     # -- sessions -----------------------------------------------------------------------------------------------
@@ -191,15 +193,18 @@ class LandingConsumer:
     def _poll(self, consumer: Consumer) -> list[PolledMessage]:
         """A batch's messages, or what has come within the linger; fetched in parts, so that writers get their turns.
 
-        Should a rebalance fall between two parts, the first one's messages are old ones: the intake knows those.
+        The linger makes few batches of a steady flow. What follows a whole batch is the rest of a backlog, and does not
+        wait for more to come. Should a rebalance fall between two parts, the first one's messages are old ones: the intake knows those.
         """
-        wanted, deadline = self.settings.batch_events, time.monotonic() + self.settings.linger_s
+        wanted, linger_s = self.settings.batch_events, self.settings.linger_s
+        deadline = time.monotonic() + (min(REST_S, linger_s) if self._was_whole else linger_s)
         messages: list[PolledMessage] = []
         while True:
             size = min(wanted - len(messages), MESSAGES_A_TURN)
             part = consumer.consume(size, max(deadline - time.monotonic(), 0.0))
             messages += cast("list[PolledMessage]", part)
             if len(part) < size or len(messages) >= wanted:
+                self._was_whole = len(messages) >= wanted
                 return messages
 
     def _raise_failure(self) -> None:

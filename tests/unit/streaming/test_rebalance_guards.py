@@ -160,6 +160,15 @@ def test_a_batch_is_fetched_in_parts_within_one_linger(
     assert 0.0 <= timeouts[-1] <= timeouts[0] <= 0.2
 
 
+def test_what_follows_a_whole_batch_is_the_rest_of_a_backlog_and_does_not_linger(landing: LandingConsumer) -> None:
+    landing.settings = replace(landing.settings, batch_events=2_000, linger_s=0.2)
+    consumer = Parts(2_000, 7, 7)
+    assert [len(landing._poll(consumer)) for _ in range(3)] == [2_000, 7, 7]  # type: ignore[arg-type]
+    first, rest, later = [timeout_s for _, timeout_s in consumer.asked]
+    assert rest <= 0.01 < 0.15 < first, "the rest of the backlog lands at once"
+    assert 0.15 < later <= 0.2, "a steady flow lingers again"
+
+
 def test_messages_before_the_position_are_left_out(landing: LandingConsumer) -> None:
     assert take(landing, FakeConsumer(), event(48), event(49), event(50)) == [(50, 51, 0)]
 
