@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Google's quotas (1,500 modifications a table a day) and Power BI's refreshes are what a shorter span would spend.
 SERVE_EVERY_S = 300.0
 SERVE_EVERY_EMULATED_S = 15.0
+# With the emulator all parts share a machine, so refreshes of a large day must leave most of it to the line.
+SERVE_SHARE, SERVE_SHARE_EMULATED = 1.0, 0.15
 # A run that keeps its day up loads every second or so: free on the emulator, thousands of jobs a day on BigQuery, so
 # there it is off unless it is asked for. Longer than a minute, and an edit of the code waits that long to be live.
 KEEP_UP_S, KEEP_UP_EMULATED_S = 0.0, 600.0
@@ -32,6 +34,8 @@ class OrchestrationSettings:
         lake_dsn: where the ledger of landed batches is.
         serve_every_s: least time between two refreshes of the report; below it quotas are spent for little, above
             it the report is older than it need be.
+        serve_share: the most of the time that refreshes may take, 1: no limit. After one that took 6 s, 0.15 lets the
+            next one wait for 40 s.
         keep_up_s: how long a run of one day goes on while its batches land; 0: a run ends after its first pass, and
             the next batch waits up to 5 s for the sensor. Above a minute, new code waits for the old run's end.
         alert_webhook: where failed runs are told; empty for the log only.
@@ -40,6 +44,7 @@ class OrchestrationSettings:
 
     lake_dsn: str
     serve_every_s: float
+    serve_share: float = SERVE_SHARE
     keep_up_s: float = 0.0
     alert_webhook: str = ""
     runs_kept_days: int = RUNS_KEPT_DAYS
@@ -58,6 +63,7 @@ class OrchestrationSettings:
             serve_every_s=_seconds(
                 env, "SERVE_EVERY_S", SERVE_EVERY_EMULATED_S if is_emulated else SERVE_EVERY_S, problems
             ),
+            serve_share=_share(env, "SERVE_SHARE", SERVE_SHARE_EMULATED if is_emulated else SERVE_SHARE, problems),
             keep_up_s=_seconds(env, "KEEP_UP_S", KEEP_UP_EMULATED_S if is_emulated else KEEP_UP_S, problems),
             alert_webhook=env.get("ALERT_WEBHOOK_URL", "").strip(),
             runs_kept_days=_days(env.get("DAGSTER_RUNS_KEPT_DAYS", ""), problems),
@@ -95,6 +101,19 @@ def _seconds(env: Mapping[str, str], name: str, default: float, problems: list[s
         value = -1.0
     if not 0 <= value < float("inf"):
         problems.append(f"{name}: {text!r} is not a number of seconds")
+    return value
+
+
+def _share(env: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+    text = env.get(name, "")
+    if not text.strip():
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        problems.append(f"{name}: {text!r} is not a share above 0, up to 1")
     return value
 
 

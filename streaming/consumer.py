@@ -194,7 +194,8 @@ class LandingConsumer:
         """A batch's messages, or what has come within the linger; fetched in parts, so that writers get their turns.
 
         The linger makes few batches of a steady flow. What follows a whole batch is the rest of a backlog, and does not
-        wait for more to come. Should a rebalance fall between two parts, the first one's messages are old ones: the intake knows those.
+        wait for more to come. Should a rebalance fall between two parts, the first one's messages are old ones: the
+        intake knows those.
         """
         wanted, linger_s = self.settings.batch_events, self.settings.linger_s
         deadline = time.monotonic() + (min(REST_S, linger_s) if self._was_whole else linger_s)

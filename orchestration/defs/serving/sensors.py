@@ -37,16 +37,41 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     settings = OrchestrationSettings.from_env(os.environ)
     deadline = time.monotonic() + WAIT_S
     while True:
-        reason = _why_not(context.instance, settings.serve_every_s, datetime.now(tz=UTC).timestamp())
-        reason = reason or _why_the_budget_does_not()
+        now = datetime.now(tz=UTC).timestamp()
+        due_at = _due_at(context.instance, settings)
+        if due_at > now:
+            reason: str | None = f"the last refresh was less than {settings.serve_every_s:.0f} s ago"
+            if due_at - now > settings.serve_every_s:
+                reason = f"the last refresh took long; the next is due in {due_at - now:.0f} s (SERVE_SHARE)"
+        else:
+            reason = _why_not(context.instance, settings.serve_every_s, now) or _why_the_budget_does_not()
         if reason is None:
             return dg.RunRequest()
-        if time.monotonic() >= deadline or reason.startswith(_BUDGET):
+        left = deadline - time.monotonic()
+        if left <= 0 or reason.startswith(_BUDGET):
             return dg.SkipReason(reason)
-        time.sleep(POLL_S)
+        # What the pause hides need not be looked at twice a second: each look is several queries of Dagster's storage.
+        time.sleep(min(left, max(POLL_S, due_at - now)))
 
 
 _BUDGET = "the budget of the shared capacity"
+
+
+def _due_at(instance: dg.DagsterInstance, settings: OrchestrationSettings) -> float:
+    """When the pause since the last refresh is over, in seconds since 1970; 0 before the first one.
+
+    A day's refresh reads the day whole, so it takes longer as the day grows: where the parts share a machine, the pause
+    grows with it, and refreshes take the same share of it all day.
+    """
+    last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
+    if last is None:
+        return 0.0
+    pause_s = settings.serve_every_s
+    if settings.serve_share < 1 and last.run_id and instance.has_run(last.run_id):
+        stats = instance.get_run_stats(last.run_id)
+        if stats.start_time and stats.end_time:
+            pause_s = max(pause_s, (stats.end_time - stats.start_time) / settings.serve_share)
+    return float(last.timestamp) + pause_s
 
 
 def _why_the_budget_does_not() -> str | None:
@@ -75,8 +100,6 @@ def _why_not(instance: dg.DagsterInstance, every_s: float, now: float) -> str | 
     if at_work(instance, serve_reports.name):
         return "a refresh is at work"
     last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
-    if last is not None and now < last.timestamp + every_s:
-        return f"the last refresh was less than {every_s:.0f} s ago"
     if now < changed.newest_at + SETTLED_S and (last is None or now < last.timestamp + 2 * every_s + SETTLED_S):
         return "marts are being published"
     failed = failures_in_a_row(instance, serve_reports.name)

@@ -188,3 +188,26 @@ def test_the_report_is_not_served_more_often_than_the_setting_says(
     result = serve_tick(instance)
     assert isinstance(result, dg.SkipReason)
     assert "less than 3600 s ago" in (result.skip_message or "")
+
+
+def test_refreshes_take_no_more_than_their_share_of_the_time(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.asset(key=SEMANTIC_MODEL)
+    def slow_model() -> dg.MaterializeResult:
+        changed = changed_since_refresh(instance)
+        time.sleep(1.0)
+        return dg.MaterializeResult(metadata={"covers_event": changed.newest if changed else 0})
+
+    monkeypatch.setattr(serving_sensors, "SETTLED_S", 0.0)
+    monkeypatch.setenv("SERVE_EVERY_S", "0")
+    monkeypatch.setenv("SERVE_SHARE", "0.001")
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    assert dg.materialize([slow_model], instance=instance).success
+    assert load_days("2010-12-01", mode="rebuild").success
+    result = serve_tick(instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "the last refresh took long" in (result.skip_message or "")
+    monkeypatch.setenv("SERVE_SHARE", "1")
+    assert isinstance(serve_tick(instance), dg.RunRequest)

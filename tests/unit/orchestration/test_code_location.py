@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.errors import SettingsError
-from orchestration.settings import SERVE_EVERY_EMULATED_S, SERVE_EVERY_S, OrchestrationSettings
+from orchestration.settings import SERVE_EVERY_EMULATED_S, SERVE_EVERY_S, SERVE_SHARE_EMULATED, OrchestrationSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,6 +52,9 @@ def test_reports_are_served_often_on_the_emulator_and_seldom_where_it_costs() ->
     emulated = OrchestrationSettings.from_env({**env, "BIGQUERY_EMULATOR_HOST": "http://127.0.0.1:1"})
     assert emulated.serve_every_s == SERVE_EVERY_EMULATED_S
     assert OrchestrationSettings.from_env({**env, "SERVE_EVERY_S": "60"}).serve_every_s == 60
+    assert (OrchestrationSettings.from_env(env).serve_share, emulated.serve_share) == (1.0, SERVE_SHARE_EMULATED)
+    with pytest.raises(SettingsError, match="SERVE_SHARE: '0'"):
+        OrchestrationSettings.from_env({**env, "SERVE_SHARE": "0"})
 
 
 def test_every_problem_of_the_settings_is_told_at_once() -> None:
