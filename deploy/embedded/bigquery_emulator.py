@@ -21,7 +21,11 @@ from local_bigquery import cli
 from local_bigquery.engine import database
 
 EVERY_S = 20.0
-RESULTS_KEPT_S = 300.0  # a reader asks for the pages of a result right after its job; BigQuery keeps them for a day
+# BigQuery keeps results for a day. A small one is a single page, which is asked for right after its job; of a large one
+# page follows page.
+SMALL_ROWS = 10_000
+SMALL_KEPT_S = 30.0
+RESULTS_KEPT_S = 600.0
 JOBS_KEPT_S = 3600.0
 SNAPSHOTS_KEPT_S = 600.0  # of a table; a statement that began before reads from them
 MERGE_FROM_FILES = 60  # new files of a table; merging 250 takes 0.3 s
@@ -32,7 +36,11 @@ FROM duckdb_tables() AS found
 LEFT JOIN emulator.jobs AS job ON found.table_name = job.project_id || ':' || job.job_id
 WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
   job.job_id IS NULL
-  OR (job.state = 'DONE' AND CAST(json_extract_string(job.resource, '$.statistics.endTime') AS BIGINT) < ?)
+  OR (
+    job.state = 'DONE'
+    AND CAST(json_extract_string(job.resource, '$.statistics.endTime') AS BIGINT)
+      < CASE WHEN found.estimated_size <= ? THEN ? ELSE ? END
+  )
 )
 """
 JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
@@ -49,12 +57,14 @@ class Housekeeper:
 
     Attributes:
         results_kept_s: how long the result of a job that has ended can be read.
+        small_kept_s: the same for one of up to SMALL_ROWS rows.
         jobs_kept_s: how long a job that has ended is known.
         snapshots_kept_s: how long a table's earlier states, and the files that only they need, are kept.
         merge_from_files: a table is merged once it has so many more files than after the last merge.
     """
 
     results_kept_s: float = RESULTS_KEPT_S
+    small_kept_s: float = SMALL_KEPT_S
     jobs_kept_s: float = JOBS_KEPT_S
     snapshots_kept_s: float = SNAPSHOTS_KEPT_S
     merge_from_files: int = MERGE_FROM_FILES
@@ -70,7 +80,8 @@ class Housekeeper:
 
     def drop_results(self) -> int:
         """Results whose job ended long ago. Returns how many."""
-        names = [name for (name,) in database.fetch(RESULTS_SQL, [_ago_ms(self.results_kept_s)])]
+        kept = [SMALL_ROWS, _ago_ms(self.small_kept_s), _ago_ms(self.results_kept_s)]
+        names = [name for (name,) in database.fetch(RESULTS_SQL, kept)]
         for name in names:
             database.execute(f"DROP TABLE IF EXISTS {database.quote('emulator', '_results', name)}")
         return len(names)
@@ -116,11 +127,18 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--tidy-every-s", type=float, default=EVERY_S)
     parser.add_argument("--results-kept-s", type=float, default=RESULTS_KEPT_S)
+    parser.add_argument("--small-kept-s", type=float, default=SMALL_KEPT_S)
     parser.add_argument("--jobs-kept-s", type=float, default=JOBS_KEPT_S)
     parser.add_argument("--snapshots-kept-s", type=float, default=SNAPSHOTS_KEPT_S)
     parser.add_argument("--merge-from-files", type=int, default=MERGE_FROM_FILES)
     ours, rest = parser.parse_known_args(argv)
-    housekeeper = Housekeeper(ours.results_kept_s, ours.jobs_kept_s, ours.snapshots_kept_s, ours.merge_from_files)
+    housekeeper = Housekeeper(
+        results_kept_s=ours.results_kept_s,
+        small_kept_s=ours.small_kept_s,
+        jobs_kept_s=ours.jobs_kept_s,
+        snapshots_kept_s=ours.snapshots_kept_s,
+        merge_from_files=ours.merge_from_files,
+    )
     threading.Thread(
         target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
     ).start()

@@ -17,7 +17,7 @@ from deploy.embedded.services import BigQuery, start_bigquery
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 EVERY_S = 0.5
-EAGER = ("--tidy-every-s", str(EVERY_S), "--results-kept-s", "2", "--jobs-kept-s", "3", "--snapshots-kept-s", "1")
+EAGER = ("--tidy-every-s", str(EVERY_S), "--small-kept-s", "2", "--jobs-kept-s", "6", "--snapshots-kept-s", "1")
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +42,28 @@ def until(condition: Callable[[], bool], what: str, *, within_s: float = 30.0) -
         time.sleep(0.2)
 
 
-def test_a_result_can_be_read_for_a_while_and_is_gone_later_with_its_job(warehouse: Warehouse) -> None:
+def test_a_result_can_be_read_for_a_while_and_is_gone_later_and_then_its_job(warehouse: Warehouse) -> None:
     job = warehouse.client.query("SELECT 1 AS one")
     assert [row["one"] for row in job.result()] == [1]
-    again = warehouse.client.get_job(job.job_id)
-    assert [row["one"] for row in again.result()] == [1], "read a second time"
+    assert [row["one"] for row in warehouse.client.get_job(job.job_id).result()] == [1], "read a second time"
 
-    def is_forgotten() -> bool:
+    def is_gone(ask: Callable[[], object]) -> bool:
         try:
-            warehouse.client.get_job(job.job_id)
+            ask()
         except NotFound:
             return True
         return False
 
-    until(is_forgotten, "the job is forgotten")
+    until(lambda: is_gone(lambda: list(warehouse.client.get_job(job.job_id).result())), "the result is dropped")
+    until(lambda: is_gone(lambda: warehouse.client.get_job(job.job_id)), "the job is forgotten")
+
+
+def test_a_large_result_is_kept_for_those_who_read_it_page_by_page(warehouse: Warehouse) -> None:
+    job = warehouse.client.query("SELECT number FROM UNNEST(GENERATE_ARRAY(1, 20000)) AS number ORDER BY number")
+    pages = iter(job.result(page_size=8_000).pages)
+    read = len(list(next(pages)))
+    time.sleep(4.0)  # twice as long as a small one is kept
+    assert read + sum(len(list(page)) for page in pages) == 20_000
 
 
 def files_of(emulator: BigQuery, table: str) -> int:
