@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dbt_like_sql.rows import Offsets
     from dbt_like_sql.warehouse import Done, Warehouse
 
-__all__ = ["DayLoad", "Loaded", "LoadedDay", "load_days", "load_rows", "loaded_day", "loaded_days"]
+__all__ = ["DayLoad", "Loaded", "LoadedDay", "load_days", "load_rows", "loaded_day", "loaded_days", "newest_loads"]
 
 # Words by which a lost race is told: ours, the emulator's, Google's.
 _LOST_RACE = ("fenced", "failed to commit", "transaction conflict", "concurrent update", "aborted due to")
@@ -62,19 +62,27 @@ def loaded_days(warehouse: Warehouse, table: str, days: Iterable[date], topic: s
     """The same for several days in one query."""
     wanted = sorted(set(days))
     sql = f"""
-SELECT i.incarnation, d.event_day, d.version, d.batches
+SELECT i.incarnation, d.event_day, d.version, d.batches, d.batch_times
 FROM `{warehouse.table_id("control.incarnation")}` AS i
 LEFT JOIN `{warehouse.table_id("control.day")}` AS d
   ON d.table_name = @table_name AND d.topic = @topic AND {day_sql("d.event_day", wanted)}
 """
     rows = warehouse.run(sql, params={"table_name": table, "topic": topic}, kind="ledger").rows
     incarnation = rows[0]["incarnation"]
-    found = {
-        row["event_day"]: LoadedDay(row["version"], _batches(row["batches"]), incarnation)
-        for row in rows
-        if row["event_day"] is not None
-    }
+    found = {row["event_day"]: _loaded(row, incarnation) for row in rows if row["event_day"] is not None}
     return {day: found.get(day, LoadedDay(incarnation=incarnation)) for day in wanted}
+
+
+def newest_loads(warehouse: Warehouse, count: int) -> list[tuple[str, str, date, LoadedDay]]:
+    """How far the days have got that were loaded last: table, topic, day; the newest first, so many at most."""
+    sql = f"""
+SELECT i.incarnation, d.table_name, d.topic, d.event_day, d.version, d.batches, d.batch_times
+FROM `{warehouse.table_id("control.day")}` AS d
+CROSS JOIN `{warehouse.table_id("control.incarnation")}` AS i
+ORDER BY d.changed_at DESC LIMIT {count}
+"""
+    rows = warehouse.run(sql, kind="ledger").rows
+    return [(row["table_name"], row["topic"], row["event_day"], _loaded(row, row["incarnation"])) for row in rows]
 
 
 def load_rows(
@@ -195,8 +203,15 @@ def _refuse_stale(target: Table, loads: Sequence[DayLoad]) -> None:
             )
 
 
-def _batches(value: Iterable[Mapping[str, Any]] | None) -> dict[int, int]:
-    return {int(item["topic_partition"]): int(item["batch"]) for item in value or ()}
+def _loaded(row: Mapping[str, Any], incarnation: str) -> LoadedDay:
+    """A row of control.day. A time counts for the batch it was written for: a program of before moved batches alone."""
+    batches = {int(each["topic_partition"]): int(each["batch"]) for each in row["batches"] or ()}
+    times = {
+        int(each["topic_partition"]): int(each["landed_us"])
+        for each in row["batch_times"] or ()
+        if batches.get(int(each["topic_partition"])) == int(each["batch"])
+    }
+    return LoadedDay(row["version"], batches, incarnation, times)
 
 
 def _judged(warehouse: Warehouse, work: Work, error: JobError) -> Exception:
@@ -204,7 +219,7 @@ def _judged(warehouse: Warehouse, work: Work, error: JobError) -> Exception:
     lost = any(word in str(error).lower() for word in _LOST_RACE)
     if not lost:
         now = loaded_days(warehouse, work.target.name, work.days, work.topic)
-        lost = any(now[load.day] != load.seen for load in work.loads)
+        lost = not all(now[load.day].is_same_load(load.seen) for load in work.loads)
     if not lost:
         return error
     seen = ", ".join(f"{load.day} version {load.seen.version}" for load in work.loads[:3])

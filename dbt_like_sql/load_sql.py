@@ -21,30 +21,62 @@ if TYPE_CHECKING:
 
 STAGING = "staging"
 _BATCHES = "ARRAY<STRUCT<topic_partition INT64, batch INT64>>"
+_BATCH_TIMES = "ARRAY<STRUCT<topic_partition INT64, batch INT64, landed_us INT64>>"
 _OFFSETS = "ARRAY<STRUCT<topic_partition INT64, first_offset INT64, last_offset INT64, row_count INT64>>"
 
 
 @dataclass(frozen=True)
 class LoadedDay:
-    """How far a day of a table has got. `batches`: topic partition -> last landing batch that is contained."""
+    """How far a day of a table has got.
+
+    Attributes:
+        version: loads so far.
+        batches: topic partition -> last landing batch that is contained.
+        incarnation: of the tables.
+        landed_us: topic partition -> when that batch landed, microseconds since 1970, UTC: tells it from another batch
+            that was given its number after the lake had come back from a backup. Absent where the load did not know.
+    """
 
     version: int = 0
     batches: dict[int, int] = field(default_factory=dict)
     incarnation: str = ""
+    landed_us: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def read(self) -> dict[int, tuple[int, int | None]]:
+        """Topic partition -> last batch that is contained and when it landed, None where that is not known."""
+        return {part: (batch, self.landed_us.get(part)) for part, batch in self.batches.items()}
+
+    def is_same_load(self, other: LoadedDay) -> bool:
+        """Whether nothing was loaded between the two: each load makes a version of its own."""
+        return (self.version, self.incarnation) == (other.version, other.incarnation)
 
 
 @dataclass(frozen=True)
 class DayLoad:
-    """One day of a load: what was seen in the ledger, and up to which batches the rows reach."""
+    """One day of a load: what was seen in the ledger, up to which batches the rows reach, and when these landed.
+
+    What of `seen` does not count any more (its batches were lost with the lake) is left out of it.
+    """
 
     day: date
     seen: LoadedDay
     upto: Mapping[int, int]
+    landed_us: Mapping[int, int] = field(default_factory=dict)
 
     def batches(self, *, rebuild: bool) -> dict[int, int]:
         """Batches contained after the load. A rebuilt day holds what was read for it, no more."""
         seen = {} if rebuild else self.seen.batches
         return {part: max(seen.get(part, 0), self.upto.get(part, 0)) for part in sorted({*seen, *self.upto})}
+
+    def times(self, *, rebuild: bool) -> dict[int, int]:
+        """When these batches landed, of those of which it is known; microseconds since 1970, UTC."""
+        found = {}
+        for part, batch in self.batches(rebuild=rebuild).items():
+            known = self.landed_us if self.upto.get(part) == batch else self.seen.landed_us
+            if part in known:
+                found[part] = known[part]
+        return found
 
 
 @dataclass(frozen=True)
@@ -106,11 +138,15 @@ def load_script(settings: WarehouseSettings, work: Work, offsets: Mapping[date, 
 def _fence(settings: WarehouseSettings, work: Work, known: Sequence[DayLoad]) -> str:
     seen = " OR ".join(f"(event_day = DATE '{load.day}' AND version = {load.seen.version})" for load in known)
     batches = "\n    ".join(f"WHEN DATE '{load.day}' THEN {_batches_sql(work, load)}" for load in known)
+    times = "\n    ".join(f"WHEN DATE '{load.day}' THEN {_times_sql(work, load)}" for load in known)
     return f"""
 UPDATE `{settings.table_id("control.day")}` SET
   version = version + 1,
   batches = CASE event_day
     {batches}
+  END,
+  batch_times = CASE event_day
+    {times}
   END,
   run_id = {quote(work.run_id)},
   code_version = {quote(work.code_version)},
@@ -124,17 +160,19 @@ def _fence_new(settings: WarehouseSettings, work: Work, new: Sequence[DayLoad]) 
     day_table = settings.table_id("control.day")
     table_name, topic = quote(work.target.name), quote(work.topic)
     rows = ",\n  ".join(
-        f"STRUCT(DATE '{load.day}' AS event_day, {_batches_sql(work, load)} AS batches)" for load in new
+        f"STRUCT(DATE '{load.day}' AS event_day, {_batches_sql(work, load)} AS batches, "
+        f"{_times_sql(work, load)} AS batch_times)"
+        for load in new
     )
     return f"""
 UPDATE `{settings.table_id("control.incarnation")}` SET rows_created = rows_created + {len(new)}
 WHERE incarnation = {quote(new[0].seen.incarnation)};
 ASSERT @@row_count = 1 AS 'fenced: these tables have been made anew';
 INSERT INTO `{day_table}` (
-  table_name, topic, event_day, version, batches, run_id, code_version, changed_at
+  table_name, topic, event_day, version, batches, batch_times, run_id, code_version, changed_at
 )
 SELECT
-  {table_name}, {topic}, n.event_day, 1, n.batches,
+  {table_name}, {topic}, n.event_day, 1, n.batches, n.batch_times,
   {quote(work.run_id)}, {quote(work.code_version)}, CURRENT_TIMESTAMP()
 FROM UNNEST([
   {rows}
@@ -199,3 +237,12 @@ def _batches_sql(work: Work, load: DayLoad) -> str:
     batches = load.batches(rebuild=work.rebuild)
     listed = ", ".join(f"STRUCT({part} AS topic_partition, {batch} AS batch)" for part, batch in batches.items())
     return f"{_BATCHES}[{listed}]"
+
+
+def _times_sql(work: Work, load: DayLoad) -> str:
+    batches = load.batches(rebuild=work.rebuild)
+    listed = ", ".join(
+        f"STRUCT({part} AS topic_partition, {batches[part]} AS batch, {landed_us} AS landed_us)"
+        for part, landed_us in load.times(rebuild=work.rebuild).items()
+    )
+    return f"{_BATCH_TIMES}[{listed}]"

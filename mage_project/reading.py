@@ -61,6 +61,9 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
     """The days' events that the table does not hold yet (or all of them, for a rebuild), still raw.
 
     The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read.
+
+    Raises:
+        RestoredError: the lake came back from a backup: it has not what the table holds, and was not told of it.
     """
     import pyarrow as pa  # noqa: PLC0415
 
@@ -76,20 +79,22 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
         opened = open_warehouse(WarehouseSettings.from_env(env))
         ledger = loaded_days(opened, request.table, request.days, request.topic)
     with contextlib.closing(lake.connect(settings.lake_dsn, application_name="mage_project.load")) as conn:
+        holds = lake.confirm_read(conn, request.topic, {day: seen.read for day, seen in ledger.items()})
         landed = {each.event_day: each for each in lake.landed_days(conn, request.topic, days=request.days)}
         frames, plans = [], []
         for day, seen in ledger.items():
             upto = dict(landed[day].batches) if day in landed else {}
-            after = {} if request.mode == "rebuild" else seen.batches
+            after = {} if request.mode == "rebuild" else holds[day]
             frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=upto))
             plans.append(
                 DayPlan(
                     day=day,
                     incarnation=seen.incarnation,
                     version=seen.version,
-                    after=dict(seen.batches),
+                    after=holds[day],
                     upto=upto,
                     rows_read=frames[-1].num_rows,
+                    landed_us=dict(landed[day].landed_us) if day in landed else {},
                 )
             )
     plan = ReadPlan(topic=request.topic, table=request.table, mode=request.mode, days=tuple(plans))
@@ -108,7 +113,10 @@ def _seen(request: Request, seen: Mapping[str, Mapping[str, Any]]) -> dict[date,
     told = {day: seen[day.isoformat()] for day in request.days}
     return {
         day: LoadedDay(
-            each["version"], {int(part): int(batch) for part, batch in each["batches"].items()}, each["incarnation"]
+            each["version"],
+            {int(part): int(batch) for part, batch in each["batches"].items()},
+            each["incarnation"],
+            {int(part): int(at) for part, at in each["landed_us"].items()},
         )
         for day, each in told.items()
     }

@@ -40,14 +40,17 @@ def export_lines(lines: pa.Table, variables: Mapping[str, Any], env: Mapping[str
             "Nothing was written. Give the loader and the exporter the same table in the pipeline's metadata.yaml."
         )
     if not plan.work:
-        return _report(plan, None, {each.day: each.after for each in plan.days})
+        return _report(plan, None, {})
     warehouse = open_warehouse(WarehouseSettings.from_env(env))
-    loaded, batches = _load(warehouse, lines, plan, variables)
-    return _report(plan, loaded, {each.day: each.after for each in plan.days} | batches)
+    return _report(plan, *_load(warehouse, lines, plan, variables))
 
 
-def _report(plan: ReadPlan, loaded: Any, batches: Mapping[date, Mapping[int, int]]) -> dict[str, Any]:
+def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any]) -> dict[str, Any]:
     """What was read and written, in all and for each day; JSON, so that Mage's UI shows it too."""
+    batches = {each.day: each.after for each in plan.days}
+    landed_us = {each.day: each.after_landed_us for each in plan.days}
+    batches |= {day: load.batches(rebuild=plan.is_rebuild) for day, load in loads.items()}
+    landed_us |= {day: load.times(rebuild=plan.is_rebuild) for day, load in loads.items()}
     return {
         "mode": plan.mode,
         "days": len(plan.days),
@@ -61,6 +64,7 @@ def _report(plan: ReadPlan, loaded: Any, batches: Mapping[date, Mapping[int, int
                 "rows_read": each.rows_read,
                 "incarnation": each.incarnation,
                 "batches": {str(part): batch for part, batch in batches[each.day].items()},
+                "landed_us": {str(part): at for part, at in landed_us[each.day].items()},
                 "version": loaded.versions.get(each.day, each.version) if loaded else each.version,
                 **({"offsets": _offsets(loaded, each.day)} if loaded and each.day in loaded.versions else {}),
             }
@@ -75,24 +79,24 @@ def _offsets(loaded: Any, day: date) -> list[list[int]]:
     return [[each.topic_partition, each.first_offset, each.last_offset, each.rows] for each in brought]
 
 
-def _load(
-    warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any]
-) -> tuple[Any, dict[date, Mapping[int, int]]]:
+def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any]) -> tuple[Any, dict[date, Any]]:
     """Try until the fence lets us through, reading the ledger again after each refusal.
 
     Rows are inserted by identity, so after a refusal the same rows are offered again and those that the other run
     wrote are left out. An incremental load moves the ledger to whichever of the two went further. A rebuild replaces
     the day, so its ledger is what it read itself: anything newer is read again by the next run.
+
+    Returns: what was loaded, and each day's `DayLoad` that did it.
     """
     from dbt_like_sql.errors import FencedError, StaleRowsError  # noqa: PLC0415
     from dbt_like_sql.load import DayLoad, LoadedDay, load_days, loaded_days  # noqa: PLC0415
 
     days = [each.day for each in plan.work]
-    upto = {each.day: each.upto for each in plan.work}
+    work = {each.day: each for each in plan.work}
     seen = {each.day: LoadedDay(each.version, dict(each.after), each.incarnation) for each in plan.work}
     refusal: Exception | None = None
     for _attempt in range(MAX_ATTEMPTS):
-        loads = [DayLoad(day, seen[day], upto[day]) for day in days]
+        loads = [DayLoad(day, seen[day], work[day].upto, work[day].landed_us) for day in days]
         try:
             loaded = load_days(
                 warehouse,
@@ -110,7 +114,7 @@ def _load(
             refusal = error
             seen = loaded_days(warehouse, plan.table, days, plan.topic)
         else:
-            return loaded, {each.day: each.batches(rebuild=plan.is_rebuild) for each in loads}
+            return loaded, {each.day: each for each in loads}
     raise ExportError(
         f"exporting {lines.num_rows} rows of {days[0]} to {days[-1]} to {plan.table}: the fence refused {MAX_ATTEMPTS} "
         f"attempts. Nothing of this run was written. Run the days again when fewer runs of them are at work."

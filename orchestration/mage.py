@@ -237,9 +237,11 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
         state = "No exporter of this run had finished; whether this one wrote is in its own message"
     else:
         state = "Nothing was written"
+    is_told = getattr(error, "says_next_step", False)  # then the block is not what is to be mended
+    mend = "" if is_told else " Mend the block, in Mage's UI or in its file, and run again."
     failure = MageRunError(
         f"running Mage block {spec.uuid}/{block.uuid} ({block.path}:{line}): {type(error).__name__}: {error} "
-        f"[{state}. Mend the block, in Mage's UI or in its file, and run again.]",
+        f"[{state}.{mend}]",
         pipeline=spec.uuid,
         block=block.uuid,
         path=block.path,

@@ -8,6 +8,7 @@ StreamingError
 │   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
 │       └── SilentLakeError  Postgres took a connection and does not answer on it; the connection was given up
 ├── RetiredError             the events asked for are gone by the contract's retention
+├── RestoredError            the lake came back from a backup and lacks what a reader has read; a person has to tell it
 ├── FencedError              another consumer owns the topic partition; do not retry
 ├── TopicError               the topic cannot be read as it is; a person has to decide
 │   ├── TopicRecreatedError  the topic is not the one that the ledger knows
@@ -53,6 +54,12 @@ class SilentLakeError(LakeUnavailableError):
 
 class RetiredError(StreamingError):
     """The events asked for are gone by the contract's retention."""
+
+
+class RestoredError(StreamingError):
+    """The lake came back from a backup and lacks what a reader has read. The message has the one next step."""
+
+    says_next_step = True
 
 
 class FencedError(StreamingError):

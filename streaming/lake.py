@@ -21,6 +21,7 @@ from streaming import contract as contracts
 from streaming.database import transaction
 from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414  handed on through this door
 from streaming.finding import find_event as find_event  # noqa: PLC0414
+from streaming.known_batches import confirm_read as confirm_read  # noqa: PLC0414
 from streaming.retired_days import refuse_retired, retired_rows
 
 if TYPE_CHECKING:
@@ -51,11 +52,16 @@ EVENTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class LandedDay:
-    """An event day that has rows. Batches: topic partition -> last batch that touched the day."""
+    """An event day that has rows. Batches: topic partition -> last batch that touched the day.
+
+    `landed_us`: topic partition -> when that batch landed, microseconds since 1970, UTC. A reader keeps it with the
+    batch and asks `confirm_read` before it goes on from there.
+    """
 
     event_day: date
     rows: int
     batches: dict[int, int]
+    landed_us: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +132,16 @@ def landed_days(conn: Connection, topic: str, *, days: Iterable[date] | None = N
     """Days that have rows, ascending; of the given days only, if any are given."""
     with transaction(conn) as cursor:
         cursor.execute(
-            "SELECT event_day, sum(rows)::bigint, jsonb_object_agg(topic_partition, last_batch) "
-            "FROM control.landed_day WHERE topic = %s AND (%s::date[] IS NULL OR event_day = ANY(%s::date[])) "
-            "GROUP BY event_day ORDER BY event_day",
+            "SELECT l.event_day, sum(l.rows)::bigint, jsonb_object_agg(l.topic_partition, l.last_batch), "
+            "coalesce(jsonb_object_agg(l.topic_partition, (extract(epoch FROM b.landed_at) * 1000000)::bigint) "
+            "FILTER (WHERE b.batch IS NOT NULL), '{}') "
+            "FROM control.landed_day AS l LEFT JOIN control.batch AS b ON b.topic = l.topic "
+            "AND b.topic_partition = l.topic_partition AND b.batch = l.last_batch "
+            "WHERE l.topic = %s AND (%s::date[] IS NULL OR l.event_day = ANY(%s::date[])) "
+            "GROUP BY l.event_day ORDER BY l.event_day",
             (topic, *[None if days is None else list(days)] * 2),
         )
-        return [LandedDay(day, rows, _by_partition(batches)) for day, rows, batches in cursor.fetchall()]
+        return [LandedDay(day, rows, *map(_by_partition, found)) for day, rows, *found in cursor.fetchall()]
 
 
 def _by_partition(batches: dict[str, int]) -> dict[int, int]:

@@ -99,13 +99,19 @@ def _size(count: int) -> str:
 
 @lake_group.command("restored")
 def lake_restored() -> None:
-    """After a restore, before the consumer starts: batches go on with numbers that were never given. As the owner."""
+    """After a restore: batches go on with numbers that were never given. As the owner.
+
+    Best before the consumer starts. Afterwards it helps as well: what has landed since the backup is read again.
+    """
     from streaming import lake  # noqa: PLC0415 a command imports what it needs
     from streaming.restored import number_anew  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     with closing(lake.connect(settings.dsn, application_name="streaming lake restored")) as conn:
         done = number_anew(conn)
+    if not done:
+        click.echo("nothing has landed here yet: start the consumer, then run this again")
+        return
     for topic, part, batch in done:
         click.echo(f"{topic}/{part}: the next batch is {batch:,}")
     click.echo("Next: start the consumer, and look at the days that land again (docs/runbooks/backup-and-restore.md)")

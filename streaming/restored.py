@@ -2,7 +2,9 @@
 
 Whoever reads the lake knows how far it has read by batch numbers. Those of batches that were written after the backup
 are known outside (the warehouse's ledger) and unknown in here: given again, they stand for other events, and these
-would be taken for read. Not here: taking and bringing back a backup (docs/runbooks/backup-and-restore.md).
+would be taken for read. Readers notice and stop until this is done (known_batches.py); the numbers that it leaves out
+are how they see that it was.
+Not here: taking and bringing back a backup (docs/runbooks/backup-and-restore.md).
 """
 
 from __future__ import annotations

@@ -17,11 +17,14 @@ from deploy.status.facts import PARTS, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import date
 
 READER = "marts"  # who marks a day as read when its marts are published (orchestration)
 FIRST_WAITING_S = 3.0  # it is there; a broker that does not give it by then is busy
 TIMEOUT_S = 25.0
 DAY_S = 86_400.0
+# Days loaded last, whose batches the lake is asked for: a lake that came back from a backup lacks those, if any.
+LOADS_LOOKED_AT = 100
 # A gap stays in the ledger for ever; told for ever, it would hide the next one.
 NEWLY_LOST_SQL = """
 SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM control.gap
@@ -211,7 +214,11 @@ def ask_dagster(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
-    """The view that compares every day across the layers: it reads ledgers only, so asking costs next to nothing."""
+    """The view that compares every day across the layers, and whether the lake still has what was loaded last.
+
+    Both read ledgers only, so asking costs next to nothing.
+    """
+    from dbt_like_sql.load import newest_loads  # noqa: PLC0415
     from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
     from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
 
@@ -222,11 +229,31 @@ def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
     warehouse = open_warehouse(settings, labels={"by": "status"})
     row = warehouse.run(TRUST_SQL.format(table=warehouse.table_id("mart.data_trust")), kind="status").rows[0]
     return {
+        "is_lake_restored": _is_lake_restored(env, newest_loads(warehouse, LOADS_LOOKED_AT)),
         "days": row["days"],
         "mart_rows": int(row["mart_rows"] or 0),
         "mart_as_of": row["mart_as_of"],
         "differing_days": tuple((row["differing"] or "").split()),
     }
+
+
+def _is_lake_restored(env: Mapping[str, str], loads: list[tuple[str, str, date, Any]]) -> bool | None:
+    """Whether the lake came back from a backup and was not told of it; None where it does not answer."""
+    from streaming import lake  # noqa: PLC0415
+    from streaming.errors import RestoredError  # noqa: PLC0415
+
+    read: dict[tuple[str, str], dict[date, Any]] = {}
+    for table, topic, day, loaded in loads:
+        read.setdefault((table, topic), {})[day] = loaded.read
+    try:
+        with closing(_lake(env)) as conn:
+            for (_table, topic), days in read.items():
+                lake.confirm_read(conn, topic, days)
+    except RestoredError:
+        return True
+    except Exception:  # noqa: BLE001 - the lake's trouble is told by the lake's own question
+        return None
+    return False
 
 
 def ask_report(env: Mapping[str, str]) -> dict[str, Any]:

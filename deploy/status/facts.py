@@ -56,6 +56,7 @@ class Facts:
     runs_at_work: int | None = None
     days: int | None = None
     differing_days: tuple[str, ...] = ()
+    is_lake_restored: bool | None = None  # and was not told of it
     mart_rows: int | None = None
     mart_as_of: datetime | None = None
     report_as_of: datetime | None = None
@@ -117,6 +118,10 @@ def _judge_landing(facts: Facts, limits: Limits) -> list[Finding]:
     if facts.newly_lost_offsets:
         what = f"{facts.newly_lost_offsets:,} events were deleted from Kafka before they landed"
         found.append(Finding(Level.BROKEN, "lake", what, "produce them again from their source", "lost-events"))
+    if facts.is_lake_restored:
+        what = "it came back from a backup and lacks batches that are loaded already: days are not loaded any more"
+        do = "as its owner: streaming lake restored"
+        found.append(Finding(Level.BROKEN, "lake", what, do, "backup-and-restore"))
     if facts.unaccounted:
         what = f"{facts.unaccounted:,} offsets are neither landed nor dead letters nor gaps"
         found.append(Finding(Level.BROKEN, "lake", what, "stop loading and look", "does-not-reconcile"))

@@ -8,7 +8,7 @@ the in-memory chain, and the exporter can move the ledger exactly as far as the 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 Mode = Literal["incremental", "rebuild"]
 
 _KEY = b"read_plan"
+_BY_PARTITION = ("after", "upto", "landed_us")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DayPlan:
     """What a frame holds of one day: its rows in batches after < batch <= upto, by topic partition.
 
-    `incarnation`, `version` and `after` are the table's ledger as the loader saw it; a rebuild reads from the first
-    batch on and keeps `after` only as what the ledger said.
+    `incarnation`, `version` and `after` are the table's ledger as the loader saw it, less what a restored lake has
+    lost; a rebuild reads from the first batch on and keeps `after` only as what the ledger said. `landed_us`: when the
+    batches of `upto` landed, microseconds since 1970, UTC.
     """
 
     day: date
@@ -36,11 +38,17 @@ class DayPlan:
     after: dict[int, int]
     upto: dict[int, int]
     rows_read: int
+    landed_us: dict[int, int] = field(default_factory=dict)
 
     @property
     def has_landed_more(self) -> bool:
         """Whether the lake has batches that the table had not."""
         return any(batch > self.after.get(part, 0) for part, batch in self.upto.items())
+
+    @property
+    def after_landed_us(self) -> dict[int, int]:
+        """When the batches of `after` landed, of those that are still the last ones."""
+        return {part: at for part, at in self.landed_us.items() if self.after.get(part) == self.upto.get(part)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +100,7 @@ def plan_of(table: pa.Table) -> ReadPlan:
             **{
                 **day,
                 "day": date.fromisoformat(day["day"]),
-                "after": {int(part): batch for part, batch in day["after"].items()},
-                "upto": {int(part): batch for part, batch in day["upto"].items()},
+                **{name: {int(part): value for part, value in day[name].items()} for name in _BY_PARTITION},
             }
         )
         for day in fields.pop("days")

@@ -91,7 +91,7 @@ def test_what_the_status_calls_broken_or_late_has_an_alert() -> None:
 
     bad = Facts(**(vars_of(WELL) | {"newly_lost_offsets": 1, "unaccounted": 1, "dead_letters": 1, "failed_runs": 9,
         "differing_days": ("2010-12-01",), "is_refresh_failed": True, "unlanded": 10**6, "asked_at": NOW,
-        "troubles": {"kafka": "no"}}))  # fmt: skip
+        "is_lake_restored": True, "troubles": {"kafka": "no"}}))  # fmt: skip
     assert {finding.runbook for finding in judge(bad)} <= runbooks_of_alerts
 
 

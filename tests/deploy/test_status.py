@@ -21,6 +21,7 @@ WELL = Facts(
     asked_at=NOW, unlanded=0, landed_rows=1_000, dead_letters=0, lost_offsets=0, newly_lost_offsets=0, unaccounted=0,
     newest_landed_at=NOW, pending_days=0, is_daemon_alive=True, is_code_loaded=True, failed_runs=0, runs_at_work=1,
     days=3, mart_rows=1_000, mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW, is_refresh_failed=False,
+    is_lake_restored=False,
 )  # fmt: skip
 AN_HOUR_AGO = NOW - timedelta(hours=1)
 
@@ -48,6 +49,7 @@ def test_a_line_without_findings_is_well() -> None:
         ),
         ({"lost_offsets": 9, "newly_lost_offsets": 1}, Level.BROKEN, "lake", "deleted from Kafka"),
         ({"unaccounted": -1}, Level.BROKEN, "lake", "neither landed"),
+        ({"is_lake_restored": True}, Level.BROKEN, "lake", "streaming lake restored"),
         ({"dead_letters": 2}, Level.LOOK, "lake", "2 dead letters"),
         ({"is_daemon_alive": False}, Level.BROKEN, "dagster", "silent"),
         ({"is_code_loaded": False}, Level.BROKEN, "dagster", "does not load"),

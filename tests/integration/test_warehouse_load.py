@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dbt_like_sql.errors import FencedError, JobError, LoadError, StaleRowsError
-from dbt_like_sql.load import DayLoad, LoadedDay, load_days, load_rows, loaded_day, loaded_days
+from dbt_like_sql.load import DayLoad, LoadedDay, load_days, load_rows, loaded_day, loaded_days, newest_loads
 from dbt_like_sql.migrate import STAGING
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
@@ -233,6 +233,35 @@ def test_several_days_go_in_one_transaction_or_not_at_all(warehouse: Warehouse) 
     with pytest.raises(FencedError):
         load_days(warehouse, CORE, more, loads=stale, **arguments)
     assert (len(contents(warehouse, D1)), len(contents(warehouse, D3))) == (10, 11)
+
+
+def test_the_ledger_keeps_when_the_batches_landed_and_takes_it_for_no_other_batch(warehouse: Warehouse) -> None:
+    """It tells a batch from another one of its number, in a lake that came back from a backup."""
+    arguments: dict[str, Any] = {"topic": TOPIC, "run_id": "r", "code_version": "1"}
+
+    def load_again(at: int, upto: dict[int, int], landed_us: dict[int, int], *, rebuild: bool = False) -> LoadedDay:
+        loads = [DayLoad(D1, loaded_day(warehouse, CORE, D1, TOPIC), upto, landed_us)]
+        load_days(warehouse, CORE, lines(day_lines(D1, 0, at, 1)), loads=loads, rebuild=rebuild, **arguments)
+        return loaded_day(warehouse, CORE, D1, TOPIC)
+
+    instant = 1_764_318_000_123_457  # microseconds: more digits than a float holds
+    first = load_again(0, {0: 4, 3: 1}, {0: instant, 3: instant + 1})
+    assert (first.batches, first.landed_us) == ({0: 4, 3: 1}, {0: instant, 3: instant + 1})
+    second = load_again(1, {0: 5}, {0: instant + 2})
+    assert (second.batches, second.landed_us) == ({0: 5, 3: 1}, {0: instant + 2, 3: instant + 1})
+    behind = load_again(2, {0: 2, 3: 2}, {0: 7, 3: instant + 3})
+    assert (behind.batches, behind.landed_us) == ({0: 5, 3: 2}, {0: instant + 2, 3: instant + 3})
+    assert newest_loads(warehouse, 10) == [(CORE, TOPIC, D1, behind)]
+    day = warehouse.table_id("control.day")
+    six = "ARRAY<STRUCT<topic_partition INT64, batch INT64>>[(0, 6), (3, 2)]"
+    # a program of a version that knows nothing of times
+    warehouse.run(f"UPDATE `{day}` SET batches = {six}, version = 4 WHERE TRUE")
+    moved = loaded_day(warehouse, CORE, D1, TOPIC)
+    assert (moved.batches, moved.landed_us) == ({0: 6, 3: 2}, {3: instant + 3})
+    warehouse.run(f"UPDATE `{day}` SET batch_times = NULL WHERE TRUE")  # as `migrate` adds the column
+    assert loaded_day(warehouse, CORE, D1, TOPIC).landed_us == {}
+    rebuilt = load_again(3, {0: 6, 3: 2}, {0: instant + 4}, rebuild=True)
+    assert (rebuilt.batches, rebuilt.landed_us) == ({0: 6, 3: 2}, {0: instant + 4})
 
 
 def test_run_killed_between_staging_and_commit_repeats_without_harm(

@@ -56,7 +56,7 @@ def compare_landed_with_core(
     compared = {}
     found = core_as_of_ledger(warehouse, feed, days)
     landed = landed_totals(conn, warehouse, feed, found)
-    for day, (core, _batches) in found.items():
+    for day, (core, _ledger) in found.items():
         rows, checksum = landed[day]
         compared[day] = DayComparison(
             day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
@@ -84,27 +84,33 @@ def compare_landed_with_core(
 
 
 def landed_totals(
-    conn: Any, warehouse: Any, feed: Feed, found: Mapping[date, tuple[Any, Mapping[int, int]]]
+    conn: Any, warehouse: Any, feed: Feed, found: Mapping[date, tuple[Any, Any]]
 ) -> dict[date, tuple[int, int]]:
     """Rows and checksum of what landed of each day in the batches that core holds of it.
 
     Landed rows never change, so a day that was reconciled before is counted from there on: the cost follows what is
     new. A day without such a record, or whose latest load was a rebuild, is counted whole; and so is one that would
-    differ from core: in a lake that came back from a backup, what was counted then has landed again since.
+    differ from core, or whose batches the lake has lost: in a lake that came back from a backup, what was counted then
+    has landed again since, or has not.
 
     Args:
         conn: to the lake.
         warehouse: for the records.
         feed: topic and table.
         found: what `core_as_of_ledger` gives.
+
+    Raises:
+        RestoredError: the lake came back from a backup, lacks what core was loaded from, and was not told of it.
     """
     from dbt_like_sql import reconcile
     from streaming import lake
 
+    holds = lake.confirm_read(conn, feed.topic, {day: ledger.read for day, (_core, ledger) in found.items()})
     before = reconcile.counted_before(warehouse, feed.table, found, feed.topic)
     totals = {}
-    for day, (core, batches) in found.items():
-        known = before.get(day)
+    for day, (core, ledger) in found.items():
+        batches = ledger.batches
+        known = before.get(day) if holds[day] == batches else None
         if known is not None and all(batches.get(part, 0) >= batch for part, batch in known.batches.items()):
             rows, checksum = lake.day_checksum(conn, feed.topic, day, after=known.batches, upto=batches)
             totals[day] = (known.landed_rows + rows, known.landed_checksum + checksum)
@@ -116,8 +122,8 @@ def landed_totals(
 
 def core_as_of_ledger(
     warehouse: Any, feed: Feed, days: Sequence[date], measures: Sequence[Any] = ()
-) -> dict[date, tuple[Any, Mapping[int, int]]]:
-    """Each day's totals in the table, with the batches that its ledger said it held at that moment.
+) -> dict[date, tuple[Any, Any]]:
+    """Each day's totals in the table, with what its ledger said of it at that moment (`LoadedDay`).
 
     `amount` and `measures` are of all rows, repeats are not looked for. Ledger and table are two queries; a load that
     commits between them shows as another version, and those days are asked for again.
@@ -125,12 +131,12 @@ def core_as_of_ledger(
     from dbt_like_sql import reconcile
     from dbt_like_sql.load import loaded_days
 
-    found: dict[date, tuple[Any, Mapping[int, int]]] = {}
+    found: dict[date, tuple[Any, Any]] = {}
     left = list(days)
     for _try in range(LEDGER_TRIES):
         ledger = loaded_days(warehouse, feed.table, left, feed.topic) if left else {}
         totals = reconcile.scanned_days(warehouse, feed.table, left, topic=feed.topic, measures=measures)
-        found |= {day: (totals[day], ledger[day].batches) for day in left}
+        found |= {day: (totals[day], ledger[day]) for day in left}
         left = [day for day in left if totals[day].rows and totals[day].version != ledger[day].version]
     if left:
         raise ReconcileError(

@@ -89,7 +89,7 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
         days = list(days_of_run(context)) if daily else None
         opened = warehouse.open()
-        ledger = loaded_batches(opened, days or [])
+        ledger = loaded_batches(lake, opened, days or [])
         memory = Memory()
         yield from publish(opened, catalog, selected, days, context.run.run_id, memory=memory)
         if len(selected) < len(tables):
@@ -220,16 +220,28 @@ def check_results(checks: Sequence[Any]) -> Iterator[dg.AssetCheckResult]:
         )
 
 
-def loaded_batches(warehouse: Any, days: Sequence[date]) -> Mapping[tuple[str, date], Mapping[int, int]]:
-    """How far each topic is loaded on each day; read before publishing, so never more than the marts will show."""
-    from dbt_like_sql.load import loaded_days
+def loaded_batches(
+    lake: LakeResource, warehouse: Any, days: Sequence[date]
+) -> Mapping[tuple[str, date], Mapping[int, int]]:
+    """How far each topic is loaded on each day; read before publishing, so never more than the marts will show.
 
-    return {
-        (feed.topic, day): loaded.batches
-        for feed in feeds()
-        if days
-        for day, loaded in loaded_days(warehouse, feed.table, days, feed.topic).items()
-    }
+    Without what the lake has lost: its numbers are given again, and a day marked with them would not be loaded.
+
+    Raises:
+        RestoredError: the lake came back from a backup and was not told of it. Nothing was published.
+    """
+    from dbt_like_sql.load import loaded_days
+    from streaming import lake as door
+
+    if not days:
+        return {}
+    found: dict[tuple[str, date], Mapping[int, int]] = {}
+    with lake.connect("orchestration.loaded") as conn:
+        for feed in feeds():
+            loaded = loaded_days(warehouse, feed.table, days, feed.topic)
+            holds = door.confirm_read(conn, feed.topic, {day: each.read for day, each in loaded.items()})
+            found |= {(feed.topic, day): batches for day, batches in holds.items()}
+    return found
 
 
 def mark_published(lake: LakeResource, ledger: Mapping[tuple[str, date], Mapping[int, int]]) -> None:

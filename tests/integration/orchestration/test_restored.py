@@ -1,29 +1,42 @@
-"""A lake that came back from a backup, with a warehouse that has seen more: nothing is lost, nothing counted twice."""
+"""A lake that came back from a backup, with a warehouse that has seen more: nothing is lost, nothing counted twice.
+
+The backup is the lake after one event; the warehouse has loaded two. What lands in the restored lake gets batch numbers
+that were given before, as many as a test wants: a number that is missing, one that stands for other events, or more.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
 
+import dagster as dg
 import psycopg2
 import pytest
 from click.testing import CliRunner
 
+from dbt_like_sql.load import loaded_day
 from dbt_like_sql.reconcile import totals
+from deploy.status import ask as asking
+from mage_project.reading import read_landed
+from mage_project.transforms.plan import plan_of
+from orchestration.definitions import defs
+from orchestration.defs.partitions import range_tags
+from orchestration.defs.serving.changes import DAILY_MARTS
+from orchestration.defs.topics import MARTS_READER
 from streaming import lake
-from streaming.errors import LandingError
+from streaming.errors import LandingError, RestoredError
 from streaming.lake_commands import lake_group
 from streaming.restored import LAST_BATCH, number_anew
-from tests.integration.orchestration.landing import HandLanding, event
+from tests.integration.orchestration.landing import TOPIC, HandLanding, event
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import dagster as dg
-
-    Run = Callable[..., dg.ExecuteInProcessResult]
+Run = Callable[..., dg.ExecuteInProcessResult]
 
 pytestmark = pytest.mark.integration
 DAY = "2010-12-01"
+CORE = "core.invoice_lines"
+EVENTS = [event(line_no=number) for number in range(1, 6)]
 
 
 def _administrate(dsn: str, *statements: str) -> None:
@@ -35,40 +48,177 @@ def _administrate(dsn: str, *statements: str) -> None:
     conn.close()
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_what_lands_again_after_a_restore_reaches_the_marts_once(
-    line_env: dict[str, str],
-    load_days: Run,
-    warehouse: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    is_told: bool,  # noqa: FBT001 a parameter of the test
-) -> None:
+@dataclass
+class Restored:
+    """The lake as it came back, and the warehouse that has loaded two events of the lost one."""
+
+    dsn: str
+    env: dict[str, str]
+    warehouse: Any
+    load_days: Run
+    hand: HandLanding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hand = HandLanding(self.dsn)
+        self.hand.next_offset[0] = 1  # the consumer goes on from the offsets of the backup
+
+    def rows(self) -> tuple[int, int]:
+        found = totals(self.warehouse)
+        return found["core"]["rows"], found["mart"]["rows"]
+
+    def written(self) -> list[Any]:
+        """Everything that a load or a publication would move, and the marks in the lake."""
+        tables = ("control.day", "control.load", "control.publication")
+        counts = [
+            self.warehouse.run(f"SELECT COUNT(*) AS n, MAX(version) AS v FROM `{self.warehouse.table_id(name)}`").rows
+            for name in tables
+        ]
+        return [*counts, self.rows(), lake.pending_days(self.hand.conn, TOPIC, MARTS_READER)]
+
+    def tell(self) -> None:
+        told = CliRunner().invoke(lake_group, ["restored"])
+        assert "retail.invoices/0: the next batch is 1,000,00" in told.output
+
+    def refused(self, result: dg.ExecuteInProcessResult) -> str:
+        assert not result.success
+        failures = [each for each in result.all_events if each.is_step_failure]
+        error = failures[0].step_failure_data.error
+        assert error is not None
+        return error.to_string()
+
+
+@pytest.fixture
+def restored(
+    line_env: dict[str, str], load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Restored]:
     dsn = line_env["LAKE_DSN"]
     name = dsn.rpartition("/")[2]
-    first, second, third = event(), event(line_no=2), event(line_no=3)
     hand = HandLanding(dsn)
-    hand.land([first])
+    hand.land(EVENTS[:1])
     hand.close()
     _administrate(dsn, f"CREATE DATABASE {name}_backup TEMPLATE {name}")
     hand = HandLanding(dsn)
     hand.next_offset[0] = 1
-    hand.land([second])
+    hand.land(EVENTS[1:2])
     hand.close()
     assert load_days(DAY).success
-    restored = f"{dsn.rpartition('/')[0]}/{name}_backup"
-    monkeypatch.setenv("LAKE_DSN", restored)
-    if is_told:
-        told = CliRunner().invoke(lake_group, ["restored"])
-        assert "retail.invoices/0: the next batch is 1,000,002" in told.output
-    hand = HandLanding(restored)
-    hand.next_offset[0] = 1
-    hand.land([second, third])  # the consumer goes on from the offsets of the backup
-    assert load_days(DAY).success
-    hand.close()
-    found = totals(warehouse)
-    rows = 3 if is_told else 2  # without it, the batch's number stands for one that was read: why it is a command
-    assert (found["core"]["rows"], found["mart"]["rows"]) == (rows, rows)
+    back = f"{dsn.rpartition('/')[0]}/{name}_backup"
+    monkeypatch.setenv("LAKE_DSN", back)
+    found = Restored(back, {**line_env, "LAKE_DSN": back}, warehouse, load_days)
+    yield found
+    found.hand.close()
     _administrate(dsn, f"DROP DATABASE {name}_backup WITH (FORCE)")
+
+
+def test_what_lands_again_after_a_restore_that_was_told_reaches_the_marts_once(restored: Restored) -> None:
+    restored.tell()
+    restored.hand.land(EVENTS[1:3])
+    assert restored.load_days(DAY).success
+    assert restored.rows() == (3, 3)
+    assert loaded_day(restored.warehouse, CORE, date.fromisoformat(DAY), TOPIC).batches == {0: 1_000_002}
+
+
+BATCHES = {
+    "nothing has landed": [],
+    "the number stands for other events": [EVENTS[1:3]],
+    "its own event again, the number the same": [EVENTS[1:2]],
+    "more numbers were given than were lost": [EVENTS[1:3], EVENTS[3:4], EVENTS[4:5]],
+}
+
+
+@pytest.mark.parametrize("batches", BATCHES.values(), ids=BATCHES)
+def test_a_restore_that_was_not_told_stops_every_run_and_once_told_all_is_there_once(
+    restored: Restored, batches: list[list[dict[str, Any]]]
+) -> None:
+    for batch in batches:
+        restored.hand.land(batch)
+    before = restored.written()
+    for mode in ("incremental", "rebuild"):
+        text = restored.refused(restored.load_days(DAY, mode=mode))
+        assert "RestoredError: reading retail.invoices" in text
+        assert f"of {DAY}, topic partition 0, batch 2 that landed " in text
+        assert "the next one to land is 2" in text if not batches else "and in the lake that one landed" in text
+        assert "run `streaming lake restored`" in text
+        assert "Mend the block" not in text
+    assert restored.written() == before
+    restored.tell()
+    left = EVENTS[1 + sum(map(len, batches)) :]
+    if left:
+        restored.hand.land(left)
+    result = restored.load_days(DAY)
+    assert result.success, [each.event_specific_data for each in result.get_step_failure_events()]
+    assert restored.rows() == (5, 5)
+    assert lake.pending_days(restored.hand.conn, TOPIC, MARTS_READER) == []
+    restored.hand.land([event(line_no=6)])
+    assert restored.load_days(DAY).success
+    assert restored.rows() == (6, 6)
+
+
+def test_a_cycle_that_goes_on_from_its_own_last_load_is_stopped_too(restored: Restored) -> None:
+    loaded = loaded_day(restored.warehouse, CORE, date.fromisoformat(DAY), TOPIC)
+    told = {"version": loaded.version, "incarnation": loaded.incarnation, "batches": {"0": 2}}
+    variables = {"configuration": {"topic": TOPIC, "table": CORE}, "day": DAY}
+    restored.hand.land(EVENTS[1:3])
+    restored.hand.land(EVENTS[3:4])
+    with pytest.raises(RestoredError):
+        read_landed({**variables, "seen": {DAY: {**told, "landed_us": {"0": loaded.landed_us[0]}}}}, restored.env)
+    now = lake.landed_days(restored.hand.conn, TOPIC)[0].landed_us[0]
+    seen = {DAY: {**told, "batches": {"0": 3}, "landed_us": {"0": now}}}
+    [day] = plan_of(read_landed({**variables, "seen": seen}, restored.env)).days
+    assert (day.after, day.upto, day.landed_us) == ({0: 3}, {0: 3}, {0: now})
+
+
+def test_marts_alone_neither_publish_nor_mark_what_the_restored_lake_lacks(
+    restored: Restored, instance: dg.DagsterInstance
+) -> None:
+    restored.hand.land(EVENTS[1:3])
+
+    def publish() -> dg.ExecuteInProcessResult:
+        return defs.resolve_job_def("load_days").execute_in_process(
+            instance=instance,
+            tags=range_tags(date.fromisoformat(DAY), date.fromisoformat(DAY)),
+            asset_selection=list(DAILY_MARTS),
+            raise_on_error=False,
+        )
+
+    before = restored.written()
+    assert "RestoredError" in restored.refused(publish())
+    assert restored.written() == before
+    restored.tell()
+    publish()
+    [day] = lake.pending_days(restored.hand.conn, TOPIC, MARTS_READER)
+    assert (day.landed, day.read) == ({0: 2}, {})
+
+
+def test_the_nightly_comparison_finds_a_restore_after_which_nothing_lands(
+    restored: Restored, instance: dg.DagsterInstance
+) -> None:
+    def compare() -> dg.ExecuteInProcessResult:
+        return defs.resolve_job_def("compare_days").execute_in_process(instance=instance, raise_on_error=False)
+
+    conn = restored.hand.conn
+    lake.mark_read(conn, TOPIC, MARTS_READER, day=date.fromisoformat(DAY), batches={0: 1})  # it was, before the backup
+    assert "RestoredError" in restored.refused(compare())
+    restored.tell()
+    differs = [each for each in compare().get_asset_check_evaluations() if not each.passed]
+    assert "landed_equals_core" in {each.check_name for each in differs}
+
+
+def test_the_status_tells_of_a_restore_until_it_was_told(
+    restored: Restored, line_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_restored(dsn: str) -> bool | None:
+        found: bool | None = asking.ask_warehouse({**restored.env, "LAKE_DSN": dsn})["is_lake_restored"]
+        return found
+
+    monkeypatch.setenv("LAKE_DSN", restored.dsn)
+    assert is_restored(line_env["LAKE_DSN"]) is False, "the lake that was not restored"
+    assert is_restored(restored.dsn) is True
+    restored.hand.land(EVENTS[1:3])
+    assert is_restored(restored.dsn) is True
+    assert is_restored(f"{restored.dsn}_that_is_not_there") is None
+    restored.tell()
+    assert is_restored(restored.dsn) is False
 
 
 def test_numbers_that_are_used_up_are_refused_and_nothing_is_changed(landing: HandLanding) -> None:

@@ -19,7 +19,7 @@ from mage_project.transforms.plan import plan_of
 DAY = date(2010, 12, 1)
 ENV = {"LAKE_DSN": "none", "WAREHOUSE_PROJECT": "local"}
 VARIABLES = {"configuration": {"topic": "retail.invoices", "table": "core.invoice_lines"}, "day": "2010-12-01"}
-SEEN = {"2010-12-01": {"version": 7, "incarnation": "i", "batches": {"0": 5}}}
+SEEN = {"2010-12-01": {"version": 7, "incarnation": "i", "batches": {"0": 5}, "landed_us": {"0": 55}}}
 
 
 @pytest.fixture
@@ -29,7 +29,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def ledger(*_args: Any) -> dict[date, LoadedDay]:
         questions.append("ledger")
-        return {DAY: LoadedDay(3, {0: 4}, "w")}
+        return {DAY: LoadedDay(3, {0: 4}, "w", {0: 44})}
+
+    def confirm(_conn: Any, _topic: str, read: dict[date, dict[int, tuple[int, int]]]) -> dict[date, dict[int, int]]:
+        questions.append(f"has read {read[DAY]}")
+        return {day: {part: batch for part, (batch, _) in parts.items()} for day, parts in read.items()}
 
     def read(*_args: Any, after: dict[int, int], **_kwargs: Any) -> Any:
         questions.append(f"events after {after}")
@@ -38,7 +42,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(dbt_like_sql.load, "loaded_days", ledger)
     monkeypatch.setattr(dbt_like_sql.warehouse, "open_warehouse", lambda _settings: None)
     monkeypatch.setattr(streaming.lake, "connect", lambda *_args, **_kwargs: SimpleNamespace(close=lambda: None))
-    landed = SimpleNamespace(event_day=DAY, batches={0: 6})
+    monkeypatch.setattr(streaming.lake, "confirm_read", confirm)
+    landed = SimpleNamespace(event_day=DAY, batches={0: 6}, landed_us={0: 66})
     monkeypatch.setattr(streaming.lake, "landed_days", lambda *_args, **_kwargs: [landed])
     monkeypatch.setattr(streaming.lake, "read_events", read)
     return questions
@@ -46,12 +51,24 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_loader_asks_the_warehouse_how_far_its_days_are(asked: list[str]) -> None:
     [day] = plan_of(read_landed(VARIABLES, ENV)).days
-    assert (day.version, day.incarnation, asked) == (3, "w", ["ledger", "events after {0: 4}"])
+    assert (day.version, day.incarnation, day.landed_us) == (3, "w", {0: 66})
+    assert asked == ["ledger", "has read {0: (4, 44)}", "events after {0: 4}"]
 
 
 def test_loader_goes_on_where_the_last_load_of_its_run_ended(asked: list[str]) -> None:
     [day] = plan_of(read_landed({**VARIABLES, "seen": SEEN}, ENV)).days
-    assert (day.version, day.incarnation, day.after, asked) == (7, "i", {0: 5}, ["events after {0: 5}"])
+    assert (day.version, day.incarnation, day.after) == (7, "i", {0: 5})
+    assert asked == ["has read {0: (5, 55)}", "events after {0: 5}"]
+
+
+def test_what_the_lake_has_lost_is_read_again_and_does_not_hold_a_rebuild_up(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming.lake, "confirm_read", lambda *_args: {DAY: {}})
+    [day] = plan_of(read_landed(VARIABLES, ENV)).days
+    assert (day.version, day.after, day.has_landed_more, asked) == (3, {}, True, ["ledger", "events after {}"])
+    [day] = plan_of(read_landed({**VARIABLES, "mode": "rebuild"}, ENV)).days
+    assert (day.version, day.after) == (3, {})
 
 
 @pytest.mark.parametrize("change", [{"mode": "rebuild"}, {"last_day": "2010-12-02"}])

@@ -23,6 +23,11 @@ ENV = {"WAREHOUSE_PROJECT": "local"}
 VARIABLES = {"configuration": {"table": TABLE}, "run_id": "run-1", "code_version": "abc"}
 
 
+def landed(part: int, batch: int) -> int:
+    """When a batch landed."""
+    return 1_000 * part + batch
+
+
 class RefusingWarehouse:
     """Refuses the first loads; between two of them another run moves the ledger on."""
 
@@ -36,7 +41,9 @@ class RefusingWarehouse:
     def load(self, _warehouse: Any, table: str, rows: pa.Table, **arguments: Any) -> Loaded:
         self.loads.append({"table": table, "rows": rows.num_rows, **arguments})
         if self.refusals:
-            self.ledger = LoadedDay(version=self.ledger.version + 1, batches={0: 2, 1: 9})
+            self.ledger = LoadedDay(
+                version=self.ledger.version + 1, batches={0: 2, 1: 9}, landed_us={0: landed(0, 2), 1: landed(1, 9)}
+            )
             raise self.refusals.pop(0)
         version = arguments["loads"][0].seen.version + 1
         return Loaded(
@@ -51,7 +58,11 @@ class RefusingWarehouse:
 
 
 def lines(mode: Any = "incremental", upto: dict[int, int] | None = None, rows: int = 2) -> pa.Table:
-    day = DayPlan(day=DAY, incarnation="i", version=1, after={0: 2}, upto=upto or {0: 5, 1: 3}, rows_read=rows)
+    reached = upto or {0: 5, 1: 3}
+    day = DayPlan(
+        day=DAY, incarnation="i", version=1, after={0: 2}, upto=reached, rows_read=rows,
+        landed_us={part: landed(part, batch) for part, batch in reached.items()},
+    )  # fmt: skip
     return attach_plan(
         pa.table({"a": list(range(rows))}), ReadPlan(topic="retail.invoices", table=TABLE, mode=mode, days=(day,))
     )
@@ -67,6 +78,7 @@ def test_the_ledger_moves_as_far_as_the_loader_read(monkeypatch: pytest.MonkeyPa
         "rows_read": 2,
         "incarnation": "i",
         "batches": {"0": 5, "1": 3},
+        "landed_us": {"0": landed(0, 5), "1": landed(1, 3)},
         "version": 2,
         "offsets": [[0, 7, 8, 2]],
     }
@@ -77,12 +89,14 @@ def test_a_refused_load_is_tried_again_on_the_ledger_as_it_is_now(monkeypatch: p
     report = export_lines(lines(), VARIABLES, ENV)
     assert [load["loads"][0].seen.version for load in warehouse.loads] == [1, 2, 3]
     assert report["partitions"]["2010-12-01"]["batches"] == {"0": 5, "1": 9}
+    assert report["partitions"]["2010-12-01"]["landed_us"] == {"0": landed(0, 5), "1": landed(1, 9)}
 
 
 def test_a_rebuild_claims_no_more_than_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
     RefusingWarehouse(monkeypatch, refusals=[FencedError("a")])
     report = export_lines(lines("rebuild"), VARIABLES, ENV)
     assert report["partitions"]["2010-12-01"]["batches"] == {"0": 5, "1": 3}
+    assert report["partitions"]["2010-12-01"]["landed_us"] == {"0": landed(0, 5), "1": landed(1, 3)}
 
 
 def test_rows_that_are_out_of_date_are_not_offered_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +119,7 @@ def test_nothing_new_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     report = export_lines(lines(upto={0: 2}, rows=0), VARIABLES, ENV)
     assert warehouse.loads == []
     assert (report["rows_inserted"], report["partitions"]["2010-12-01"]["version"]) == (0, 1)
+    assert report["partitions"]["2010-12-01"]["landed_us"] == {"0": landed(0, 2)}, "the next cycle asks the lake for it"
 
 
 def test_a_rebuild_of_an_empty_day_still_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
