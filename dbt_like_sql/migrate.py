@@ -21,7 +21,7 @@ from dbt_like_sql.render import quote, render
 from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dbt_like_sql.catalog import Table
     from dbt_like_sql.warehouse import Warehouse
@@ -97,11 +97,12 @@ def migrate(
     statements: list[str] = []
     for table in tables:
         changes += _bring(warehouse, table, there[table.name], statements, dry_run=dry_run)
-    if not dry_run:
-        if statements:  # one job: each costs a round trip and, on Google, counts against table metadata quotas alone
-            warehouse.run(";\n".join(statements) + ";", kind="migrate")
-        changes += _publishers(warehouse, catalog)
-    return changes
+    if (
+        statements and not dry_run
+    ):  # one job: each costs a round trip and, on Google, counts against metadata quotas alone
+        warehouse.run(";\n".join(statements) + ";", kind="migrate")
+    made = {name for name, found in there.items() if found is not None} if dry_run else set(there)
+    return changes + _publishers(warehouse, catalog, made, dry_run=dry_run)
 
 
 def create_sql(table: Table, table_id: str, *, as_query: str | None = None) -> str:
@@ -314,30 +315,39 @@ def _merged_schema(there: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
     return old + [field for field in wanted if field.name.lower() not in names]
 
 
-def _publishers(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
+def _publishers(warehouse: Warehouse, catalog: Catalog, made: Collection[str], *, dry_run: bool) -> list[Change]:
     """Give each published table's fence its one row, once even if two migrate at a time.
 
     A warehouse from before each table had a fence of its own has the rows of all in one table. They go on from there,
     and that table is dropped: a program of that version that still runs can publish nothing any more.
+
+    Args:
+        warehouse: where.
+        catalog: what.
+        made: tables that are there; the others hold no rows.
+        dry_run: only say what would be done.
     """
     names = [table.name for table in catalog if table.materialization == "table"]
     fences = {name: warehouse.table_id(fence_name(name)) for name in names}
     incarnation, shared = warehouse.table_id("control.incarnation"), warehouse.table_id(FENCE)
-    versions: dict[str, int] = {}
     is_shared = _existing_id(warehouse, shared) is not None
+    asked = " UNION ALL ".join(
+        f"SELECT table_name FROM `{fence}`" for name, fence in fences.items() if fence_name(name) in made
+    )
+    known = {row["table_name"] for row in warehouse.run(asked).rows} if asked else set()
+    missing = {name: fences[name] for name in names if name not in known}
+    changes = [Change(FENCE, f"{len(missing)} fence rows added")] if missing else []
     if is_shared:
-        versions = {row["table_name"]: row["version"] for row in warehouse.run(f"SELECT * FROM `{shared}`").rows}
-    asked = " UNION ALL ".join(f"SELECT table_name FROM `{fence}`" for fence in fences.values())
-    known = {row["table_name"] for row in warehouse.run(asked).rows} if fences else set()
-    missing = [name for name in names if name not in known]
-    changes = []
+        changes.append(Change(FENCE, "dropped it: each published table has a fence of its own now"))
+    if dry_run:
+        return changes
     try:
         if missing:
-            warehouse.run(_fence_rows(incarnation, {name: fences[name] for name in missing}, versions), kind="migrate")
-            changes.append(Change(FENCE, f"{len(missing)} fence rows added"))
+            old = warehouse.run(f"SELECT * FROM `{shared}`").rows if is_shared else []
+            versions = {row["table_name"]: row["version"] for row in old}
+            warehouse.run(_fence_rows(incarnation, missing, versions), kind="migrate")
         if is_shared:
             warehouse.run(f"DROP TABLE IF EXISTS `{shared}`", kind="migrate")
-            changes.append(Change(FENCE, "dropped it: each published table has a fence of its own now"))
     except JobError as error:
         message = f"migrating {FENCE}: {error}. Tables are there; run migrate again."
         raise JobError(message, job_id=error.job_id, is_retryable=True) from error

@@ -5,6 +5,10 @@
 
 The second waits until what was produced has come through, then compares; exit code 1 if something does not add up. Stop
 the producer first, or it waits for a moment in which nothing is on its way. The GitHub workflow asks it around a kill.
+
+It reads through the rooms' doors, which log in, know every topic, and tell offsets. The demo's readers are in the image
+too (deploy/demo/layers.py), but of no use here: they watch one topic, in parts without a login, once a second, and ask
+with SQL of their own on purpose, so that the demo's proof does not rest on what it proves.
 """
 
 from __future__ import annotations

@@ -324,7 +324,12 @@ def test_fences_of_a_warehouse_that_had_one_for_all_go_on_from_there(warehouse: 
         f"('{FACT}', {row['version']}, 'old', CURRENT_TIMESTAMP()), ('mart.dates', 0, 'old', CURRENT_TIMESTAMP())"
     )
     dates = warehouse.run(f"SELECT version FROM `{warehouse.table_id(fence_name('mart.dates'))}`").rows
-    assert [(each.table, each.what.partition(":")[0]) for each in migrate(warehouse, CATALOG)] == [
+    would = migrate(warehouse, CATALOG, dry_run=True)
+    assert warehouse.table_exists(shared)
+    assert not warehouse.table_exists(fence)
+    done = migrate(warehouse, CATALOG)
+    assert would == done, "what the dry run tells is what is done"
+    assert [(each.table, each.what.partition(":")[0]) for each in done] == [
         (fence_name(FACT), "created it (fence)"),
         (FENCE, "1 fence rows added"),
         (FENCE, "dropped it"),

@@ -117,6 +117,20 @@ def test_once_told_nothing_that_was_lost_counts_and_all_else_does(conn: Any, giv
             confirm(conn, later, us(12))
 
 
+def test_one_number_left_out_is_enough_to_see_that_it_was_told(conn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches were given before or since: a lake of years has more of them than a restore leaves out."""
+    monkeypatch.setattr("streaming.restored.AHEAD", 1)
+    land(conn, range(4, 6), life=1)
+    with pytest.raises(RestoredError):
+        confirm(conn, 4, us(4))
+    number_anew(conn)
+    for more in (0, 7):
+        land(conn, range(7, 7 + more), life=1)
+        assert confirm(conn, 4, us(4)) == confirm(conn, 6, us(6)) == {}
+        with pytest.raises(RestoredError):
+            confirm(conn, 7, us(7))
+
+
 def test_a_second_restore_wants_to_be_told_too(conn: Any) -> None:
     number_anew(conn)
     land(conn, range(4, 6))  # 1,000,004 and 1,000,005, of which a backup has the first
