@@ -142,7 +142,14 @@ def test_a_restore_that_was_not_told_stops_every_run_and_once_told_all_is_there_
         assert "Mend the block" not in text
     assert restored.written() == before
     restored.tell()
-    left = EVENTS[1 + sum(map(len, batches)) :]
+    landed = 1 + sum(map(len, batches))
+    first = restored.load_days(DAY)
+    if batches:
+        assert first.success, [each.event_specific_data for each in first.get_step_failure_events()]
+        assert restored.rows() == (landed, landed)
+    else:
+        assert not first.success, "the lake lacks an event that core has, until it has landed again"
+    left = EVENTS[landed:]
     if left:
         restored.hand.land(left)
     result = restored.load_days(DAY)
