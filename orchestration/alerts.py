@@ -48,6 +48,10 @@ _SECRETS = (
 # By the name of the error, of whatever room; the first that fits. Runbooks say more than a line can.
 NEXT_STEPS: Mapping[str, str] = {
     "MageRunError": "Mend the block that the reason names, in Mage's UI or its file. The sensor runs the day again.",
+    "RestoredError": (
+        "As the lake's owner run `streaming lake restored`: docs/runbooks/backup-and-restore.md. The days that wait are "
+        "then loaded by themselves."
+    ),
     "MageSpecError": "Mend the file that the reason names, then reload the code location.",
     "ChecksFailedError": "Look at the rows that the reason shows: docs/runbooks/does-not-reconcile.md.",
     "ReconcileError": "Compare the layers and rebuild the day: docs/runbooks/does-not-reconcile.md.",
@@ -92,8 +96,11 @@ def redact(text: str) -> str:
 
 
 def next_step(error_names: Sequence[str], reason: str) -> str:
-    """What to do about errors of these names; the first that is known counts."""
-    for name in error_names:
+    """What to do about errors of these names; the first that is known counts.
+
+    The block that failed counts last: of what it ran into, if that is known, there is more to say.
+    """
+    for name in sorted(error_names, key=lambda name: name == "MageRunError"):
         if name in NEXT_STEPS:
             return NEXT_STEPS[name]
     return CRASHED if "process" in reason and ("gone" in reason or "before the run had ended" in reason) else OTHERWISE

@@ -22,6 +22,7 @@ from deploy.status import ask as asking
 from mage_project.reading import read_landed
 from mage_project.transforms.plan import plan_of
 from orchestration.definitions import defs
+from orchestration.defs.alerts import run_alert
 from orchestration.defs.partitions import range_tags
 from orchestration.defs.serving.changes import DAILY_MARTS
 from orchestration.defs.topics import MARTS_READER
@@ -134,12 +135,15 @@ def test_a_restore_that_was_not_told_stops_every_run_and_once_told_all_is_there_
         restored.hand.land(batch)
     before = restored.written()
     for mode in ("incremental", "rebuild"):
-        text = restored.refused(restored.load_days(DAY, mode=mode))
+        result = restored.load_days(DAY, mode=mode)
+        text = restored.refused(result)
         assert "RestoredError: reading retail.invoices" in text
         assert f"of {DAY}, topic partition 0, batch 2 that landed " in text
         assert "the next one to land is 2" in text if not batches else "and in the lake that one landed" in text
         assert "run `streaming lake restored`" in text
         assert "Mend the block" not in text
+        failures = result.get_step_failure_events()
+        assert "streaming lake restored" in run_alert(result.dagster_run, failures[0], failures).next_step
     assert restored.written() == before
     restored.tell()
     landed = 1 + sum(map(len, batches))

@@ -119,6 +119,8 @@ def test_a_long_reason_is_cut() -> None:
 
 def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert "does-not-reconcile" in next_step(["DagsterExecutionStepExecutionError", "ReconcileError", "ValueError"], "")
+    assert "lake restored" in next_step(["DagsterExecutionStepExecutionError", "MageRunError", "RestoredError"], "")
+    assert "Mend the block" in next_step(["MageRunError", "KeyError"], "")
     assert next_step(["KeyError"], "x") == alerts.OTHERWISE
     gone = "The run's process was killed by signal 9 before the run had ended."
     assert next_step([], gone) == alerts.CRASHED
