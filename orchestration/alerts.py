@@ -49,8 +49,8 @@ _SECRETS = (
 NEXT_STEPS: Mapping[str, str] = {
     "MageRunError": "Mend the block that the reason names, in Mage's UI or its file. The sensor runs the day again.",
     "RestoredError": (
-        "As the lake's owner run `streaming lake restored`: docs/runbooks/backup-and-restore.md. The days that wait are "
-        "then loaded by themselves."
+        "As the lake's owner run `streaming lake restored`: docs/runbooks/backup-and-restore.md. The sensor runs the "
+        "days again."
     ),
     "MageSpecError": "Mend the file that the reason names, then reload the code location.",
     "ChecksFailedError": "Look at the rows that the reason shows: docs/runbooks/does-not-reconcile.md.",
