@@ -43,10 +43,12 @@ class ClientErrors:
         self.fencing = fencing
         self.broker_down_since: float | None = None
         self._kept: Exception | None = None
+        self._token_error: KafkaError | None = None
 
     def begin(self) -> None:
         """A new session knows nothing of the one before."""
         self._kept = None
+        self._token_error = None
         self.broker_down_since = None
 
     def keep(self, error: Exception) -> None:
@@ -65,28 +67,40 @@ class ClientErrors:
             return
         down_s = time.monotonic() - self.broker_down_since
         if down_s > self.settings.outage_limit_s:
+            why = "" if self._token_error is None else (
+                f" {self._token_error.str()}. {advice(self.settings.kafka, self._token_error)}"
+            )  # fmt: skip
             raise BrokerUnavailableError(
                 f"reading from {self.settings.kafka.bootstrap_servers}: no broker for {down_s:.0f} s "
-                f"(STREAMING_OUTAGE_LIMIT_S). Nothing is lost: start `streaming consume` again once Kafka is back."
+                f"(STREAMING_OUTAGE_LIMIT_S).{why} Nothing is lost: start `streaming consume` again once Kafka is back."
             )
 
-    def note_broker_up(self) -> None:
-        """A connection to a broker stands."""
-        if self.broker_down_since is not None:
-            log.info("broker_available_again", seconds=round(time.monotonic() - self.broker_down_since, 1))
-        self.broker_down_since = None
+    def note_brokers(self, *, is_any_up: bool) -> None:
+        """Whether a connection to any broker stands, as the statistics say."""
+        if is_any_up:
+            if self.broker_down_since is not None:
+                log.info("broker_available_again", seconds=round(time.monotonic() - self.broker_down_since, 1))
+            self.broker_down_since = None
+        elif self._token_error is not None:
+            self._begin_outage(self._token_error)  # without a token librdkafka waits, and tells nothing more
+
+    def _begin_outage(self, error: KafkaError) -> None:
+        if self.broker_down_since is None:
+            self.broker_down_since = time.monotonic()
+            self.metrics.outages.labels("broker").inc()
+            log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
 
     def on_error(self, error: KafkaError) -> None:
         """Librdkafka's callback for errors without a message."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            if self.broker_down_since is None:
-                self.broker_down_since = time.monotonic()
-                self.metrics.outages.labels("broker").inc()
-                log.warning("broker_unavailable", error=error.str(), gives_up_after_s=self.settings.outage_limit_s)
+            self._begin_outage(error)
         elif error.fatal():
             self.keep(self.fencing.fatal(error))
         elif is_token_away(error):
+            self._token_error = error  # told once for each cause; that it is over is never told
             log.warning("token_unavailable", error=error.str(), note="the broker is asked again with the next token")
+        elif error.code() == KafkaError._AUTHENTICATION and self._token_error is not None:  # noqa: SLF001
+            self._begin_outage(error)  # refused for the old token, which has ended meanwhile: no wrong log-in
         elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
             self.keep(
                 TopicError(

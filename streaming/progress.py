@@ -41,8 +41,8 @@ class Progress:
     def on_statistics(self, text: str) -> None:
         """Librdkafka's callback: its statistics as JSON."""
         statistics = json.loads(text)
-        if any(b.get("state") == "UP" and b.get("nodeid", -1) >= 0 for b in statistics.get("brokers", {}).values()):
-            self.errors.note_broker_up()
+        brokers = statistics.get("brokers", {}).values()
+        self.errors.note_brokers(is_any_up=any(b.get("state") == "UP" and b.get("nodeid", -1) >= 0 for b in brokers))
         claims, committed, newest = self.ownership.claims, self.pool.committed(), self.pool.newest_produced()
         for topic, found in statistics.get("topics", {}).items():
             for number, partition in found.get("partitions", {}).items():

@@ -82,7 +82,10 @@ def _b64(raw: bytes) -> str:
 
 
 class Tokens(ThreadingHTTPServer):
-    """An OAuth token endpoint over TLS: client credentials in, signed tokens out."""
+    """An OAuth token endpoint over TLS: client credentials in, signed tokens out.
+
+    While `is_away` it hangs up on everybody. Tokens end after `lifetime_s`.
+    """
 
     daemon_threads = True
 
@@ -93,6 +96,12 @@ class Tokens(ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.key = rsa.generate_private_key(65_537, 2048)
         self.issued = 0
+        self.is_away = False
+        self.lifetime_s = 3_600
+
+    def verify_request(self, *_: Any) -> bool:
+        """Whether whoever has connected is served."""
+        return not self.is_away
 
     @property
     def url(self) -> str:
@@ -106,7 +115,7 @@ class Tokens(ThreadingHTTPServer):
     def token(self) -> str:
         self.issued += 1
         now = int(time.time())
-        claims = {"sub": CLIENT_ID, "aud": AUDIENCE, "iat": now, "exp": now + 3600, "scope": "landing"}
+        claims = {"sub": CLIENT_ID, "aud": AUDIENCE, "iat": now, "exp": now + self.lifetime_s, "scope": "landing"}
         signed = ".".join(_b64(json.dumps(part).encode()) for part in ({"alg": "RS256", "kid": "k1"}, claims))
         return f"{signed}.{_b64(self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
@@ -125,7 +134,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
         expected = "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
         is_known = self.headers.get("Authorization") == expected and form["grant_type"] == ["client_credentials"]
         document = (
-            {"access_token": self.server.token(), "token_type": "Bearer", "expires_in": 3600}
+            {"access_token": self.server.token(), "token_type": "Bearer", "expires_in": self.server.lifetime_s}
             if is_known
             else {"error": "invalid_client"}
         )
@@ -213,6 +222,9 @@ def _settings(folder: Path, ports: dict[str, int], authority: Authority) -> dict
             f"{module}.oauthbearer.OAuthBearerValidatorCallbackHandler",
         "listener.name.oauth.oauthbearer.sasl.oauthbearer.jwks.endpoint.url": (folder / "jwks.json").as_uri(),
         "listener.name.oauth.oauthbearer.sasl.oauthbearer.expected.audience": AUDIENCE,
+        # a connection ends with its token, unless it is given the next one: as brokers that many share are set up
+        "listener.name.oauth.oauthbearer.connections.max.reauth.ms": "3600000",
+        "listener.name.oauth.oauthbearer.sasl.oauthbearer.clock.skew.seconds": "0",
     }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
+from confluent_kafka import Producer
 
 from streaming import lake, ledger
 from streaming.database import transaction
@@ -212,6 +213,60 @@ def test_a_stopped_consumer_writes_what_it_has_and_leaves_within_five_seconds(ri
         assert all(counts.is_closed for counts in lake.topic_counts(conn, rig.topic))
     rig.land()
     rig.assert_exact(EVENTS)
+
+
+class Stream(threading.Thread):
+    """Sends without a pause, AHEAD events before what has landed, so that a consumer never waits for one."""
+
+    AHEAD = 100_000  # more than a consumer holds: four batches of 20,000
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(name="stream")
+        self.rig = rig
+        self.sent = 0
+        self.stopping = threading.Event()
+
+    def waiting(self) -> int:
+        return self.sent - self.rig.accounted()
+
+    def run(self) -> None:
+        payloads = [json.dumps(line(number)).encode() for number in range(4_000)]
+        producer = Producer({"bootstrap.servers": self.rig.bootstrap, "linger.ms": 5})
+        while not self.stopping.is_set():
+            if self.waiting() > self.AHEAD:
+                time.sleep(0.01)
+                continue
+            for number, payload in enumerate(payloads):
+                producer.produce(self.rig.topic, payload, key=b"k", partition=number % 4)
+            assert producer.flush(30) == 0
+            self.sent += len(payloads)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.join(60)
+
+
+def test_a_consumer_stopped_at_full_load_leaves_within_five_seconds_and_the_next_one_goes_on(rig: Rig) -> None:
+    """Messages stream in faster than they land, in batches of the usual size; soon after its start, and later."""
+    with Stream(rig) as stream:
+        for events in (1, 40_000):
+            rig.wait(lambda: stream.waiting() > stream.AHEAD, what="a full topic")
+            enough = rig.accounted() + events
+            process = rig.start_consumer()
+            rig.wait(lambda enough=enough: rig.accounted() >= enough, what=f"{events} events")
+            waiting, started = stream.waiting(), time.monotonic()
+            assert stop_process(process) == 0
+            assert time.monotonic() - started < 5
+            assert waiting > 20_000, "there was more than a batch to come"
+            with rig.connect() as conn:
+                assert all(counts.is_closed for counts in lake.topic_counts(conn, rig.topic))
+    assert stream.waiting() > 0, "the last start has something left to land"
+    rig.land()
+    rig.assert_exact(stream.sent)
 
 
 def test_a_consumer_stopped_while_the_lake_is_away_leaves_within_five_seconds(

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.fix_registry import start_stand_in
-from tests.fix_secure_kafka import CLIENT_SECRET, KEY_PASSWORD, SCRAM_PASSWORD, SecureKafka
+from tests.fix_secure_kafka import CLIENT_SECRET, KEY_PASSWORD, SCRAM_PASSWORD, SecureKafka, Tokens
 
-from .rig import ROOT, Rig, line, make_rig
+from .rig import ROOT, Rig, line, make_rig, stop_process
 
 pytestmark = pytest.mark.integration
 
@@ -105,6 +107,86 @@ def test_what_is_wrong_with_a_log_in_is_said_in_bounded_time(
     assert "Traceback" not in result.stderr
     assert seconds < 45
     assert not leaked(result, env)
+
+
+TOKEN_S = 12  # librdkafka asks for the next token after four fifths of it, and again every 10 s
+
+
+@pytest.fixture
+def tokens(secure_kafka: SecureKafka) -> Iterator[Tokens]:
+    """The token server, of short tokens, to be taken away; afterwards it is as before."""
+    server = secure_kafka.tokens
+    server.lifetime_s = TOKEN_S
+    yield server
+    server.is_away, server.lifetime_s = False, 3_600
+
+
+@contextmanager
+def consuming(rig: Rig, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A consumer at work, which logs into a file."""
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streaming", "consume", "--topic", rig.topic, "--json"],
+            env={**os.environ, **rig.env, **env}, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_token_server_that_is_away_until_the_token_has_ended_is_told_and_waited_for(
+    secure_rig: Rig, secure_kafka: SecureKafka, tokens: Tokens, tmp_path: Path
+) -> None:
+    rig, log = secure_rig, tmp_path / "log"
+    with consuming(rig, secure_kafka.env("oauth") | {"STREAMING_SESSION_TIMEOUT_S": "6"}, log) as process:
+
+        def wait_told(event: str) -> None:
+            rig.wait(lambda: event in log.read_text() or process.poll() is not None, what=event)
+            assert process.poll() is None, log.read_text()
+
+        rig.send(line(number) for number in range(100))
+        rig.wait(lambda: rig.accounted() == 100, what="landing")
+        tokens.is_away = True
+        wait_told("token_unavailable")
+        wait_told("broker_unavailable")
+        rig.send(line(number) for number in range(100, 300))
+        time.sleep(2)
+        assert rig.accounted() == 100, "the broker gives nothing without a token that holds"
+        tokens.is_away = False
+        rig.wait(lambda: rig.accounted() == 300, what="landing with the next token")
+        assert stop_process(process) == 0
+    rig.assert_exact(300)
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_token_server_that_stays_away_ends_the_consumer_at_the_limit_with_the_cause(
+    secure_rig: Rig, secure_kafka: SecureKafka, tokens: Tokens, tmp_path: Path
+) -> None:
+    """And a consumer that is started meanwhile ends soon; once the server is back, a start lands what has waited."""
+    rig, env, log = secure_rig, secure_kafka.env("oauth") | {"STREAMING_OUTAGE_LIMIT_S": "3"}, tmp_path / "log"
+    with consuming(rig, env, log) as process:
+        rig.send(line(number) for number in range(100))
+        rig.wait(lambda: rig.accounted() == 100, what="landing")
+        tokens.is_away = True
+        assert process.wait(60) == 1
+    rig.send(line(number) for number in range(100, 200))
+    started = time.monotonic()
+    again = streaming(rig, env, "consume", "--until-idle", "0.6")
+    assert time.monotonic() - started < 45
+    assert again.returncode == 1
+    assert "STREAMING_OUTAGE_LIMIT_S" in log.read_text()
+    for said in (log.read_text(), again.stderr):
+        assert "Failed to acquire SASL OAUTHBEARER token" in said
+        assert "KAFKA_OAUTH_TOKEN_URL" in said
+        assert "Traceback" not in said
+        assert CLIENT_SECRET not in said
+    assert rig.accounted() == 100
+    tokens.is_away = False
+    landed = streaming(rig, env, "consume", "--until-idle", "0.6")
+    assert landed.returncode == 0, landed.stderr
+    rig.assert_exact(200)
 
 
 def leaked(result: subprocess.CompletedProcess[str], env: dict[str, str]) -> list[str]:

@@ -1,0 +1,94 @@
+"""What follows from what librdkafka tells: a wrong log-in ends the consumer at once, an outage only after a limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError
+
+from streaming.client_errors import ClientErrors
+from streaming.errors import BrokerUnavailableError, TopicError
+from streaming.fencing import Fencing
+from streaming.metrics import LandingMetrics
+from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
+
+REFUSED = KafkaError(KafkaError._AUTHENTICATION, 'SASL authentication error: {"status":"invalid_token"}')
+NO_TOKEN = KafkaError(KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: Connection refused")
+NO_BROKER = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+
+
+@pytest.fixture
+def errors() -> ClientErrors:
+    kafka = KafkaSettings("127.0.0.1:1", security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER")
+    settings = LandingSettings(kafka=kafka, lake=LakeSettings("postgresql://x", Path()), outage_limit_s=100.0)
+    return ClientErrors(settings, LandingMetrics(), Fencing(settings))
+
+
+def outages(errors: ClientErrors) -> float | None:
+    return errors.metrics.registry.get_sample_value("landing_outages_total", {"service": "broker"})
+
+
+def pass_time(errors: ClientErrors, seconds: float) -> None:
+    assert errors.broker_down_since is not None
+    errors.broker_down_since -= seconds
+
+
+def test_a_broker_that_refuses_the_log_in_ends_the_consumer_with_what_to_check(errors: ClientErrors) -> None:
+    errors.on_error(REFUSED)
+    with pytest.raises(TopicError, match=r"invalid_token.*KAFKA_OAUTH_CLIENT_SECRET"):
+        errors.raise_kept()
+    errors.raise_kept()  # it is raised once
+
+
+def test_a_broker_that_refuses_an_old_token_while_the_next_cannot_be_had_is_an_outage(errors: ClientErrors) -> None:
+    errors.on_error(NO_TOKEN)
+    errors.raise_kept()
+    errors.raise_outage()
+    assert errors.broker_down_since is None, "the token at hand may hold for long"
+    errors.on_error(REFUSED)
+    errors.on_error(REFUSED)
+    errors.raise_kept()
+    errors.raise_outage()
+    assert outages(errors) == 1
+    pass_time(errors, 101)
+    with pytest.raises(BrokerUnavailableError, match=r"STREAMING_OUTAGE_LIMIT_S.*Failed to acquire.*KAFKA_OAUTH_TOKEN"):
+        errors.raise_outage()
+
+
+def test_without_a_first_token_nothing_is_told_but_by_the_statistics_and_that_is_an_outage(
+    errors: ClientErrors,
+) -> None:
+    errors.note_brokers(is_any_up=False)
+    assert errors.broker_down_since is None, "it only has not connected yet"
+    errors.on_error(NO_TOKEN)
+    errors.note_brokers(is_any_up=False)
+    errors.note_brokers(is_any_up=False)
+    assert outages(errors) == 1
+    pass_time(errors, 101)
+    errors.note_brokers(is_any_up=True)
+    errors.raise_outage()
+    assert errors.broker_down_since is None
+
+
+def test_what_the_session_before_has_met_is_forgotten(errors: ClientErrors) -> None:
+    for error in (NO_TOKEN, NO_BROKER):
+        errors.on_error(error)
+    errors.begin()
+    assert errors.broker_down_since is None
+    errors.on_error(REFUSED)
+    with pytest.raises(TopicError, match="invalid_token"):
+        errors.raise_kept()
+
+
+def test_an_outage_of_the_broker_is_counted_once_and_has_a_limit(errors: ClientErrors) -> None:
+    errors.settings = replace(errors.settings, outage_limit_s=5.0)
+    errors.on_error(NO_BROKER)
+    errors.on_error(NO_BROKER)
+    assert outages(errors) == 1
+    pass_time(errors, 4)
+    errors.raise_outage()
+    pass_time(errors, 2)
+    with pytest.raises(BrokerUnavailableError, match="no broker for 6 s"):
+        errors.raise_outage()
