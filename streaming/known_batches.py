@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 Read = tuple[int, int | None]
 """The last batch that was read, and when it landed: microseconds since 1970, UTC; None where that was not kept."""
 
-NAMED = 3  # enough to see what happened; a range of a year has thousands
-# No rows where every batch is as it was read. Numbers have no holes but those that `lake restored` leaves: one at the
-# batch or above it means that the lake was told after that was written. Counted only where a batch is another one.
+NAMED = 3  # enough to see what happened; a range of a year may have thousands, and each costs a count
+# No rows where every batch is as it was read. In the loop of a run this is asked each cycle: nothing else is in it.
 OTHERS = """
-SELECT r.event_day, r.topic_partition, r.batch, r.landed_us, (extract(epoch FROM b.landed_at) * 1000000)::bigint,
-       coalesce(o.next_batch, 1),
-       coalesce(o.next_batch - r.batch > (
-           SELECT count(*) FROM control.batch AS given
-           WHERE given.topic = %(topic)s AND given.topic_partition = r.topic_partition AND given.batch >= r.batch
-       ), false),
-       coalesce((
-           SELECT gone.last_batch FROM control.retired_day AS gone
-           WHERE gone.topic = %(topic)s AND gone.event_day = r.event_day
-             AND gone.topic_partition = r.topic_partition AND gone.rows > 0
-       ), 0)
+SELECT r.event_day, r.topic_partition, r.batch, r.landed_us, (extract(epoch FROM b.landed_at) * 1000000)::bigint
 FROM unnest(%(days)s::date[], %(partitions)s::int[], %(batches)s::int[], %(landed_us)s::bigint[])
      AS r(event_day, topic_partition, batch, landed_us)
-LEFT JOIN control.offset AS o ON o.topic = %(topic)s AND o.topic_partition = r.topic_partition
 LEFT JOIN control.batch AS b ON b.topic = %(topic)s AND b.topic_partition = r.topic_partition AND b.batch = r.batch
 WHERE b.batch IS NULL OR r.landed_us <> (extract(epoch FROM b.landed_at) * 1000000)::bigint
 ORDER BY r.event_day, r.topic_partition
+"""
+# Numbers have no holes but those that `lake restored` leaves: one at the batch or above it means that the lake was told
+# after that was written.
+TOLD = """
+SELECT o.next_batch, o.next_batch - %(batch)s > (
+    SELECT count(*) FROM control.batch AS given WHERE given.topic = o.topic
+    AND given.topic_partition = o.topic_partition AND given.batch >= %(batch)s
+)
+FROM control.offset AS o WHERE o.topic = %(topic)s AND o.topic_partition = %(partition)s
+"""
+RETIRED = """
+SELECT last_batch FROM control.retired_day
+WHERE topic = %(topic)s AND event_day = %(day)s AND topic_partition = %(partition)s AND rows > 0
 """
 
 
@@ -63,28 +64,36 @@ def confirm_read(conn: Connection, topic: str, read: Mapping[date, Mapping[int, 
         return good
     names = ("days", "partitions", "batches", "landed_us")
     columns = {name: [place[at] for place in places] for at, name in enumerate(names)}
+    untold: list[str] = []
     with transaction(conn) as cursor:
         cursor.execute(OTHERS, {"topic": topic, **columns})
-        others = cursor.fetchall()
-    untold = [_said(row) for row in others if not row[6]]
+        for day, part, batch, read_us, found_us in cursor.fetchall():
+            place = {"topic": topic, "day": day, "partition": part, "batch": batch}
+            cursor.execute(TOLD, place)
+            next_batch, is_told = cursor.fetchone() or (1, False)
+            if not is_told:
+                untold.append(_said(day, part, batch, read_us, found_us, next_batch))
+                if len(untold) == NAMED:
+                    break
+                continue
+            good[day].pop(part)
+            cursor.execute(RETIRED, place)
+            for (last,) in cursor.fetchall():
+                good[day][part] = last
     if untold:
-        more = f", and {len(untold) - NAMED} more" if len(untold) > NAMED else ""
+        more = ", perhaps more" if len(untold) == NAMED else ""
         raise RestoredError(
-            f"reading {topic} from where its reader has got: {'; '.join(untold[:NAMED])}{more}. The lake has come back "
-            "from a backup: it gives batch numbers again that stand for other events, which would be missing without a "
-            "word. Nothing was read or written. As the lake's owner run `streaming lake restored`: batches get numbers "
-            "that were never given, and what has landed since the backup is read again, each event kept once "
+            f"reading {topic} from where its reader has got: {'; '.join(untold)}{more}. The lake has come back from a "
+            "backup: it gives batch numbers again that stand for other events, which would be missing without a word. "
+            "Nothing was read or written. As the lake's owner run `streaming lake restored`: batches get numbers that "
+            "were never given, and what has landed since the backup is read again, each event kept once "
             "(docs/runbooks/backup-and-restore.md)."
         )
-    for day, part, *_, retired in others:
-        good[day].pop(part)
-        if retired:
-            good[day][part] = retired
     return good
 
 
-def _said(row: tuple[Any, ...]) -> str:
-    day, part, batch, read_us, found_us, next_batch, *_ = row
+def _said(*other: Any) -> str:
+    day, part, batch, read_us, found_us, next_batch = other
     known = "" if read_us is None else f" that landed {_instant(read_us)}"
     there = f"the next one to land is {next_batch}" if found_us is None else f"that one landed {_instant(found_us)}"
     return f"of {day}, topic partition {part}, batch {batch}{known} was read, and in the lake {there}"

@@ -163,8 +163,11 @@ def test_days_and_topic_partitions_are_told_apart_and_the_first_are_named(conn: 
     read: Any = {DAY: {0: (3, us(3)), 1: (2, us(2))}, OTHER_DAY: {0: (2, us(2)), 1: (1, None)}}
     assert lake.confirm_read(conn, TOPIC, read) == {DAY: {0: 3, 1: 2}, OTHER_DAY: {0: 2, 1: 1}}
     lost = {date(2010, 12, day): {0: (3, us(3)), 1: (9, us(9))} for day in range(1, 3 + NAMED)}
-    with pytest.raises(RestoredError, match=r"of 2010-12-01, topic partition 1, batch 9 .*, and 2 more\.") as failure:
+    with pytest.raises(
+        RestoredError, match=r"of 2010-12-01, topic partition 1, batch 9 .* is 3, perhaps more\."
+    ) as failure:
         lake.confirm_read(conn, TOPIC, lost)
     assert "topic partition 0" not in str(failure.value)
+    assert str(failure.value).count(" was read, and in the lake ") == NAMED
     number_anew(conn)
     assert lake.confirm_read(conn, TOPIC, lost) == {day: {0: 3} for day in lost}
