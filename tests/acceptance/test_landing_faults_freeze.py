@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeo
 # Kafka notices at the session timeout; then the new owner waits CLAIM_LOCK_S (3 s) for the lock, at most once for each
 # topic partition that is locked, and ends the frozen session. The rest is a busy machine.
 TAKEOVER_S = SESSION_TIMEOUT_S + 4 * 3.0 + 10.0
+ROUNDS = full_or_ci(12, 1)
 MOMENTS = list(Moment) if IS_FULL else [Moment.COPY, Moment.LEDGER]
 
 
@@ -75,9 +76,11 @@ def test_zombies_at_random_moments_neither_lose_nor_double_an_event(faulty: Faul
     draw = chance("zombies")
     with LakeProxy(faulty.rig.dsn, pace_s=0.1) as proxy:
         faulty.env["LAKE_DSN"] = proxy.dsn
-        landed = [freeze_and_wake(faulty, lambda: time.sleep(draw.random() * 1.0)) for _ in range(full_or_ci(12, 1))]
-        tell(landed)
-        assert any(landed)
+        landed = list[int]()
+        while len(landed) < ROUNDS or not any(landed):
+            landed.append(freeze_and_wake(faulty, lambda: time.sleep(draw.random() * 1.0)))
+            tell(landed)
+            assert len(landed) < ROUNDS + 5, "nobody lands while another one is frozen"
         proxy.pace_s = 0.0
         last = faulty.start(batch_events=20_000)
         faulty.wait_landed()
