@@ -64,7 +64,7 @@ def run_day(found: Rig, day: date, *, mode: str, keep: Any = None) -> Run:
     run.parts |= {f"block {each.block}": each.seconds for each in done.blocks}
     run.parts["blocks' own tests"] = time.perf_counter() - started - sum(each.seconds for each in done.blocks)
     with run.step("check landed = core"):
-        [compared] = compare_landed_with_core(found.conn, found.warehouse, feeds()[0], [day])
+        [compared] = compare_landed_with_core(found.conn, found.warehouse, feeds()[0], [day], run_id="bench")
     if not compared.agrees:
         raise SystemExit(f"landed and core differ: {compared}")
     with run.step("publish the daily marts"):
