@@ -92,29 +92,28 @@ def _dsn(env: Mapping[str, str], problems: list[str]) -> str:
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
-    text = env.get(name, "")
-    if not text.strip():
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(env, name, default)
     if not 0 <= value < float("inf"):
-        problems.append(f"{name}: {text!r} is not a number of seconds")
+        problems.append(f"{name}: {env[name]!r} is not a number of seconds")
     return value
 
 
 def _share(env: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+    value = _number(env, name, default)
+    if not 0 < value <= 1:
+        problems.append(f"{name}: {env[name]!r} is not a share above 0, up to 1")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    """What is set, below 0 if it is no number; the default if nothing is."""
     text = env.get(name, "")
     if not text.strip():
         return default
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        problems.append(f"{name}: {text!r} is not a share above 0, up to 1")
-    return value
+        return -1.0
 
 
 def _days(text: str, problems: list[str]) -> int:
