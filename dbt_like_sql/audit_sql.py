@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import DAYS, render
+from dbt_like_sql.render import DAYS, is_in_days, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,8 +120,8 @@ def row_check(check: Check) -> RowCheck | None:
     if any(column.table for column in query.find_all(exp.Column)):
         return None
     conditions = list(_conjuncts(query.args["where"].this)) if query.args.get("where") else []
-    by_day = [each for each in conditions if _is_days(each)]
-    own = [each for each in conditions if not _is_days(each)]
+    by_day = [each for each in conditions if is_in_days(each)]
+    own = [each for each in conditions if not is_in_days(each)]
     if len(by_day) > 1 or any(parameter.name == DAYS for each in own for parameter in each.find_all(exp.Parameter)):
         return None
     shown = ", ".join(each.sql(dialect=DIALECT) for each in query.expressions)
@@ -153,8 +153,3 @@ def _conjuncts(node: Any) -> Any:
         yield from _conjuncts(node.this)
     else:
         yield node
-
-
-def _is_days(node: Any) -> bool:
-    unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
-    return unnest is not None and any(found.name == DAYS for found in unnest.find_all(exp.Parameter))

@@ -16,7 +16,7 @@ import sqlglot
 from sqlglot import exp
 
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import DAYS, quote
+from dbt_like_sql.render import is_in_days, quote
 from dbt_like_sql.restate_sql import measures
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _sums_at_hand(select: Any, tables: Mapping[str, Table]) -> str | None:
     if table is None or table.partition_column is None or select.find(exp.Subquery, exp.Window):
         return None
     day, where, group = table.partition_column, select.args.get("where"), select.args.get("group")
-    if where is None or group is None or not _is_days_of(where.this, day):
+    if where is None or group is None or not is_in_days(where.this) or not _is_column(where.this.this, day):
         return None
     is_plain = not any(group.args[each] for each in group.args if each != "expressions")
     if not is_plain or len(group.expressions) != 1 or not _is_column(group.expressions[0], day):
@@ -86,10 +86,3 @@ def _at_hand(expression: Any, table: Table) -> str | None:
 
 def _is_column(node: Any, name: str) -> bool:
     return isinstance(node, exp.Column) and node.name == name
-
-
-def _is_days_of(node: Any, day: str) -> bool:
-    unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
-    if unnest is None or not _is_column(node.this, day):
-        return False
-    return any(found.name == DAYS for found in unnest.find_all(exp.Parameter))

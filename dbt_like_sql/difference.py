@@ -24,7 +24,7 @@ from sqlglot import exp
 
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import DAYS, day_sql, quote, render
+from dbt_like_sql.render import day_sql, is_in_days, quote, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -200,7 +200,7 @@ def _select_problem(select: Any, groups: set[str], parent: Table, key: str) -> s
     if any(select.args.get(each) for each in _MORE) or select.args.get("joins"):
         return "a SELECT of its query does more than group rows"
     where = select.args.get("where")
-    if where is None or not _is_days(where.this) or where.this.this.name != parent.partition_column:
+    if where is None or not is_in_days(where.this) or where.this.this.name != parent.partition_column:
         return f"a SELECT of its query filters rows by more, or less, than {parent.partition_column} IN UNNEST(@days)"
     named = {each.alias_or_name: each.unalias() for each in select.expressions}
     grouped = {each.name for each in select.args["group"].expressions if isinstance(each, exp.Column)}
@@ -260,7 +260,7 @@ def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | Non
         problem = f"rows of {parent.name} are made of several source rows"
     elif any(each.find(exp.Window, exp.AggFunc) for each in query.expressions):
         problem = f"columns of {parent.name} are made of several source rows"
-    elif where is None or not _is_days(where.this):
+    elif where is None or not is_in_days(where.this):
         problem = f"{parent.name} filters its source's rows"
     elif qualify is not None and not _is_first(qualify.this, set(source.identity)):
         problem = f"{parent.name} keeps other rows of a key than the first"
@@ -289,8 +289,3 @@ def _counts(select: Any) -> list[str]:
         for each in select.expressions
         if isinstance(each.unalias(), exp.Count) and isinstance(each.unalias().this, exp.Star)
     ]
-
-
-def _is_days(node: Any) -> bool:
-    unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
-    return unnest is not None and any(found.name == DAYS for found in unnest.find_all(exp.Parameter))

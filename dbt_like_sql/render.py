@@ -90,6 +90,12 @@ def _literal_days(node: Any, part: Slice | None) -> Any:
     return exp.paren(predicate) if part.growing else predicate
 
 
+def is_in_days(node: Any) -> bool:
+    """Whether a condition is `column IN UNNEST(@days)`."""
+    unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
+    return unnest is not None and any(_is_days(found) for found in unnest.find_all(exp.Parameter))
+
+
 def is_by_days(node: exp.Table) -> bool:
     """Whether the SELECT that reads a table reads the rows of some days of it."""
     select = node.find_ancestor(exp.Select)
