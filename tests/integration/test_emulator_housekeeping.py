@@ -125,3 +125,12 @@ COMMIT TRANSACTION;"""
     [row] = warehouse.run(f"SELECT COUNT(*) AS n, MAX(version) AS last FROM `{rows}`").rows
     assert (row["n"], row["last"]) == (40, 40)
     assert warehouse.run(f"SELECT version FROM `{fence}`").rows == [{"version": 40}]
+
+
+def test_each_of_its_tasks_is_known_to_this_version_of_the_engine(emulator: BigQuery, warehouse: Warehouse) -> None:
+    warehouse.run("SELECT 1 AS one")
+    time.sleep(3 * EVERY_S)
+    told = [line for line in emulator.log.read_text().splitlines() if line.startswith("housekeeping: ")]
+    for task in ("drop_results", "forget_jobs", "bound_memory", "return_memory"):  # a merge may meet a commit
+        assert not [line for line in told if line.startswith(f"housekeeping: {task}")], told
+    assert "Exception in thread" not in emulator.log.read_text()

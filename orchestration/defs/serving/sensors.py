@@ -38,13 +38,14 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     deadline = time.monotonic() + WAIT_S
     while True:
         now = datetime.now(tz=UTC).timestamp()
-        due_at = _due_at(context.instance, settings)
+        last = context.instance.get_latest_materialization_event(SEMANTIC_MODEL)
+        due_at = _due_at(context.instance, settings, last)
         if due_at > now:
             reason: str | None = f"the last refresh was less than {settings.serve_every_s:.0f} s ago"
             if due_at - now > settings.serve_every_s:
                 reason = f"the last refresh took long; the next is due in {due_at - now:.0f} s (SERVE_SHARE)"
         else:
-            reason = _why_not(context.instance, settings.serve_every_s, now) or _why_the_budget_does_not()
+            reason = _why_not(context.instance, settings.serve_every_s, now, last) or _why_the_budget_does_not()
         if reason is None:
             return dg.RunRequest()
         left = deadline - time.monotonic()
@@ -57,13 +58,12 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
 _BUDGET = "the budget of the shared capacity"
 
 
-def _due_at(instance: dg.DagsterInstance, settings: OrchestrationSettings) -> float:
+def _due_at(instance: dg.DagsterInstance, settings: OrchestrationSettings, last: dg.EventLogEntry | None) -> float:
     """When the pause since the last refresh is over, in seconds since 1970; 0 before the first one.
 
     A day's refresh reads the day whole, so it takes longer as the day grows: where the parts share a machine, the pause
     grows with it, and refreshes take the same share of it all day.
     """
-    last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
     if last is None:
         return 0.0
     pause_s = settings.serve_every_s
@@ -92,14 +92,13 @@ def _why_the_budget_does_not() -> str | None:
     return f"{_BUDGET} allows the next refresh at {due:%Y-%m-%d %H:%M} UTC; the change waits"
 
 
-def _why_not(instance: dg.DagsterInstance, every_s: float, now: float) -> str | None:
+def _why_not(instance: dg.DagsterInstance, every_s: float, now: float, last: dg.EventLogEntry | None) -> str | None:
     """Why no refresh is due, or None."""
     changed = changed_since_refresh(instance)
     if changed is None:
         return "the report shows everything that was published"
     if at_work(instance, serve_reports.name):
         return "a refresh is at work"
-    last = instance.get_latest_materialization_event(SEMANTIC_MODEL)
     if now < changed.newest_at + SETTLED_S and (last is None or now < last.timestamp + 2 * every_s + SETTLED_S):
         return "marts are being published"
     failed = failures_in_a_row(instance, serve_reports.name)
