@@ -1,33 +1,44 @@
 -- Grain: stock_code. The description of the latest priced line wins: free lines carry notes such as "damaged".
-WITH described AS (
+-- The newest instants first, then the newest of their few lines: all lines of a product are never sorted.
+WITH own AS (
   SELECT
     stock_code,
-    description,
-    ROW_NUMBER() OVER (
-      PARTITION BY stock_code
-      ORDER BY IF(price_kind = 'priced', 0, 1), invoiced_at DESC, topic DESC, topic_partition DESC, topic_offset DESC
-    ) AS rank_from_latest
+    MAX(invoiced_at) AS newest_at,
+    MIN(invoice_date) AS first_invoice_date,
+    MAX(invoice_date) AS last_invoice_date,
+    MAX(IF(description IS NOT NULL, invoiced_at, NULL)) AS described_at,
+    MAX(IF(description IS NOT NULL AND price_kind = 'priced', invoiced_at, NULL)) AS described_and_priced_at
   FROM mart.invoice_lines
-  WHERE description IS NOT NULL
+  GROUP BY stock_code
 ),
 sold AS (
-  SELECT
-    stock_code,
-    line_kind,
-    MIN(invoice_date) OVER (PARTITION BY stock_code) AS first_invoice_date,
-    MAX(invoice_date) OVER (PARTITION BY stock_code) AS last_invoice_date
-  FROM mart.invoice_lines
+  SELECT lines.stock_code, lines.line_kind
+  FROM mart.invoice_lines AS lines
+  JOIN own ON own.stock_code = lines.stock_code AND own.newest_at = lines.invoiced_at
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY stock_code
-    ORDER BY invoiced_at DESC, topic DESC, topic_partition DESC, topic_offset DESC
+    PARTITION BY lines.stock_code
+    ORDER BY lines.topic DESC, lines.topic_partition DESC, lines.topic_offset DESC
+  ) = 1
+),
+described AS (
+  SELECT lines.stock_code, lines.description
+  FROM mart.invoice_lines AS lines
+  JOIN own
+    ON own.stock_code = lines.stock_code
+    AND COALESCE(own.described_and_priced_at, own.described_at) = lines.invoiced_at
+  WHERE lines.description IS NOT NULL AND (own.described_and_priced_at IS NULL OR lines.price_kind = 'priced')
+  QUALIFY ROW_NUMBER() OVER (
+    PARTITION BY lines.stock_code
+    ORDER BY lines.topic DESC, lines.topic_partition DESC, lines.topic_offset DESC
   ) = 1
 )
 SELECT
-  sold.stock_code,
+  own.stock_code,
   described.description,
-  CONCAT(sold.stock_code, ' ', COALESCE(described.description, '(no description)')) AS product,
+  CONCAT(own.stock_code, ' ', COALESCE(described.description, '(no description)')) AS product,
   sold.line_kind,
-  sold.first_invoice_date,
-  sold.last_invoice_date
-FROM sold
-LEFT JOIN described ON described.stock_code = sold.stock_code AND described.rank_from_latest = 1
+  own.first_invoice_date,
+  own.last_invoice_date
+FROM own
+JOIN sold ON sold.stock_code = own.stock_code
+LEFT JOIN described ON described.stock_code = own.stock_code
