@@ -28,8 +28,9 @@ SMALL_ROWS = 10_000
 SMALL_KEPT_S = 30.0
 RESULTS_KEPT_S = 300.0
 JOBS_KEPT_S = 600.0  # 500 a minute at full speed, 8 kB each
-# Of a table; a statement that began before reads from them. With each the catalog of its time stays in memory.
+# States of tables that nobody reads any more; with each the catalog of its time stays in memory.
 SNAPSHOTS_KEPT_S = 180.0
+LONGEST_JOB_S = 6 * 3600.0  # BigQuery's own limit; what "runs" for longer was killed with the emulator
 MERGE_FROM_FILES = 60  # new files of a table; merging 250 takes 0.3 s
 
 RESULTS_SQL = """
@@ -45,6 +46,7 @@ WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
   )
 )
 """
+AT_WORK_SQL = "SELECT MIN(creation_time) FROM emulator.jobs WHERE state != 'DONE' AND creation_time > ?"
 JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
 FILES_SQL = """
 SELECT there.schema_name, info.table_name, info.table_id, info.file_count
@@ -61,7 +63,8 @@ class Housekeeper:
         results_kept_s: how long the result of a job that has ended can be read.
         small_kept_s: the same for one of up to SMALL_ROWS rows.
         jobs_kept_s: how long a job that has ended is known.
-        snapshots_kept_s: how long a table's earlier states, and the files that only they need, are kept.
+        snapshots_kept_s: how long a table's earlier states, and the files that only they need, are kept; longer while
+            a job that began before is at work, since a transaction reads from the states of its beginning.
         merge_from_files: a table is merged once it has so many more files than after the last merge.
     """
 
@@ -99,6 +102,7 @@ class Housekeeper:
         states. Returns the tables that were merged.
         """
         merged = []
+        older = f"make_timestamptz({self._needed_since_ms()}000)"
         for project in database.projects():
             files_sql = FILES_SQL.format(metadata=database.quote(f"__ducklake_metadata_{project}"))
             for schema, name, number, files in database.fetch(files_sql, [project]):
@@ -108,10 +112,15 @@ class Housekeeper:
                     # as few as it takes: those of several table partitions stay apart
                     left = {each[2]: each[3] for each in database.fetch(files_sql, [project])}
                     self._files[project, number] = left.get(number, 0)
-            older = f"now() - INTERVAL {int(self.snapshots_kept_s)} SECOND"
             database.execute(f"CALL ducklake_expire_snapshots(?, older_than => {older})", [project])
             database.execute(f"CALL ducklake_cleanup_old_files(?, older_than => {older})", [project])
         return merged
+
+    def _needed_since_ms(self) -> int:
+        """The moment from which on states of tables are kept, in milliseconds since 1970."""
+        kept = _ago_ms(self.snapshots_kept_s)
+        [(began,)] = database.fetch(AT_WORK_SQL, [_ago_ms(LONGEST_JOB_S)])
+        return kept if began is None else min(kept, int(began))
 
 
 def return_memory() -> None:

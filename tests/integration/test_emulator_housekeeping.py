@@ -127,6 +127,36 @@ COMMIT TRANSACTION;"""
     assert warehouse.run(f"SELECT version FROM `{fence}`").rows == [{"version": 40}]
 
 
+def test_a_long_transaction_reads_what_was_there_when_it_began_whatever_others_replace(warehouse: Warehouse) -> None:
+    """Snapshots are kept for a second here, and the transaction takes several."""
+    table, other = warehouse.table_id("x.replaced"), warehouse.table_id("x.kept")
+    for each in (table, other):
+        warehouse.run(f"CREATE TABLE `{each}` (number INT64)")
+        warehouse.run(f"INSERT INTO `{each}` SELECT * FROM UNNEST(GENERATE_ARRAY(1, 1000))")
+    slow = f"""
+BEGIN TRANSACTION;
+SELECT COUNT(*) AS n FROM `{other}`;
+SELECT COUNT(DISTINCT a * b) AS n FROM UNNEST(GENERATE_ARRAY(1, 6000)) AS a, UNNEST(GENERATE_ARRAY(1, 3000)) AS b;
+INSERT INTO `{other}` SELECT number FROM `{table}`;
+COMMIT TRANSACTION;
+SELECT COUNT(*) AS n FROM `{other}`;"""
+    found, began = list[int](), time.monotonic()
+
+    def read_slowly() -> None:
+        found.append(warehouse.run(slow).rows[0]["n"])
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    replaced = 0
+    while reader.is_alive():
+        warehouse.run(f"UPDATE `{table}` SET number = number + 1 WHERE TRUE")
+        replaced += 1
+    reader.join()
+    assert time.monotonic() - began > 4.0
+    assert replaced > 4
+    assert found == [2000]
+
+
 def test_each_of_its_tasks_is_known_to_this_version_of_the_engine(emulator: BigQuery, warehouse: Warehouse) -> None:
     warehouse.run("SELECT 1 AS one")
     time.sleep(3 * EVERY_S)
