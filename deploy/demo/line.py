@@ -356,6 +356,7 @@ storage:
   postgres:
     postgres_url: {env: DAGSTER_POSTGRES_URL}
 telemetry: {enabled: false}
+nux: {enabled: false}
 run_launcher: {module: orchestration.launcher, class: WarmRunLauncher}
 run_monitoring: {enabled: true, start_timeout_seconds: 120, poll_interval_seconds: 20}
 run_retries: {enabled: true, max_retries: 2}
