@@ -1,9 +1,11 @@
 """The BigQuery emulator as a program that can run for days: `local-bigquery serve`, and housekeeping beside it.
 
 The emulator keeps the result of every query as a table, every job with its text, and a file for every INSERT, for ever.
-BigQuery drops results after a day and merges small files by itself. Each statement asks the catalog about every table
-that there is, so without housekeeping a line at 500 events/s needs twice as long a cycle after a quarter of an hour
-(docs/figures/soak.md).
+BigQuery drops results after a day and merges small files by itself. Without housekeeping a line at 500 events/s needs
+twice as long a cycle after a quarter of an hour (docs/figures/soak.md).
+
+For each table that a statement names it also lists all tables, views and columns that there are, several times: most of
+a publication's time. Here they are listed once for each state of the catalog (KnownCatalog).
 
 Run by the embedded environment's own Python, with the arguments of `local-bigquery`. Not here: starting it as a service
 (services.py). It reaches into the emulator's modules, whose version is pinned in pyproject.toml beside it.
@@ -17,7 +19,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
+import duckdb
 from local_bigquery import cli
 from local_bigquery.engine import database
 
@@ -48,11 +52,69 @@ WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
 """
 AT_WORK_SQL = "SELECT MIN(creation_time) FROM emulator.jobs WHERE state != 'DONE' AND creation_time > ?"
 JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
+STATE_SQL = "SELECT snapshot_id, schema_version FROM {metadata}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
+OBJECTS_SQL = """
+SELECT schema_name, table_name, 'TABLE', estimated_size FROM duckdb_tables() WHERE database_name = $1
+UNION ALL
+SELECT schema_name, view_name, 'VIEW', 0 FROM duckdb_views() WHERE database_name = $1 AND NOT internal
+ORDER BY 2
+"""
 FILES_SQL = """
 SELECT there.schema_name, info.table_name, info.table_id, info.file_count
 FROM ducklake_table_info(?) AS info
 JOIN {metadata}.ducklake_schema AS there ON there.schema_id = info.schema_id AND there.end_snapshot IS NULL
 """
+
+
+class KnownCatalog:
+    """What a project has, remembered for as long as nothing has been committed to it.
+
+    Asking for the number of the last commit takes 0.4 ms, listing all tables 8 ms. Both see what is committed, as the
+    functions in whose place these stand: they, too, ask in a connection of their own. The state is asked first, so what
+    is remembered under it can only be newer, and is asked again at the next state.
+    """
+
+    def __init__(self) -> None:
+        self._fetch, self._objects = database.fetch, database.objects
+        self._listed: dict[str, tuple[int, list[tuple[Any, ...]]]] = {}
+        self._columns: dict[str, tuple[int, dict[tuple[Any, ...], list[tuple[Any, ...]]]]] = {}
+
+    def install(self) -> None:
+        """Take the place of the emulator's own two functions."""
+        database.fetch, database.objects = self.fetch, self.objects
+
+    def objects(self, project_id: str, dataset_id: str, table_id: str | None = None) -> list[tuple[str, str, int]]:
+        """Name, kind and estimated rows of a dataset's tables and views, or of one of them."""
+        state = self._state(project_id)
+        if state is None:
+            return self._objects(project_id, dataset_id, table_id)
+        known = self._listed.get(project_id)
+        if known is None or known[0] != state[0]:
+            known = self._listed[project_id] = (state[0], self._fetch(OBJECTS_SQL, [project_id]))
+        return [row[1:] for row in known[1] if row[0] == dataset_id and table_id in (None, row[1])]
+
+    def fetch(self, sql: str, params: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a query; those about columns of a project's tables are remembered."""
+        state = self._state(params[0]) if params and "duckdb_columns()" in sql else None
+        if params is None or state is None:
+            return self._fetch(sql, params)
+        known = self._columns.get(params[0])
+        if known is None or known[0] != state[1]:
+            known = self._columns[params[0]] = (state[1], {})
+        key = (sql, *params)
+        if key not in known[1]:
+            known[1][key] = self._fetch(sql, params)
+        return known[1][key]
+
+    def _state(self, project_id: str) -> tuple[int, int] | None:
+        """Numbers of the last commit and of the last change of any table's form; None: not a project."""
+        if project_id == "emulator":
+            return None
+        try:
+            [state] = self._fetch(STATE_SQL.format(metadata=_metadata(project_id)))
+        except duckdb.Error:
+            return None
+        return state
 
 
 @dataclass
@@ -104,7 +166,7 @@ class Housekeeper:
         merged = []
         older = f"make_timestamptz({self._needed_since_ms()}000)"
         for project in database.projects():
-            files_sql = FILES_SQL.format(metadata=database.quote(f"__ducklake_metadata_{project}"))
+            files_sql = FILES_SQL.format(metadata=_metadata(project))
             for schema, name, number, files in database.fetch(files_sql, [project]):
                 if files - self._files.get((project, number), 0) >= self.merge_from_files:
                     database.execute("CALL ducklake_merge_adjacent_files(?, ?, schema => ?)", [project, name, schema])
@@ -139,6 +201,10 @@ def bound_memory() -> None:
     database.execute("SET GLOBAL allocator_background_threads = true")
 
 
+def _metadata(project_id: str) -> str:
+    return database.quote(f"__ducklake_metadata_{project_id}")
+
+
 def _ago_ms(seconds: float) -> int:
     return int((time.time() - seconds) * 1000)
 
@@ -166,6 +232,7 @@ def main(argv: list[str]) -> None:
         snapshots_kept_s=ours.snapshots_kept_s,
         merge_from_files=ours.merge_from_files,
     )
+    KnownCatalog().install()
     threading.Thread(
         target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
     ).start()

@@ -1,0 +1,114 @@
+"""The emulator's answers about its tables, remembered for a state of the catalog, are those that it gives when asked.
+
+In a process of the embedded environment's own Python: the two functions are compared side by side after each change.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded.parts import parts
+from deploy.embedded.services import EMULATOR
+
+pytestmark = pytest.mark.integration
+
+COMPARE = """
+import pathlib, sys, threading
+from local_bigquery.settings import settings
+settings.data_dir, settings.default_project_id = pathlib.Path(sys.argv[1]), "p"
+sys.path.insert(0, sys.argv[2])
+import bigquery_emulator
+from local_bigquery.catalog import tables
+from local_bigquery.engine import database
+from local_bigquery.jobs import runner
+from local_bigquery.models import JobConfiguration
+
+asked, listed = database.fetch, database.objects
+known = bigquery_emulator.KnownCatalog()
+known.install()
+assert database.fetch == known.fetch and database.objects == known.objects
+COLUMNS = ("SELECT column_name, is_nullable FROM duckdb_columns() "
+           "WHERE database_name = ? AND schema_name = ? AND table_name = ?")
+count = 0
+
+def run(sql):
+    global count
+    count += 1
+    job = f"j{count}"
+    runner.submit("p", job, JobConfiguration.model_validate({"query": {"query": sql, "useLegacySql": False}}))
+    done = runner.wait("p", job, 60000)
+    assert done.status.errorResult is None, done.status.errorResult
+    return job
+
+def same(what):
+    for dataset in ("d", "e", "nowhere"):
+        found = database.objects("p", dataset)
+        assert found == sorted(listed("p", dataset)), (what, found, listed("p", dataset))
+        for name in ("t", "v", "u", "gone"):
+            assert database.objects("p", dataset, name) == listed("p", dataset, name), (what, dataset, name)
+            place = ["p", dataset, name]
+            assert database.fetch(COLUMNS, place) == asked(COLUMNS, place), (what, dataset, name)
+    assert database.objects("q", "d") == listed("q", "d") == [], what
+
+same("nothing is there")
+for sql in (
+    "CREATE SCHEMA d", "CREATE SCHEMA e", "CREATE TABLE d.t (n INT64 NOT NULL, day DATE) PARTITION BY day",
+    "CREATE TABLE e.t (other STRING)", "INSERT INTO d.t VALUES (1, DATE '2010-12-01'), (2, DATE '2010-12-02')",
+    "CREATE VIEW d.v AS SELECT n FROM d.t", "CREATE OR REPLACE VIEW d.v AS SELECT day FROM d.t",
+    "CREATE TABLE d.gone AS SELECT 1 AS one", "DROP TABLE d.gone", "ALTER TABLE d.t ADD COLUMN more STRING",
+    "ALTER TABLE d.t ALTER COLUMN n DROP NOT NULL", "DELETE FROM d.t WHERE n = 1", "DROP VIEW d.v",
+    "CREATE TABLE d.v (n INT64)", "ALTER TABLE d.v RENAME TO u", "TRUNCATE TABLE d.t",
+    "BEGIN TRANSACTION; INSERT INTO d.t (n) VALUES (6); ROLLBACK TRANSACTION;",
+    "BEGIN TRANSACTION; INSERT INTO d.t (n) VALUES (7); COMMIT TRANSACTION;",
+    "CREATE OR REPLACE TABLE d.t (n STRING)",
+):
+    run(sql)
+    same(sql)
+    same(sql + ", a second time")
+assert database.objects("p", "d", "t")[0][1] == "TABLE"
+
+# results of queries are tables of another kind, and new ones all the time
+job = run("SELECT 1 AS one")
+place = tables.physical("p", tables.RESULTS, job)
+assert database.objects(*place) == listed(*place)
+
+# what one thread has made, another one finds at once
+def make(number):
+    for at in range(8):
+        run_of = f"x{number}_{at}"
+        with database.cursor() as cursor:
+            for attempt in range(20):
+                try:
+                    cursor.execute(f'CREATE TABLE "p"."e"."{run_of}" (n BIGINT)')
+                    break
+                except Exception:
+                    if attempt == 19:
+                        raise
+        if not database.objects("p", "e", run_of):
+            missed.append(run_of)
+
+missed = []
+threads = [threading.Thread(target=make, args=(number,)) for number in range(4)]
+[each.start() for each in threads]
+[each.join() for each in threads]
+assert not missed, missed
+assert len(database.objects("p", "e")) == 33
+same("threads")
+print("the same")
+"""
+
+
+def test_what_is_remembered_is_what_would_be_found(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(parts().python), "-c", COMPARE, str(tmp_path / "data"), str(EMULATOR.parent)],
+        env={"HOME": str(parts().duckdb_home), "PATH": "/usr/bin:/bin", "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("the same")
