@@ -24,7 +24,7 @@ from sqlglot import exp
 
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
-from dbt_like_sql.render import day_sql, is_in_days, quote, render
+from dbt_like_sql.render import day_sql, is_in_days, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -119,8 +119,6 @@ def grow_sql(growth: Growth, table_id: Callable[[str], str]) -> str:
     less = ", ".join([*keys, *(f"-{measure} AS {measure}" for measure in growth.measures)])
     sums = ", ".join([*keys, *(f"SUM({measure}) AS {measure}" for measure in growth.measures)])
     grown = f"grown_{table.name.replace('.', '_')}"
-    counted, parent = counting_column(table), table_id(growth.parent.name)
-    parent_where = day_sql(growth.parent.partition_column or "", growth.days)
     return f"""
 CREATE TEMP TABLE {grown} AS
 SELECT {sums}
@@ -137,10 +135,18 @@ SELECT {less} FROM (
 ) AS parts
 GROUP BY {", ".join(keys)};
 DELETE FROM `{name}` WHERE {where};
-INSERT INTO `{name}` ({listed}) SELECT {listed} FROM {grown};
-ASSERT (SELECT SUM({counted}) FROM `{name}` WHERE {where}) = (
-  SELECT COUNT(*) FROM `{parent}` WHERE {parent_where}
-) AS {quote(DISPLACED)};"""
+INSERT INTO `{name}` ({listed}) SELECT {listed} FROM {grown};"""
+
+
+def counts_rows_sql(growth: Growth, table_id: Callable[[str], str]) -> str:
+    """The condition that the table counts as many rows as its parent has: none that was counted has gone since."""
+    table, parent = growth.table, growth.parent
+    where = day_sql(table.partition_column or "", growth.days)
+    parent_where = day_sql(parent.partition_column or "", growth.days)
+    return (
+        f"(SELECT SUM({counting_column(table)}) FROM `{table_id(table.name)}` WHERE {where}) = "
+        f"(SELECT COUNT(*) FROM `{table_id(parent.name)}` WHERE {parent_where})"
+    )
 
 
 def _over(growth: Growth, where: str) -> str:

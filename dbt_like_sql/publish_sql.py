@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from dbt_like_sql.audit_sql import RESULT, audit_sql, ordered_checks
 from dbt_like_sql.catalog import fence_name
 from dbt_like_sql.counted import SUMS, with_counted
-from dbt_like_sql.difference import grow_sql, new_rows_sql, touched_name, touched_sql
+from dbt_like_sql.difference import (
+    DISPLACED,
+    counting_column,
+    counts_rows_sql,
+    grow_sql,
+    new_rows_sql,
+    touched_name,
+    touched_sql,
+)
 from dbt_like_sql.graph import table_nodes, tree
 from dbt_like_sql.publish_state import are_large, causes, rule_version, source_versions
 from dbt_like_sql.render import Slice, day_sql, is_by_days, quote, render
@@ -73,6 +81,13 @@ class Publication:
         read = {name for check in table.checks for name, node in table_nodes(tree(check.sql)) if is_by_days(node)}
         return set(self.days) == set(growing) and read <= {table.name, *table.depends_on}
 
+    def knows_repeats(self, table: Table) -> bool:
+        """Whether what is published tells which new keys were there before: each key of the source has its row there.
+
+        Then the source's day is not searched for the new keys, which none of its rows has, as a rule.
+        """
+        return self.is_staged(table) and keeps_first_of_key(table, self.catalog)
+
     def takes_repeats_aside(self, table: Table) -> bool:
         """Whether its days are built whole, hold many rows as far as is known, and nearly all of these stand alone."""
         is_whole = not self.growing.get(table.name)
@@ -103,6 +118,7 @@ def publish_script(settings: WarehouseSettings, work: Publication) -> str:
         _fence(settings, work),
         *(_write(settings, work, table) for table in work.tables),
         f"SET {SUMS} = {_sums(settings, work, width)};",
+        _assert_none_displaced(settings, work),
         f"SET audit_results = {_audit(settings, work)};",
         _judge(work),
         _ledger(settings, work),
@@ -111,6 +127,22 @@ def publish_script(settings: WarehouseSettings, work: Publication) -> str:
         _RESULT,
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _assert_none_displaced(settings: WarehouseSettings, work: Publication) -> str:
+    """Tables that grow by difference count the rows that their parent has; by the sums at hand where they tell it."""
+    conditions, published = [], {table.name for table in work.tables}
+    for growth in work.growths:
+        names, counted = measures(growth.table), counting_column(growth.table)
+        if counted not in names or growth.parent.name not in published:
+            conditions.append(counts_rows_sql(growth, settings.table_id))
+            continue
+        at_hand = f"FROM UNNEST({SUMS}) AS s WHERE {day_sql('s.event_day', growth.days)} AND s.table_name ="
+        conditions.append(
+            f"(SELECT SUM(s.m_{names.index(counted)}) {at_hand} {quote(growth.table.name)}) = "
+            f"(SELECT SUM(s.row_count) {at_hand} {quote(growth.parent.name)})"
+        )
+    return f"ASSERT {' AND '.join(conditions)} AS {quote(DISPLACED)};" if conditions else ""
 
 
 def _audit(settings: WarehouseSettings, work: Publication) -> str:
@@ -153,6 +185,11 @@ def source_table(table: Table) -> str:
     return f"source_of_{table.name.replace('.', '_')}"
 
 
+def repeated_table(table: Table) -> str:
+    """The temporary table of those of the new keys that are published already."""
+    return f"repeated_of_{table.name.replace('.', '_')}"
+
+
 def built_table(table: Table) -> str:
     """The temporary table of the rows that the query makes of them."""
     return f"built_{table.name.replace('.', '_')}"
@@ -167,12 +204,25 @@ def _keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
         return f"""
 CREATE TEMP TABLE {source_table(table)} AS
 SELECT DISTINCT {key} FROM `{source_id}` WHERE {is_new};"""
-    where = day_sql(day, work.growing[table.name])
+    where, columns = day_sql(day, work.growing[table.name]), ", ".join(source.column_names)
     query = render(table.query or "", table_id=settings.table_id, part=work.slice(table), path=table.query_path)
-    return f"""
+    if work.knows_repeats(table):
+        published = day_sql(table.partition_column or "", work.growing[table.name])
+        rows = f"""
+CREATE TEMP TABLE {repeated_table(table)} AS
+SELECT {key} FROM `{settings.table_id(table.name)}`
+WHERE {published} AND {key} IN (SELECT {key} FROM `{source_id}` WHERE {is_new});
 CREATE TEMP TABLE {source_table(table)} AS
-SELECT {", ".join(source.column_names)} FROM `{source_id}`
-WHERE {where} AND {key} IN (SELECT {key} FROM `{source_id}` WHERE {is_new});
+SELECT {columns} FROM `{source_id}` WHERE {is_new}
+UNION ALL
+SELECT {columns} FROM `{source_id}`
+WHERE {where} AND NOT {is_new} AND {key} IN (SELECT {key} FROM {repeated_table(table)});"""
+    else:
+        rows = f"""
+CREATE TEMP TABLE {source_table(table)} AS
+SELECT {columns} FROM `{source_id}`
+WHERE {where} AND {key} IN (SELECT {key} FROM `{source_id}` WHERE {is_new});"""
+    return f"""{rows}
 CREATE TEMP TABLE {built_table(table)} AS
 {query};"""
 
@@ -200,7 +250,8 @@ def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
         parts = [_touched(settings, work, growth), grow_sql(growth, settings.table_id)]
         return "\n".join([*parts, *([_build(settings, table, Slice(whole))] if whole else [])])
     if work.growing.get(table.name) and work.is_staged(table):
-        return _replace_keys(settings, work, table)
+        replaced = repeated_table(table) if work.knows_repeats(table) else source_table(table)
+        return _replace_keys(settings, work, table, replaced)
     if work.takes_repeats_aside(table):
         query = query_by_repeats(table, work.days, settings.table_id)
         aside = repeats_sql(table, work.catalog, work.days, settings.table_id)
@@ -208,12 +259,12 @@ def _write(settings: WarehouseSettings, work: Publication, table: Table) -> str:
     return _build(settings, table, work.slice(table))
 
 
-def _replace_keys(settings: WarehouseSettings, work: Publication, table: Table) -> str:
+def _replace_keys(settings: WarehouseSettings, work: Publication, table: Table, replaced: str) -> str:
     """The rows of the new keys, as they were built and will be audited, in place of those that are published."""
     table_id, key, columns = settings.table_id(table.name), table.incremental_by, ", ".join(table.column_names)
     where = day_sql(table.partition_column or "", work.days)
     return f"""
-DELETE FROM `{table_id}` WHERE {where} AND {key} IN (SELECT {key} FROM {source_table(table)});
+DELETE FROM `{table_id}` WHERE {where} AND {key} IN (SELECT {key} FROM {replaced});
 INSERT INTO `{table_id}` ({columns})
 SELECT {columns} FROM {built_table(table)};"""
 
