@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.acceptance.faults.rig import (
@@ -43,6 +43,8 @@ def delete_before(faulty: FaultRig, offset: int) -> None:
 
 
 def send_transaction(faulty: FaultRig, events: int, *, is_aborted: bool = False) -> None:
+    """Wait for its control record, too: the broker writes it after its answer, and others' events may come before it."""
+    end = stable_end(faulty) + events + 1
     producer = Producer({
         "bootstrap.servers": faulty.rig.bootstrap, "transactional.id": f"{faulty.rig.topic}-{time.monotonic_ns()}",
     })  # fmt: skip
@@ -55,6 +57,18 @@ def send_transaction(faulty: FaultRig, events: int, *, is_aborted: bool = False)
         producer.abort_transaction()
     else:
         producer.commit_transaction()
+    wait_until(lambda: stable_end(faulty) >= end, "the transaction's control record")
+
+
+def stable_end(faulty: FaultRig) -> int:
+    """The offset behind the last event whose transaction has ended."""
+    asking = Consumer({
+        "bootstrap.servers": faulty.rig.bootstrap, "group.id": "asking", "isolation.level": "read_committed",
+    })  # fmt: skip
+    try:
+        return int(asking.get_watermark_offsets(TopicPartition(faulty.rig.topic, 0), timeout=10)[1])
+    finally:
+        asking.close()
 
 
 def test_offsets_deleted_while_the_consumer_was_stopped_are_a_loss_that_is_recorded(make_topic: MakeTopic) -> None:

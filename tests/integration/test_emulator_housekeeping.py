@@ -136,7 +136,7 @@ def test_a_long_transaction_reads_what_was_there_when_it_began_whatever_others_r
     slow = f"""
 BEGIN TRANSACTION;
 SELECT COUNT(*) AS n FROM `{other}`;
-SELECT COUNT(DISTINCT a * b) AS n FROM UNNEST(GENERATE_ARRAY(1, 6000)) AS a, UNNEST(GENERATE_ARRAY(1, 3000)) AS b;
+SELECT COUNT(DISTINCT a * b) AS n FROM UNNEST(GENERATE_ARRAY(1, 9000)) AS a, UNNEST(GENERATE_ARRAY(1, 5000)) AS b;
 INSERT INTO `{other}` SELECT number FROM `{table}`;
 COMMIT TRANSACTION;
 SELECT COUNT(*) AS n FROM `{other}`;"""
@@ -152,8 +152,8 @@ SELECT COUNT(*) AS n FROM `{other}`;"""
         warehouse.run(f"UPDATE `{table}` SET number = number + 1 WHERE TRUE")
         replaced += 1
     reader.join()
-    assert time.monotonic() - began > 4.0
-    assert replaced > 4
+    assert time.monotonic() - began > 1 + 3 * EVERY_S, "too quick to show anything"
+    assert replaced > 1
     assert found == [2000]
 
 
