@@ -43,7 +43,7 @@ def delete_before(faulty: FaultRig, offset: int) -> None:
 
 
 def send_transaction(faulty: FaultRig, events: int, *, is_aborted: bool = False) -> None:
-    """Wait for its control record, too: the broker writes it after its answer, and others' events may come before it."""
+    """Wait for its control record, too: the broker writes it after its answer; others' events may come before it."""
     end = stable_end(faulty) + events + 1
     producer = Producer({
         "bootstrap.servers": faulty.rig.bootstrap, "transactional.id": f"{faulty.rig.topic}-{time.monotonic_ns()}",
