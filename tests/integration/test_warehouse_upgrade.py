@@ -33,7 +33,7 @@ MARTS = [
 ]
 D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
 OLD = sorted((Path(__file__).parent / "old_warehouses").glob("*.sql"))
-# A fence a table since 2026-11-26; before, the rows of all in one table.
+# Before 2026-11-28 the fences of all tables were rows of one (docs/decisions/0033).
 SHARED_FENCE = "control.publisher"
 COLUMN = re.compile(r"^  (\w+) \w", re.MULTILINE)
 
