@@ -198,13 +198,14 @@ def _parts(facts: Facts) -> dict[str, str]:
     landed, dead, lost = (_count(each) for each in (facts.landed_rows, facts.dead_letters, facts.lost_offsets))
     work, failed, pending = (_count(each) for each in (facts.runs_at_work, facts.failed_runs, facts.pending_days))
     daemon, code = _yes(facts.is_daemon_alive), _yes(facts.is_code_loaded)
-    marts = f"{_count(facts.mart_rows)} rows, newest {instant(facts.mart_as_of)}, {_behind(facts.mart_behind_s)}"
+    # the rows are those of the last comparison, minutes ago: beside the newest instant they would look like a loss
+    compared = f"{_count(facts.days)} days, {len(facts.differing_days)} differ of {_count(facts.mart_rows)} rows compared"
     refreshed = instant(facts.refreshed_at)
     return {
         "kafka": f"{_count(facts.unlanded)} events wait to be landed",
         "lake": f"{landed} events landed, newest {instant(facts.newest_landed_at)}; {dead} dead letters, {lost} lost",
         "dagster": f"daemon {daemon}, code {code}; {work} runs at work, {failed} failed; {pending} day(s) to load",
-        "warehouse": f"{_count(facts.days)} days, {len(facts.differing_days)} differ; marts {marts}",
+        "warehouse": f"{compared}; marts as of {instant(facts.mart_as_of)}, {_behind(facts.mart_behind_s)}",
         "report": f"as of {instant(facts.report_as_of)}, {_behind(facts.report_behind_s)}; refreshed {refreshed}",
     }
 

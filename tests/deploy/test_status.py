@@ -93,6 +93,12 @@ def test_the_worst_comes_first_and_names_the_line() -> None:
     assert describe(facts, findings).startswith("The line is BROKEN")
 
 
+def test_rows_of_the_last_comparison_are_not_told_as_the_marts_of_now() -> None:
+    facts = replace(WELL, days=2, mart_rows=299, landed_rows=53_481)
+    [line] = [each for each in describe(facts, []).splitlines() if "warehouse" in each]
+    assert "2 days, 0 differ of 299 rows compared; marts as of" in line
+
+
 def test_the_status_stays_about_ten_lines_however_bad_it_is() -> None:
     facts = replace(
         WELL,
