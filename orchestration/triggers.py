@@ -99,6 +99,7 @@ def choose_ranges(
     first_day: date,
     last_day: date,
     now: float,
+    is_one_queued: bool = False,
 ) -> list[DayRange]:
     """The runs to request now.
 
@@ -109,9 +110,13 @@ def choose_ranges(
         first_day: the first day that has a partition; earlier ones never get a run (the landing refuses them).
         last_day: the last day that has a partition; later ones wait until it exists.
         now: epoch seconds.
+        is_one_queued: whether a run that was asked for has not begun. Then only the last day is asked for: what would
+            wait behind it one by one is asked for together once it has begun.
     """
     avoided = {*busy, *(day for day, failed in failures.items() if now < failed.last_ended_at + wait_after(failed))}
     ready = [each for each in sorted(pending) if first_day <= each.day <= last_day and each.day not in avoided]
+    if is_one_queued:
+        ready = [each for each in ready if each.day == last_day]
     return [_range(group, failures) for group in _groups(ready, avoided)]
 
 

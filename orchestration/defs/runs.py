@@ -55,6 +55,11 @@ def at_work(instance: dg.DagsterInstance, job_name: str) -> bool:
     return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=AT_WORK), limit=1))
 
 
+def is_one_queued(instance: dg.DagsterInstance, job_name: str) -> bool:
+    """Whether a run of the job waits for its turn in Dagster's queue."""
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=[dg.DagsterRunStatus.QUEUED]), limit=1))
+
+
 def failures_in_a_row(instance: dg.DagsterInstance, job_name: str) -> Failures:
     """How many of the newest runs of the job have failed since the last one that did not."""
     records = instance.get_run_records(

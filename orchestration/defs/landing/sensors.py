@@ -11,12 +11,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import PRIORITY_TAG
 
 from orchestration.defs import keep_up
 from orchestration.defs.jobs import load_days
 from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags
 from orchestration.defs.resources import LakeResource
-from orchestration.defs.runs import busy_days, failures_by_day
+from orchestration.defs.runs import busy_days, failures_by_day, is_one_queued
 from orchestration.defs.topics import MARTS_READER, Feed, feeds
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import DayRange, Pending, choose_ranges, landed_key
@@ -68,8 +69,11 @@ def _request(days: DayRange, keep_up_s: float) -> dg.RunRequest:
     """Without a run key: Dagster would drop a repeated key for ever, and it is the ledger that says what is needed.
 
     A run of one day goes on while its day's batches land; a run of many days brings what was late or missed, and ends.
+    Today's goes before older days that wait in the queue: it is what the report is looked at for.
     """
     tags = {**range_tags(days.first, days.last), RANGE_TAG: days.key}
+    if days.last == last_day(datetime.now(tz=UTC)):
+        tags[PRIORITY_TAG] = "1"
     if days.first == days.last and keep_up_s:
         tags[keep_up.TAG] = f"{keep_up_s:g}"
     return dg.RunRequest(tags=tags)
@@ -111,6 +115,7 @@ def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRan
         first_day=FIRST_DAY,
         last_day=last_day(now),
         now=now.timestamp(),
+        is_one_queued=is_one_queued(instance, load_days.name),
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 
 from orchestration.definitions import defs
 from orchestration.defs import keep_up
@@ -52,6 +54,15 @@ def start_run(instance: dg.DagsterInstance, first: str, last: str, status: dg.Da
     return instance.create_run_for_job(
         job_def=defs.resolve_job_def("load_days"), tags={FIRST: first, LAST: last}, status=status
     )
+
+
+def enqueue(instance: dg.DagsterInstance, first: str, last: str) -> dg.DagsterRun:
+    """A run that waits for its turn; Dagster wants to know which code server would run it."""
+    server = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1), "orchestration")
+    return instance.create_run_for_job(
+        job_def=defs.resolve_job_def("load_days"), tags={FIRST: first, LAST: last}, status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=server.get_job_origin("load_days"),
+    )  # fmt: skip
 
 
 def test_nothing_landed_asks_for_nothing(landing: HandLanding, instance: dg.DagsterInstance) -> None:
@@ -110,6 +121,26 @@ def test_a_day_at_work_is_not_asked_for_twice(landing: HandLanding, instance: dg
     assert asked(tick(instance)) == [("2010-12-02", "2010-12-02")]
 
 
+def test_late_days_wait_for_a_queued_run_to_begin_and_are_then_asked_for_together(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing_sensors, "last_day", lambda _now: date(2010, 12, 5))
+    days = ["2010-12-01", "2010-12-02", "2010-12-03", "2010-12-05"]
+    landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
+    queued = enqueue(instance, "2010-12-01", "2010-12-01")
+    today = tick(instance)
+    assert asked(today) == [("2010-12-05", "2010-12-05")]
+    assert isinstance(today, dg.SensorResult)
+    assert [each.tags.get("dagster/priority") for each in today.run_requests or []] == ["1"], "before what is queued"
+    start_run(instance, "2010-12-05", "2010-12-05", dg.DagsterRunStatus.STARTED)
+    assert asked(tick(instance)) == []
+    instance.report_run_canceled(queued)
+    rest = tick(instance)
+    assert asked(rest) == [("2010-12-02", "2010-12-03")]
+    assert isinstance(rest, dg.SensorResult)
+    assert [each.tags.get("dagster/priority") for each in rest.run_requests or []] == [None]
+
+
 def test_a_killed_run_is_asked_for_again_though_no_event_comes(
     landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +170,6 @@ def test_a_tick_wakes_up_when_a_batch_lands(
 def test_tomorrow_waits_until_it_has_a_partition(
     landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import date
-
     landing.land([event()])
     monkeypatch.setattr(landing_sensors, "last_day", lambda _now: date(2010, 11, 30))
     assert asked(tick(instance)) == []

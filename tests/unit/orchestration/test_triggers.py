@@ -25,9 +25,16 @@ def pending(*days: str, landed: str = "0:1") -> list[Pending]:
 
 
 def ranges(
-    days: list[Pending], *, busy: set[date] | None = None, failures: dict[date, Failures] | None = None
+    days: list[Pending],
+    *,
+    busy: set[date] | None = None,
+    failures: dict[date, Failures] | None = None,
+    is_one_queued: bool = False,
 ) -> list[str]:
-    chosen = choose_ranges(days, busy=busy or set(), failures=failures or {}, first_day=FIRST, last_day=TODAY, now=NOW)
+    chosen = choose_ranges(
+        days, busy=busy or set(), failures=failures or {}, first_day=FIRST, last_day=TODAY, now=NOW,
+        is_one_queued=is_one_queued,
+    )  # fmt: skip
     return [f"{each.first}:{each.last}" for each in chosen]
 
 
@@ -49,6 +56,13 @@ def test_days_far_apart_get_a_run_each() -> None:
 
 def test_a_late_event_asks_for_its_own_day() -> None:
     assert ranges(pending("2009-01-01", "2011-12-09"))[0] == "2009-01-01:2009-01-01"
+
+
+def test_while_a_run_waits_for_its_turn_only_today_is_asked_for_and_afterwards_the_rest_together() -> None:
+    late = pending("2010-12-01", "2010-12-02", "2010-12-03")
+    assert ranges(late, is_one_queued=True) == []
+    assert ranges([*late, *pending("2011-12-08", "2011-12-09")], is_one_queued=True) == ["2011-12-09:2011-12-09"]
+    assert ranges(late) == ["2010-12-01:2010-12-03"]
 
 
 def test_a_busy_day_waits_and_is_not_bridged() -> None:
