@@ -199,7 +199,9 @@ def _parts(facts: Facts) -> dict[str, str]:
     work, failed, pending = (_count(each) for each in (facts.runs_at_work, facts.failed_runs, facts.pending_days))
     daemon, code = _yes(facts.is_daemon_alive), _yes(facts.is_code_loaded)
     # the rows are those of the last comparison, minutes ago: beside the newest instant they would look like a loss
-    compared = f"{_count(facts.days)} days, {len(facts.differing_days)} differ of {_count(facts.mart_rows)} rows compared"
+    compared = (
+        f"{_count(facts.days)} days, {len(facts.differing_days)} differ of {_count(facts.mart_rows)} rows compared"
+    )
     refreshed = instant(facts.refreshed_at)
     return {
         "kafka": f"{_count(facts.unlanded)} events wait to be landed",
