@@ -91,8 +91,11 @@ WHERE {where} AND {key} IN (SELECT {key} FROM `{parent}` WHERE {is_new});"""
 
 
 def new_rows_sql(day_column: str, days: Mapping[date, tuple[OffsetRange, ...]]) -> str:
-    """The condition that a row is among those that were loaded since."""
-    found = []
+    """The condition that a row is among those that were loaded since.
+
+    The bounds over all ranges say nothing new, but blocks are skipped by them: a warehouse does not look into an OR.
+    """
+    found, offsets = [], [each for ranges in days.values() for each in ranges]
     for day, ranges in days.items():
         listed = " OR ".join(
             f"topic_partition = {each.topic_partition} "
@@ -100,7 +103,10 @@ def new_rows_sql(day_column: str, days: Mapping[date, tuple[OffsetRange, ...]]) 
             for each in ranges
         )
         found.append(f"({day_column} = DATE '{day}' AND ({listed or 'FALSE'}))")
-    return f"({' OR '.join(found)})"
+    if not offsets:
+        return f"({' OR '.join(found)})"
+    first, last = min(each.first_offset for each in offsets), max(each.last_offset for each in offsets)
+    return f"(topic_offset BETWEEN {first} AND {last} AND ({' OR '.join(found)}))"
 
 
 def touched_name(growth: Growth) -> str:

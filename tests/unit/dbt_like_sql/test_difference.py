@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlglot
 
 from dbt_like_sql.catalog import Table, load_catalog
-from dbt_like_sql.difference import Growth, check_additive, counting_column, touched_name
+from dbt_like_sql.difference import Growth, check_additive, counting_column, new_rows_sql, touched_name
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.publish_state import OffsetRange
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+DAY = date(2010, 12, 1)
 SALES, FACT = "mart.daily_sales_by_country", "mart.invoice_lines"
 TABLES = dict(load_catalog().tables)
 FROM = "FROM mart.invoice_lines WHERE invoice_date IN UNNEST(@days) GROUP BY invoice_date, country"
@@ -120,3 +124,26 @@ def test_tables_share_their_new_rows_only_where_these_are_the_same() -> None:
     one = touched_name(Growth(TABLES[SALES], TABLES[FACT], {day: some}))
     assert touched_name(Growth(TABLES[other], TABLES[FACT], {day: some})) == one
     assert touched_name(Growth(TABLES[other], TABLES[FACT], {day: more})) != one
+
+
+def test_new_rows_are_bounded_over_all_ranges_and_the_bounds_leave_none_out() -> None:
+    """A warehouse skips blocks by a bound of its own, not by an OR of pairs; rows of each range have to stay in."""
+    ranges = {
+        DAY: (OffsetRange("t", 0, 70, 79, 10), OffsetRange("t", 1, 5, 9, 5)),
+        DAY + timedelta(days=1): (OffsetRange("t", 1, 10, 12, 3),),
+    }
+    sql = new_rows_sql("day", ranges)
+    assert sql.startswith("(topic_offset BETWEEN 5 AND 79 AND (")
+    condition = sqlglot.parse_one(sql, dialect="bigquery").sql(dialect="sqlite")
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("CREATE TABLE t (day TEXT, topic_partition INTEGER, topic_offset INTEGER)")
+        days = [str(day) for day in (DAY - timedelta(days=1), *ranges)]
+        rows = [(day, partition, offset) for day in days for partition in (0, 1, 2) for offset in range(90)]
+        conn.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
+        found = set(conn.execute(f"SELECT * FROM t WHERE {condition}"))
+    assert found == {
+        (str(day), each.topic_partition, offset)
+        for day, listed in ranges.items()
+        for each in listed
+        for offset in range(each.first_offset, each.last_offset + 1)
+    }
