@@ -8,18 +8,18 @@ Not here: writing of landing (landing.py).
 
 from __future__ import annotations
 
-import io
 import select
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.csv
 
 from streaming import columnar, database, decode, ledger
 from streaming import contract as contracts
+from streaming.copy_out import EVENTS_SCHEMA as EVENTS_SCHEMA  # noqa: PLC0414  handed on through this door
+from streaming.copy_out import Condition, copy_out
 from streaming.database import transaction
-from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414  handed on through this door
+from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414
 from streaming.finding import find_event as find_event  # noqa: PLC0414
 from streaming.known_batches import confirm_read as confirm_read  # noqa: PLC0414
 from streaming.retired_days import refuse_retired, retired_rows
@@ -37,17 +37,8 @@ CHECKSUM_FACTOR = 1_000_003
 CHECKSUM_MODULUS = 1_000_000_007
 DECODE_CHUNK_ROWS = 50_000  # bounds the Python objects alive at a time
 QUICK_FROM_ROWS = 20_000  # below, decoding is milliseconds, and the first call of Arrow's reader costs more
-CSV_BLOCK_BYTES = 8 << 20
-EVENTS_SCHEMA = pa.schema(
-    [
-        ("topic", pa.string()),
-        ("topic_partition", pa.int64()),
-        ("topic_offset", pa.int64()),
-        ("produced_at", pa.timestamp("us", tz="UTC")),
-        ("event_day", pa.date32()),
-        ("payload", pa.string()),
-    ]
-)
+MANY_OFFSETS = 200_000  # about 0.3 s of COPY; below, one question is quicker than several
+MOST_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +155,28 @@ def read_events(
     """
     stream = _stream(conn, topic)
     refuse_retired(topic, day, retired_rows(conn, topic, day, after=after, upto=upto))
-    condition, values = _in_batches(conn, topic, day, after, upto)
-    return _copy_out(conn, topic, day, f"landing.{stream}", (condition, values))
+    return copy_out(conn, topic, day, f"landing.{stream}", _in_batches(conn, topic, day, after, upto))
 
 
 def _in_batches(
     conn: Connection, topic: str, day: date, after: Mapping[int, int] | None, upto: Mapping[int, int] | None
-) -> tuple[str, list[Any]]:
-    """SQL condition on a landing row that it came in batches after < batch <= upto, and its values.
+) -> list[Condition]:
+    """Conditions on a landing row that it came in batches after < batch <= upto, by ascending topic partitions.
 
+    A row meets one of them at most: few are one, many rows are read by several, a share of the topic partitions each.
     Rows do not carry their batch: the ledger knows each batch's offsets. A replay is a batch of one offset, which lies
     among the offsets of an earlier batch, so replays are told apart one by one.
     """
     if after is None and upto is None:
-        return "true", []
+        return [("true", [])]
     with transaction(conn) as cursor:
         cursor.execute(RANGES, _range_values(topic, day, after, upto))
         ranges = cursor.fetchall()
-    conditions, values = [], list[Any]()
+    found, offsets = list[Condition](), 0
     for number, first, last, replays_in, replays_out in ranges:
         # Replays are rare: without them the bounds are an index condition, not a filter on every row.
         bounds: list[Any] = [0 if first is None else first, -1 if last is None else last]
+        offsets += bounds[1] - bounds[0] + 1
         inside = "topic_offset BETWEEN %s AND %s"
         if replays_out:
             inside = f"({inside} AND topic_offset <> ALL(%s::bigint[]))"
@@ -192,9 +184,13 @@ def _in_batches(
         if replays_in:
             inside = f"({inside} OR topic_offset = ANY(%s::bigint[]))"
             bounds.append(replays_in)
-        conditions.append(f"(topic_partition = %s AND {inside})")
-        values += [number, *bounds]
-    return " OR ".join(conditions) or "false", values
+        found.append((f"(topic_partition = %s AND {inside})", [number, *bounds]))
+    share = -(-len(found) // (MOST_COPIES if offsets >= MANY_OFFSETS else 1)) or 1
+    return [_either(found[at : at + share]) for at in range(0, len(found), share)]
+
+
+def _either(conditions: Sequence[Condition]) -> Condition:
+    return " OR ".join(sql for sql, _ in conditions) or "false", [value for _, values in conditions for value in values]
 
 
 RANGES = """
@@ -236,58 +232,6 @@ def _stream(conn: Connection, topic: str) -> str:
             f"reading topic {topic}: the lake does not know it. Add its contract, run `streaming migrate`."
         )
     return str(row[0])
-
-
-def _copy_out(conn: Connection, topic: str, day: date, relation: str, where: tuple[str, Sequence[Any]]) -> pa.Table:
-    """COPY out as CSV, read by columns. Times travel as microseconds: exact, and quick to read.
-
-    Delimiter and quote are U+0002 and U+0001, which valid JSON cannot hold: so PostgreSQL quotes only an event that is
-    written over several lines, and where there is none, Arrow need not look for quotes.
-    """
-    condition, values = where
-    out = io.BytesIO()
-    with transaction(conn) as cursor:
-        query = cursor.mogrify(
-            f"SELECT topic_partition, topic_offset, (extract(epoch FROM produced_at) * 1000000)::bigint, payload "
-            f"FROM {relation} WHERE event_day = %s AND ({condition}) ORDER BY topic_partition, topic_offset",
-            [day, *values],
-        ).decode("utf-8")
-        cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')", out)
-    if not out.tell():
-        return EVENTS_SCHEMA.empty_table()
-    is_quoted = columnar.count_byte(out.getbuffer(), 1) > 0
-    table = pyarrow.csv.read_csv(
-        pa.py_buffer(out.getbuffer()),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=["partition", "offset", "produced", "payload"], block_size=CSV_BLOCK_BYTES
-        ),
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter="\x02",
-            quote_char="\x01" if is_quoted else False,
-            double_quote=False,
-            newlines_in_values=is_quoted,
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={
-                "partition": pa.int64(),
-                "offset": pa.int64(),
-                "produced": pa.int64(),
-                "payload": pa.string(),
-            },
-            strings_can_be_null=False,
-            null_values=[""],
-        ),
-    )
-    rows = table.num_rows
-    columns = [
-        pa.repeat(topic, rows),
-        table["partition"],
-        table["offset"],
-        table["produced"].cast(pa.timestamp("us", tz="UTC")),
-        pa.repeat(pa.scalar(day, pa.date32()), rows),
-        table["payload"],
-    ]
-    return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA).combine_chunks()
 
 
 def decode_events(contract: Contract, events: pa.Table) -> pa.Table:
@@ -448,7 +392,7 @@ def day_checksum(
     """
     stream = _stream(conn, topic)
     gone = retired_rows(conn, topic, day, after=after, upto=upto).values()
-    condition, values = _in_batches(conn, topic, day, after, upto)
+    condition, values = _either(_in_batches(conn, topic, day, after, upto))
     with transaction(conn) as cursor:
         cursor.execute(
             f"SELECT count(*), coalesce(sum(mod(topic_partition * {CHECKSUM_FACTOR}::bigint + topic_offset, "

@@ -61,6 +61,26 @@ def test_events_are_read_by_day_and_batch(rig: Rig) -> None:
         assert lake.read_events(conn, rig.topic, day=date(1999, 1, 1)).num_rows == 0
 
 
+@pytest.mark.parametrize("copies", [1, 2, 3, 4])
+def test_many_rows_are_read_by_several_copies_as_by_one(rig: Rig, monkeypatch: pytest.MonkeyPatch, copies: int) -> None:
+    spread = json.dumps(at(DAY, 5, description='over\nlines, "quoted"'), indent=1).encode()
+    for partition in (0, 1, 2):
+        land(rig, [at(DAY, 10 * partition + number) for number in range(3)], partition=partition)
+    rig.send([spread], partition=1)
+    rig.land(idle_s=0.3)
+    upto = {0: 1, 1: 2, 2: 1, 3: 4}  # nothing has landed in topic partition 3
+    with rig.connect() as conn:
+        one = lake.read_events(conn, rig.topic, day=DAY, upto=upto)
+        monkeypatch.setattr(lake, "MANY_OFFSETS", 0)
+        monkeypatch.setattr(lake, "MOST_COPIES", copies)
+        several = lake.read_events(conn, rig.topic, day=DAY, upto=upto)
+        counted = lake.day_checksum(conn, rig.topic, DAY, upto=upto)
+    assert offsets(one) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2)]
+    assert one["payload"].to_pylist()[6] == spread.decode()
+    assert several.equals(one)
+    assert counted[0] == one.num_rows
+
+
 def test_payloads_and_times_come_back_as_they_were(rig: Rig) -> None:
     texts = ['comma, "quote"', "new\nline\r\n", "\\N", "", "ÄÖ€😀", "\\\\", "\u0085\u2028", '"', "x" * 5000, "\t\x7f"]
     events = [at(DAY, number, description=text) for number, text in enumerate(texts)]
