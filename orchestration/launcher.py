@@ -156,6 +156,9 @@ class WarmRunLauncher(CheckedRunLauncher):
         reply = ask(self.socket, order)
         if reply is not None and ("process" in reply or "held" in reply):
             return None
+        # An answer that came too late, or never: what the pool takes from here on, it takes only while somebody waits.
+        if reply is None and (ask(self.socket, {"op": "has", "run_id": context.dagster_run.run_id}) or {}).get("has"):
+            return None
         if reply is not None and reply.get("is_stale"):
             ask(self.socket, {"op": "retire"})
         self._start(server)

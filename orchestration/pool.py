@@ -152,6 +152,8 @@ class Pool:
                 send(conn, replies.get(order["op"], self._state)(order, conn))
 
     def _take(self, order: dict[str, Any], conn: socket.socket) -> dict[str, Any]:
+        if not _is_waiting(conn):
+            return {"refused": "its client had given up, and has started the run another way"}
         if order["fingerprint"] != self.key:
             return {"refused": "its libraries or settings are not the code server's any more", "is_stale": True}
         if len(self.children) >= self.max_children:
@@ -230,6 +232,19 @@ class Pool:
             self._become_child()
             _report_crash(child.order, code)
         self.reporters.add(pid)
+
+
+def _is_waiting(conn: socket.socket) -> bool:
+    """Whether the client is still there: an order may have lain here while this process was frozen."""
+    conn.setblocking(False)  # with a timeout Python would wait for something to read
+    try:
+        return conn.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        conn.settimeout(CLIENT_S)
 
 
 def _run(order: dict[str, Any]) -> NoReturn:

@@ -31,8 +31,11 @@ import dagster as dg
 
 WORD = "first"
 
-@dg.op(config_schema={"out": str})
+@dg.op(config_schema={"out": str, "seconds": dg.Field(float, default_value=0.0)})
 def tell(context):
+    with open(context.op_config["out"] + ".times", "a") as times:
+        times.write(str(os.getpid()) + "\\n")
+    time.sleep(context.op_config["seconds"])
     print("said on stdout")
     print("said on stderr", file=sys.stderr)
     seen = [WORD, os.environ.get("SERVER_ONLY", ""), str(os.getppid()), str(Path.cwd())]

@@ -150,9 +150,11 @@ def test_more_runs_than_places_wait_in_the_pool_and_may_be_dropped(rig: Rig, lau
 
 def test_many_runs_side_by_side_all_end(rig: Rig) -> None:
     """FORKED_RUNS=200 is the long version."""
+    if ask(rig.socket, {"op": "state"}) is None:
+        rig.warm_up()
     runs = [rig.launch("sleeping", seconds=0.0) for _ in range(FORKED_RUNS)]
     assert {rig.wait(run, patience_s=60 + 4 * FORKED_RUNS) for run in runs} == {Status.SUCCESS}
-    assert all(PROCESS_TAG in rig.run(run).tags for run in runs)
+    assert [rig.messages(run) for run in runs if PROCESS_TAG not in rig.run(run).tags] == [], "all were forked"
     until(lambda: (ask(rig.socket, {"op": "state"}) or {}).get("children") == 0, "every child is reaped")
 
 
@@ -173,6 +175,26 @@ def test_a_code_server_with_other_settings_gets_another_pool(rig: Rig, tmp_path:
     assert rig.wait(second) is Status.SUCCESS
     assert PROCESS_TAG in rig.run(second).tags
     assert "changed" in (tmp_path / "two").read_text()
+
+
+def test_a_pool_that_was_frozen_when_it_was_asked_does_not_start_the_run_a_second_time(
+    rig: Rig, tmp_path: Path
+) -> None:
+    if ask(rig.socket, {"op": "state"}) is None:
+        rig.warm_up()
+    pool = rig.pool()
+    os.kill(pool, signal.SIGSTOP)
+    try:
+        run = rig.launch("telling", out=str(tmp_path / "said"), seconds=6.0)
+        assert "Started without the warm pool" in rig.messages(run)
+        rig.started(run)
+    finally:
+        os.kill(pool, signal.SIGCONT)
+    assert (ask(rig.socket, {"op": "has", "run_id": run}) or {}) == {"has": False}
+    assert rig.wait(run) is Status.SUCCESS
+    assert PROCESS_TAG not in rig.run(run).tags
+    assert len((tmp_path / "said.times").read_text().splitlines()) == 1
+    assert rig.pool() == pool
 
 
 def test_a_killed_pool_ends_no_run_and_the_next_one_starts_without_it(rig: Rig, launcher: WarmRunLauncher) -> None:
