@@ -75,10 +75,19 @@ def transaction(conn: Connection) -> Iterator[Any]:
         raise
 
 
+def is_outage(error: psycopg2.Error) -> bool:
+    """Whether the server is away, or cannot do for now what it could do before.
+
+    A connection that breaks while the answer to COMMIT or COPY is awaited is told by the bare DatabaseError, without a
+    code: what the server itself says has one.
+    """
+    return isinstance(error, RETRYABLE) or (type(error) is psycopg2.DatabaseError and error.pgcode is None)
+
+
 def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:
     """Say what a Postgres error means for the landing."""
     text = hide_password(str(error)).strip() or type(error).__name__
-    if isinstance(error, RETRYABLE):
+    if is_outage(error):
         raise LakeUnavailableError(f"{tried}: {text}. Nothing was written; it is tried again.") from error
     if isinstance(error, pg.InsufficientPrivilege):
         raise MigrationError(

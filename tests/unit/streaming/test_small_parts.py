@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg2
+import psycopg2.errors
 import pytest
 
 from streaming import stream_tables
 from streaming.batch import Batch, prepare_batch
-from streaming.database import hide_password
+from streaming.database import hide_password, is_outage
 from streaming.decode import Decoder
 from streaming.errors import DeadLetterLimitError, SettingsError
 from streaming.produce import Outgoing, Pace
@@ -161,3 +163,21 @@ def test_ddl_quotes_what_people_write() -> None:
         **{"name: note, logicalType: string,": "name: note, logicalType: string, description: it's 100%,"}
     )
     assert "'it''s 100%'" in stream_tables.create_view(contract)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [
+        (psycopg2.OperationalError("the disk is full"), True),
+        (psycopg2.InterfaceError("connection already closed"), True),
+        (psycopg2.errors.AdminShutdown("terminating connection"), True),
+        (psycopg2.errors.ReadOnlySqlTransaction("a standby"), True),
+        (psycopg2.DatabaseError("server closed the connection unexpectedly"), True),  # while COMMIT is answered
+        (psycopg2.errors.UndefinedTable("no such relation"), False),
+        (psycopg2.errors.UniqueViolation("duplicate key"), False),
+        (psycopg2.ProgrammingError("can't adapt type"), False),
+        (psycopg2.InternalError("a fault of the server's"), False),
+    ],
+)
+def test_a_lost_connection_is_an_outage_by_whatever_class_it_is_told(error: psycopg2.Error, *, is_away: bool) -> None:
+    assert is_outage(error) is is_away
