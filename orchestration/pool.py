@@ -236,7 +236,7 @@ class Pool:
 
 def _is_waiting(conn: socket.socket) -> bool:
     """Whether the client is still there: an order may have lain here while this process was frozen."""
-    conn.setblocking(False)  # with a timeout Python would wait for something to read
+    conn.settimeout(0.0)  # with a longer one Python would wait for something to read
     try:
         return conn.recv(1, socket.MSG_PEEK) != b""
     except BlockingIOError:
