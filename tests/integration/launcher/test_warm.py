@@ -178,7 +178,7 @@ def test_a_code_server_with_other_settings_gets_another_pool(rig: Rig, tmp_path:
 
 
 def test_a_pool_that_was_frozen_when_it_was_asked_does_not_start_the_run_a_second_time(
-    rig: Rig, tmp_path: Path
+    rig: Rig, launcher: WarmRunLauncher, tmp_path: Path
 ) -> None:
     if ask(rig.socket, {"op": "state"}) is None:
         rig.warm_up()
@@ -190,11 +190,14 @@ def test_a_pool_that_was_frozen_when_it_was_asked_does_not_start_the_run_a_secon
         rig.started(run)
     finally:
         os.kill(pool, signal.SIGCONT)
-    assert (ask(rig.socket, {"op": "has", "run_id": run}) or {}) == {"has": False}
+    if ask(rig.socket, {"op": "state"}) is None:  # it was not just started, so the launcher has let it go
+        until(lambda: has_ended(pool), "the pool that was let go retires")
     assert rig.wait(run) is Status.SUCCESS
-    assert PROCESS_TAG not in rig.run(run).tags
+    assert PROCESS_TAG not in rig.run(run).tags, "forked as well"
     assert len((tmp_path / "said.times").read_text().splitlines()) == 1
-    assert rig.pool() == pool
+    launcher._started_at = float("-inf")
+    if ask(rig.socket, {"op": "state"}) is None:
+        rig.warm_up()
 
 
 def test_a_killed_pool_ends_no_run_and_the_next_one_starts_without_it(rig: Rig, launcher: WarmRunLauncher) -> None:
