@@ -29,12 +29,13 @@ def run(repository: Path, tmp_path: Path, name: str, *arguments: str) -> dict[st
 
 
 def test_the_landing_and_its_limits(repository: Path, tmp_path: Path) -> None:
-    arguments = ("--rows", "6000", "--repeat", "1", "--no-peer", "--steady-seconds", "2")
+    arguments = ("--rows", "6000", "--repeat", "1", "--no-peer", "--steady-seconds", "2", "--memory-rows", "6000")
     found = run(repository, tmp_path, "landing", *arguments)
     asked = ("one_writer_rows_s", "two_writers_rows_s", "copy_limit_rows_s", "consume_limit_rows_s")
     assert all(found[name] > 0 for name in asked)
     assert found["verified"]
     assert 0 < found["steady_p50_s"] <= found["steady_p99_s"]
+    assert found["memory_events"] == 6_000
 
 
 def test_a_day_rebuilt_and_a_day_that_grows(repository: Path, tmp_path: Path) -> None:
