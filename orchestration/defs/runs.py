@@ -15,7 +15,7 @@ from orchestration.defs.partitions import days_in_tags
 from orchestration.triggers import Failures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
 AT_WORK = [
@@ -31,13 +31,17 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 RUNS_LOOKED_AT = 200
 
 
-def busy_days(instance: dg.DagsterInstance, now: float) -> set[date]:
+def runs_at_work(instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    """The runs of all jobs that are queued or running: asked for once, for all questions of a look."""
+    return instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))
+
+
+def busy_days(records: Sequence[dg.RunRecord], now: float) -> set[date]:
     """Days that any run, of whatever job or backfill, is at work on.
 
     A day that only one run keeps up, and not for long any more, is free for its successor: the two hand over under the
     day's lock, so that no batch waits for a new run between them.
     """
-    records = instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))
     count = Counter(day for record in records for day in days_in_tags(record.dagster_run.tags))
     leaving = {day for record in records if _hands_over(record, now) for day in days_in_tags(record.dagster_run.tags)}
     return {day for day, runs in count.items() if runs > 1 or day not in leaving}
@@ -55,9 +59,10 @@ def at_work(instance: dg.DagsterInstance, job_name: str) -> bool:
     return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=AT_WORK), limit=1))
 
 
-def is_one_queued(instance: dg.DagsterInstance, job_name: str) -> bool:
+def is_one_queued(records: Sequence[dg.RunRecord], job_name: str) -> bool:
     """Whether a run of the job waits for its turn in Dagster's queue."""
-    return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=[dg.DagsterRunStatus.QUEUED]), limit=1))
+    runs = [record.dagster_run for record in records]
+    return any(run.job_name == job_name and run.status is dg.DagsterRunStatus.QUEUED for run in runs)
 
 
 def failures_in_a_row(instance: dg.DagsterInstance, job_name: str) -> Failures:

@@ -17,7 +17,7 @@ from orchestration.defs import keep_up
 from orchestration.defs.jobs import load_days
 from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags
 from orchestration.defs.resources import LakeResource
-from orchestration.defs.runs import busy_days, failures_by_day, is_one_queued
+from orchestration.defs.runs import busy_days, failures_by_day, is_one_queued, runs_at_work
 from orchestration.defs.topics import MARTS_READER, Feed, feeds
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import DayRange, Pending, choose_ranges, landed_key
@@ -107,15 +107,15 @@ def _wait(waiting: Any, seconds: float) -> None:
 
 
 def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRange]:
-    now = datetime.now(tz=UTC)
+    now, at_work = datetime.now(tz=UTC), runs_at_work(instance)
     return choose_ranges(
         pending,
-        busy=busy_days(instance, now.timestamp()),
+        busy=busy_days(at_work, now.timestamp()),
         failures=failures_by_day(instance, load_days.name),
         first_day=FIRST_DAY,
         last_day=last_day(now),
         now=now.timestamp(),
-        is_one_queued=is_one_queued(instance, load_days.name),
+        is_one_queued=is_one_queued(at_work, load_days.name),
     )
 
 

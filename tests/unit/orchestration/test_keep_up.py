@@ -13,7 +13,7 @@ import pytest
 from orchestration.definitions import defs
 from orchestration.defs.keep_up import FOLLOW_S, HANDOVER_S, IDLE_S, TAG, Cycle, Followed, Followers, keep_up
 from orchestration.defs.partitions import range_tags
-from orchestration.defs.runs import busy_days
+from orchestration.defs.runs import busy_days, runs_at_work
 
 DAY = date(2010, 12, 1)
 
@@ -146,7 +146,7 @@ def test_the_publication_at_work_is_waited_for_at_the_end() -> None:
 def _busy(make: Callable[[dg.DagsterInstance], None], *, after_s: float) -> set[date]:
     with dg.DagsterInstance.ephemeral() as instance:
         make(instance)
-        return busy_days(instance, datetime.now(UTC).timestamp() + after_s)
+        return busy_days(runs_at_work(instance), datetime.now(UTC).timestamp() + after_s)
 
 
 def _started(instance: dg.DagsterInstance, **tags: str) -> None:
