@@ -46,6 +46,7 @@ STOP_S = 3.0  # to write what is queued; the process ends within 5 s of SIGTERM
 CUT_S = 0.7  # for what waited for a silent lake until then, and is cut
 CLOSE_S = 0.8
 UNHEALTHY_AFTER_S = 120.0
+FIRST_BATCH_EVENTS = 2_500
 MESSAGES_A_TURN = 2_000  # about 0.5 ms in which no writer gets the interpreter; 20,000 are 5 ms
 REST_S = 0.01  # for what is left of a backlog: the client fetches on while a batch is checked, so it is there already
 
@@ -89,6 +90,7 @@ class LandingConsumer:
         self.started_at = time.monotonic()
         self.ticked_at = self.started_at
         self._was_whole = False  # the last batch was as large as batches are
+        self._most_events = FIRST_BATCH_EVENTS  # of the next batch, as long as a session is young
         self._session_number = 0  # a consumer that closes slowly still calls back while the next one works
 
     # -- sessions -----------------------------------------------------------------------------------------------
@@ -136,8 +138,10 @@ class LandingConsumer:
     def _land_session(self, stop: threading.Event, until_idle_s: float | None) -> None:
         """From joining the group to leaving it."""
         self.errors.begin()
+        self._most_events = FIRST_BATCH_EVENTS
         self.pool.start(self.fencing.owner)
         consumer = self._open_consumer()
+        self.intake.watch.ask(self.contracts)  # its client connects while the group is joined; nobody needs this answer
         self.ownership.join(consumer, list(self.contracts), stop)
         try:
             self._loop(consumer, stop, until_idle_s)
@@ -182,6 +186,8 @@ class LandingConsumer:
             if messages:
                 busy_at = busy_at if all(message.error() for message in messages) else time.monotonic()
                 self.intake.take(consumer, messages, stop)
+            del messages
+            self.pool.free()
             self.progress.hint(consumer)
             if until_idle_s is not None and time.monotonic() - busy_at > until_idle_s and self._is_done():
                 return
@@ -196,8 +202,10 @@ class LandingConsumer:
         The linger makes few batches of a steady flow. What follows a whole batch is the rest of a backlog, and does not
         wait for more to come. Should a rebalance fall between two parts, the first one's messages are old ones: the
         intake knows those.
+
+        A session begins with small batches, twice as large each time: PostgreSQL is at work while a large one is read.
         """
-        wanted, linger_s = self.settings.batch_events, self.settings.linger_s
+        wanted, linger_s = min(self._most_events, self.settings.batch_events), self.settings.linger_s
         deadline = time.monotonic() + (min(REST_S, linger_s) if self._was_whole else linger_s)
         messages: list[PolledMessage] = []
         while True:
@@ -206,6 +214,8 @@ class LandingConsumer:
             messages += cast("list[PolledMessage]", part)
             if len(part) < size or len(messages) >= wanted:
                 self._was_whole = len(messages) >= wanted
+                if self._was_whole:
+                    self._most_events = 2 * wanted
                 return messages
 
     def _raise_failure(self) -> None:

@@ -146,6 +146,7 @@ def lock(cursor: Any, claimed: Sequence[tuple[Batch, Claim]]) -> list[Claim]:
     ]
 
 
+WAKE = "SELECT pg_notify(%(channel)s, topic) FROM unnest(%(woken)s::text[]) AS t(topic)"
 ADVANCE = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -194,14 +195,18 @@ SELECT topic, topic_partition, batch FROM moved
 
 
 def advance(cursor: Any, claimed: Sequence[tuple[Batch, Claim]], *, owner: str) -> list[Advanced]:
-    """Number the batches, move the offsets, wake the readers: the last statement of a landing transaction.
+    """Number the batches, move the offsets, wake the readers: the last statements of a landing transaction.
+
+    Sent together, so that they are one way to the server and back.
 
     At most one batch a topic partition. Raises FencedError if an offset did not move.
     """
     days = [(batch, day) for batch, _ in claimed for day in batch.days]
     cursor.execute(
-        ADVANCE,
+        f"{WAKE}; {ADVANCE}",
         {
+            "channel": CHANNEL,
+            "woken": sorted({batch.topic for batch, _ in claimed}),
             "owner": owner,
             "topics": [batch.topic for batch, _ in claimed],
             "partitions": [batch.topic_partition for batch, _ in claimed],
@@ -229,14 +234,12 @@ def advance(cursor: Any, claimed: Sequence[tuple[Batch, Claim]], *, owner: str) 
     for batch, _ in claimed:
         if (batch.topic, batch.topic_partition) not in moved:
             raise fenced(cursor, batch.topic, batch.topic_partition, batch.first_offset)
-    notify(cursor, {batch.topic for batch, _ in claimed})
     return advanced
 
 
 def notify(cursor: Any, topics: set[str]) -> None:
     """Wake whoever waits for the landing; delivered at commit."""
-    for topic in sorted(topics):
-        cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, topic))
+    cursor.execute(WAKE, {"channel": CHANNEL, "woken": sorted(topics)})
 
 
 def fenced(cursor: Any, topic: str, topic_partition: int, expected: int) -> FencedError:

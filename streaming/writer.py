@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -74,6 +75,7 @@ class Writer(threading.Thread):
         self.metrics = metrics
         self.owner = owner
         self.queue: queue.Queue[Work | None] = queue.Queue(maxsize=QUEUED_TRANSACTIONS)
+        self.written: deque[Claimed] = deque()  # done with; the loop's thread frees it, Postgres would wait for us
         self.failure: Exception | None = None
         self.counts = Counts()
         self.committed: dict[tuple[str, int], int] = {}
@@ -134,6 +136,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         """The thread's body."""
+        self._prepare()
         while (work := self.queue.get()) is not None:
             try:
                 if self.failure is None and self._is_confirmed(*work):
@@ -141,8 +144,16 @@ class Writer(threading.Thread):
             except Exception as error:  # noqa: BLE001 outermost loop of the thread: the consumer raises it
                 self.failure = error
             finally:
+                self.written.append(work[0])
                 self.queue.task_done()
         self._disconnect()
+
+    def _prepare(self) -> None:
+        """Connect while the group is joined: the first batch finds a connection, or makes its own."""
+        try:
+            self._connect()
+        except LakeUnavailableError as error:
+            log.debug("connects_later", error=str(error))
 
     def _is_confirmed(self, claimed: Claimed, proof: Proof) -> bool:
         """Whether the batches came from the topics that were claimed; False if nobody needs to know any more."""

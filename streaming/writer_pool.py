@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from streaming.turns import freed
 from streaming.writer import Counts, Writer
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class WriterPool:
                 )
         for writer in self.writers:
             writer.join(max(deadline + cut_s - time.monotonic(), 0.0))
+
+    def free(self) -> None:
+        """Free the messages of what is written. Called by the loop's thread: PostgreSQL waits for a writer's."""
+        for writer in self.writers:
+            while writer.written:
+                for batch, _ in writer.written.popleft():
+                    if isinstance(batch.messages, list):
+                        freed(batch.messages)
 
     def forget(self) -> None:
         """The session is over: keep its counts, let its writers go."""

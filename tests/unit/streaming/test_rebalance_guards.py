@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class FakeWriter:
         self.queue: queue.Queue[Any] = queue.Queue()
         self.failure = None
         self.committed: dict[Any, int] = {}
+        self.written: deque[Any] = deque()
 
     def wait_idle(self, _: float) -> bool:
         return True
@@ -152,12 +154,37 @@ def test_a_batch_is_fetched_in_parts_within_one_linger(
     landing: LandingConsumer, comes: list[int], asked: list[int], polled: int
 ) -> None:
     landing.settings = replace(landing.settings, batch_events=5_000, linger_s=0.2)
+    landing._most_events = 5_000  # the session is not young any more
     consumer = Parts(*comes)
     assert len(landing._poll(consumer)) == polled  # type: ignore[arg-type]
     assert [size for size, _ in consumer.asked] == asked
     timeouts = [timeout_s for _, timeout_s in consumer.asked]
     assert timeouts == sorted(timeouts, reverse=True), "the later parts wait only for what is left of the linger"
     assert 0.0 <= timeouts[-1] <= timeouts[0] <= 0.2
+
+
+def test_the_loop_frees_the_messages_of_what_is_written_and_of_nothing_else(landing: LandingConsumer) -> None:
+    writer = landing.pool.writers[0]
+    landing.intake.take(FakeConsumer(), [event(50), event(51)], threading.Event())  # type: ignore[arg-type]
+    landing.intake.take(FakeConsumer(), [event(52)], threading.Event())  # type: ignore[arg-type]
+    (first, _), (second, _) = writer.queue.get(), writer.queue.get()  # type: ignore[misc]
+    writer.written.append(first)
+    landing.pool.free()
+    assert [len(batch.messages) for batch, _ in first] == [0]
+    assert [len(batch.messages) for batch, _ in second] == [1], "it may still be refused, and its events kept aside"
+    assert not writer.written
+
+
+def test_a_young_session_begins_with_small_batches(landing: LandingConsumer) -> None:
+    sizes = [len(landing._poll(Parts(*[9_999] * 20))) for _ in range(5)]  # type: ignore[arg-type]
+    assert sizes == [2_500, 5_000, 10_000, 20_000, 20_000], "so that PostgreSQL need not wait for the first large one"
+    landing.settings = replace(landing.settings, batch_events=3_000)
+    assert len(landing._poll(Parts(*[9_999] * 20))) == 3_000, "never more than was set"  # type: ignore[arg-type]
+
+
+def test_a_batch_that_is_not_whole_leaves_the_next_one_small(landing: LandingConsumer) -> None:
+    sizes = [len(landing._poll(Parts(*comes))) for comes in ([2_000, 499], [9_999] * 9)]  # type: ignore[arg-type]
+    assert sizes == [2_499, 2_500], "a steady flow stays as it is; only a backlog needs large batches"
 
 
 def test_what_follows_a_whole_batch_is_the_rest_of_a_backlog_and_does_not_linger(landing: LandingConsumer) -> None:
