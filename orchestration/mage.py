@@ -125,8 +125,18 @@ def run_pipeline(
         )
         if any(not test.passed for test in runs[-1].tests):
             break
+        del inputs, output
+        _forget_read(results, spec, done=len(runs))
     ends = [block.uuid for block in spec.outputs if block.uuid in results]
     return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
+
+
+def _forget_read(results: dict[str, list[Any]], spec: PipelineSpec, *, done: int) -> None:
+    """Let go of what no later block reads, so that a chain of blocks holds two frames and not all of them."""
+    wanted = {upstream for block in spec.blocks[done:] for upstream in block.upstream}
+    wanted |= {block.uuid for block in spec.outputs}
+    for uuid in results.keys() - wanted:
+        del results[uuid]
 
 
 def rows_of(value: Any) -> int | None:

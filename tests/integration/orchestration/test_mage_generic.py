@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -127,23 +129,59 @@ def test_sql_block_reads_the_frame_of_this_run_never_that_of_an_earlier_one(tmp_
     assert outputs == [{"total": 10, "rows": 5}, {"total": 4950, "rows": 100}, {"total": 0, "rows": 1}]
 
 
+def write_project(root: Path, uuid: str, blocks: dict[str, tuple[str, list[str], str]]) -> None:
+    """A project of one pipeline; of each block its type, what it reads, and its function."""
+    for name, (kind, _, code) in blocks.items():
+        path = root / f"{kind}s" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"@{kind}\n{code}")
+    listed = [
+        {"uuid": name, "type": kind, "language": "python", "upstream_blocks": upstream}
+        for name, (kind, upstream, _) in blocks.items()
+    ]
+    pipeline = root / "pipelines" / uuid / "metadata.yaml"
+    pipeline.parent.mkdir(parents=True)
+    pipeline.write_text(json.dumps({"uuid": uuid, "name": uuid, "type": "python", "blocks": listed}))
+    (root / "metadata.yaml").write_text("project_type: standalone\nhelp_improve_mage: false\n")
+
+
+def test_a_frame_is_let_go_once_no_later_block_reads_it(tmp_path: Path) -> None:
+    made = "    import pandas as pd\n    return pd.DataFrame({'n': range(3)})\n"
+    blocks = {
+        "load": ("data_loader", [], f"def load(*args, **kwargs):\n{made}"),
+        "left": ("transformer", ["load"], "def left(df, *args, **kwargs):\n    return df + 1\n"),
+        "right": ("transformer", ["load"], "def right(df, *args, **kwargs):\n    return df * 10\n"),
+        "join": ("transformer", ["left", "right"], "def join(a, b, *args, **kwargs):\n    return a + b\n"),
+        "keep": ("data_exporter", ["join"], "def keep(df, *args, **kwargs):\n    return {'sum': int(df.n.sum())}\n"),
+        "last": ("transformer", ["right"], "def last(df, *args, **kwargs):\n    return df + 2\n"),
+    }
+    write_project(tmp_path / "project", "branches", blocks)
+    project = load_project(tmp_path / "project")
+    frames: dict[str, weakref.ref[Any]] = {}
+    alive: dict[str, set[str]] = {}
+
+    def look(block: str, output: Any) -> None:
+        gc.collect()
+        alive[block] = {name for name, frame in frames.items() if frame() is not None}
+        if isinstance(output, pd.DataFrame):
+            frames[block] = weakref.ref(output)
+
+    run = run_pipeline(project, project.pipeline("branches"), {}, keep=look)
+    assert run.outputs["keep"] == {"sum": 39}
+    assert run.outputs["last"].n.tolist() == [2, 12, 22]
+    assert alive["right"] == {"load", "left"}, "the loader's frame is read twice"
+    assert alive["join"] == {"left", "right"}
+    assert alive["keep"] == {"join", "right"}
+    assert alive["last"] == {"right"}
+
+
 def test_memory_of_a_block_is_its_own_and_not_that_of_the_greediest_before_it(tmp_path: Path) -> None:
     root = tmp_path / "greedy"
-    for name, code in {
-        "data_loaders/greedy": "@data_loader\ndef load(*args, **kwargs):\n    return len(bytearray(400 * 2**20))\n",
-        "data_exporters/modest": "@data_exporter\ndef keep(n, *args, **kwargs):\n    return {'n': n}\n",
-    }.items():
-        path = root / f"{name}.py"
-        path.parent.mkdir(parents=True)
-        path.write_text(code)
-    listed = [
-        {"uuid": "greedy", "type": "data_loader", "language": "python", "upstream_blocks": []},
-        {"uuid": "modest", "type": "data_exporter", "language": "python", "upstream_blocks": ["greedy"]},
-    ]
-    pipeline = root / "pipelines" / "greed" / "metadata.yaml"
-    pipeline.parent.mkdir(parents=True)
-    pipeline.write_text(json.dumps({"uuid": "greed", "name": "greed", "type": "python", "blocks": listed}))
-    (root / "metadata.yaml").write_text("project_type: standalone\nhelp_improve_mage: false\n")
+    blocks = {
+        "greedy": ("data_loader", [], "def load(*args, **kwargs):\n    return len(bytearray(400 * 2**20))\n"),
+        "modest": ("data_exporter", ["greedy"], "def keep(n, *args, **kwargs):\n    return {'n': n}\n"),
+    }
+    write_project(root, "greed", blocks)
     project = load_project(root)
     greedy, modest = run_pipeline(project, project.pipeline("greed"), {}).blocks
     if sys.platform != "linux":
