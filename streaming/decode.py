@@ -338,12 +338,14 @@ class Decoder:
         return self._decode_values(values, quick), False
 
     def _join_values(self, values: Sequence[bytes | None]) -> bytes:
-        """All values; a doubt if one is too large, missing, or may hold U+0000."""
+        """All values; a doubt if one is too large, missing, no UTF-8, or may hold U+0000."""
         try:
             if max(map(len, values), default=0) > self.maximum_bytes:  # type: ignore[arg-type]
                 raise DoubtError
             joined = b"".join(values)  # type: ignore[arg-type]
-        except TypeError as error:
+            if not joined.isascii():
+                joined.decode()  # msgspec skips what the contract does not know, and does not see whether it is UTF-8
+        except (TypeError, UnicodeDecodeError) as error:
             raise DoubtError from error
         if b"\\" in joined and NUL_ESCAPE in joined:  # a search a value costs ten times as much (0.3 us)
             raise DoubtError

@@ -127,6 +127,14 @@ def test_a_good_event_is_accepted_both_ways(changes: dict[str, Any]) -> None:
     assert accepts_all(ORDERS, value)
 
 
+def test_bytes_that_are_no_text_are_refused_both_ways_even_in_a_field_that_nobody_knows() -> None:
+    good = order_bytes()
+    value = good[:-1] + b',"\x80":1}'
+    assert refusal_of(value).reason == "not_utf8"
+    assert not accepts_all(Decoder(orders_contract()), value)
+    assert accepts_all(Decoder(orders_contract()), good[:-1] + ',"\u00fc":1}'.encode())
+
+
 def test_an_escaped_backslash_before_u0000_is_text_and_no_nul() -> None:
     value = order_bytes(note="a \\u0000 b")
     assert not isinstance(ORDERS.judge(value, now=NOW), Refusal)
