@@ -343,10 +343,10 @@ class Decoder:
             if max(map(len, values), default=0) > self.maximum_bytes:  # type: ignore[arg-type]
                 raise DoubtError
             joined = b"".join(values)  # type: ignore[arg-type]
-            if not joined.isascii():
-                joined.decode()  # msgspec skips what the contract does not know, and does not see whether it is UTF-8
-        except (TypeError, UnicodeDecodeError) as error:
+        except TypeError as error:
             raise DoubtError from error
+        if not is_utf8(joined):  # msgspec does not look at names and texts that the contract does not know
+            raise DoubtError
         if b"\\" in joined and NUL_ESCAPE in joined:  # a search a value costs ten times as much (0.3 us)
             raise DoubtError
         return joined
@@ -504,6 +504,16 @@ def _value_of(value: bytes, source: str | None) -> str:
     except (msgspec.DecodeError, LookupError, TypeError):
         return ""
     return f"; found {str(found)[:80]!r}"
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether bytes are UTF-8; Arrow's check takes 0.02 us an event, `bytes.decode` 0.2 where not all is ASCII."""
+    ends = pa.py_buffer(np.array([0, len(text)], dtype=np.int64))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(text)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _judge_bytes(value: bytes, limit: int) -> Refusal | None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.contract import load_contract
-from streaming.decode import REASONS, DayClock, Decoder, DoubtError, Refusal
+from streaming.decode import REASONS, DayClock, Decoder, DoubtError, Refusal, is_utf8
 
 from .events import NOW, order, order_bytes, orders_contract
 
@@ -131,8 +131,24 @@ def test_bytes_that_are_no_text_are_refused_both_ways_even_in_a_field_that_nobod
     good = order_bytes()
     value = good[:-1] + b',"\x80":1}'
     assert refusal_of(value).reason == "not_utf8"
-    assert not accepts_all(Decoder(orders_contract()), value)
-    assert accepts_all(Decoder(orders_contract()), good[:-1] + ',"\u00fc":1}'.encode())
+    assert not accepts_all(ORDERS, value)
+    assert accepts_all(ORDERS, good[:-1] + ',"\u00fc":1}'.encode())
+
+
+UTF8_PIECES = [b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xf4\x8f\xbf\xbf", b"\xc3", b"\xa9", b"a"]
+
+
+@settings(max_examples=500)
+@given(
+    st.binary(max_size=12) | st.text(max_size=12).map(str.encode) | st.lists(st.sampled_from(UTF8_PIECES)).map(b"".join)
+)
+def test_utf8_is_what_python_takes_for_utf8(text: bytes) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        assert not is_utf8(text)
+    else:
+        assert is_utf8(text)
 
 
 def test_an_escaped_backslash_before_u0000_is_text_and_no_nul() -> None:

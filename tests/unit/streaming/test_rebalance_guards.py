@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from streaming.consumer import LandingConsumer
+from streaming.consumer import FIRST_BATCH_EVENTS, LandingConsumer
 from streaming.errors import TopicError
 from streaming.fencing import FENCE_LIMIT
 from streaming.ledger import Claim
 from streaming.membership import InstanceSlot
 from streaming.rejoining import RejoinError
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
+from streaming.writer import Writer
 
 from .events import FakeMessage, order_bytes, orders_contract
 
@@ -180,6 +181,35 @@ def test_a_young_session_begins_with_small_batches(landing: LandingConsumer) -> 
     assert sizes == [2_500, 5_000, 10_000, 20_000, 20_000], "so that PostgreSQL need not wait for the first large one"
     landing.settings = replace(landing.settings, batch_events=3_000)
     assert len(landing._poll(Parts(*[9_999] * 20))) == 3_000, "never more than was set"  # type: ignore[arg-type]
+
+
+def test_every_session_is_young_at_first(landing: LandingConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    stop.set()
+    landing._most_events = 20_000
+    monkeypatch.setattr(landing.pool, "start", lambda _owner: None)
+    monkeypatch.setattr(landing, "_open_consumer", FakeConsumer)
+    monkeypatch.setattr(landing.ownership, "join", lambda *_: None)
+    monkeypatch.setattr(landing, "_leave", lambda _consumer: None)
+    landing._land_session(stop, None)
+    assert landing._most_events == FIRST_BATCH_EVENTS
+
+
+def test_a_writer_hands_back_what_it_has_written(landing: LandingConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    landing.intake.take(FakeConsumer(), [event(50)], threading.Event())  # type: ignore[arg-type]
+    (claimed, _) = landing.pool.writers[0].queue.get()  # type: ignore[misc]
+    writer = Writer(landing.settings, landing.intake.decoders, landing.metrics, name="w", owner="o")
+    monkeypatch.setattr(writer, "_connect", lambda: None)
+    monkeypatch.setattr(writer, "_is_confirmed", lambda *_: True)
+    seen = list[int]()
+    monkeypatch.setattr(writer, "_write", lambda work: seen.append(len(work[0][0].messages)))
+    writer.start()
+    writer.queue.put((claimed, None))  # type: ignore[arg-type]
+    assert writer.wait_idle(5)
+    assert list(writer.written) == [claimed], "freed by the loop, and only after it was written"
+    assert seen == [1]
+    writer.finish(1)
+    writer.join(5)
 
 
 def test_a_batch_that_is_not_whole_leaves_the_next_one_small(landing: LandingConsumer) -> None:
