@@ -27,6 +27,7 @@ from streaming.sources.commands import produce
 from streaming.stopping import stopping
 
 TELL_EVERY_S = 1.0
+LEAVES_WITHIN_S = 4.8  # after a signal; an orderly end takes 4.5 s at most, but a claim may wait for a frozen lake
 
 
 class RoomGroup(click.Group):
@@ -113,7 +114,7 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         raise StreamingError(
             f"serving metrics on port {port}: {error.strerror}. Nothing was landed. Set another METRICS_PORT (0: any)."
         ) from error
-    with stopping() as stop, served as server:
+    with stopping(leaves_within_s=LEAVES_WITHIN_S) as stop, served as server:
         structlog.get_logger().info("consumes", topics=sorted(wanted), metrics_port=getattr(server, "port", None))
         teller = threading.Thread(target=_tell_landing, args=(consumer, stop, is_json), daemon=True)
         teller.start()

@@ -150,3 +150,23 @@ def test_a_frozen_server_costs_neither_an_event_nor_the_place_and_a_stop_leaves_
         faulty.wait_landed()
         assert last.stop() == 0
     faulty.assert_undisturbed()
+
+
+def test_a_stop_leaves_within_five_seconds_while_the_main_thread_waits_for_a_frozen_lake(
+    dataset: Dataset, own_server: Postgres, starter: Starter
+) -> None:
+    """A claim, and the start, connect in the thread that Python's signal handlers need: libpq gives up after 10 s."""
+    faulty = make_fault_rig(dataset, own_server.create_database("lake"), starter)
+    with frozen(own_server):
+        consumer = faulty.start()
+        wait_until(lambda: consumer.events("consumes"), "the start")
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert consumer.stop() == 0
+        tell(f"left a frozen lake within {time.monotonic() - started:.1f} s")
+        assert 4.0 < time.monotonic() - started < 5.5
+    assert consumer.events("left_at_once")
+    last = faulty.start(batch_events=20_000)
+    faulty.wait_landed()
+    assert last.stop() == 0
+    faulty.assert_undisturbed()
