@@ -5,7 +5,8 @@ BigQuery drops results after a day and merges small files by itself. Without hou
 twice as long a cycle after a quarter of an hour (docs/figures/soak.md).
 
 For each table that a statement names it also lists all tables, views and columns that there are, several times: most of
-a publication's time. Here they are listed once for each state of the catalog (KnownCatalog).
+a publication's time. Here they are listed once for each state of the catalog (KnownCatalog). And it sends a table in
+messages of a million rows, which both sides hold several times over; here they are small (SmallMessages).
 
 Run by the embedded environment's own Python, with the arguments of `local-bigquery`. Not here: starting it as a service
 (services.py). It reaches into the emulator's modules, whose version is pinned in pyproject.toml beside it.
@@ -18,12 +19,17 @@ import ctypes
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from local_bigquery import cli
 from local_bigquery.engine import database
+from local_bigquery.grpc import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EVERY_S = 20.0
 # BigQuery keeps results for a day. A small one is a single page, which is asked for right after its job; of a large one
@@ -35,6 +41,7 @@ JOBS_KEPT_S = 600.0  # 500 a minute at full speed, 8 kB each
 # States of tables that nobody reads any more; with each the catalog of its time stays in memory.
 SNAPSHOTS_KEPT_S = 180.0
 LONGEST_JOB_S = 6 * 3600.0  # BigQuery's own limit; what "runs" for longer was killed with the emulator
+MESSAGE_ROWS = 20_000  # of the Storage API: some MB, as BigQuery's own messages
 MERGE_FROM_FILES = 60  # new files of a table; merging 250 takes 0.3 s
 
 RESULTS_SQL = """
@@ -115,6 +122,39 @@ class KnownCatalog:
         except duckdb.Error:
             return None
         return state
+
+
+class SmallMessages:
+    """The Storage API's rows, MESSAGE_ROWS a message: stands in the place of `database` where they are read."""
+
+    def install(self) -> None:
+        """Take that place."""
+        read.database = self
+
+    @contextmanager
+    def cursor(self) -> Iterator[_Cursor]:
+        """A cursor, as the emulator's own function gives it."""
+        with database.cursor() as cursor:
+            yield _Cursor(cursor)
+
+
+class _Cursor:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def sql(self, text: str) -> _Relation:
+        return _Relation(self._cursor.sql(text))
+
+
+class _Relation:
+    def __init__(self, relation: duckdb.DuckDBPyRelation) -> None:
+        self._relation = relation
+
+    def to_arrow_reader(self) -> Any:
+        return self._relation.to_arrow_reader(MESSAGE_ROWS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._relation, name)
 
 
 @dataclass
@@ -233,6 +273,7 @@ def main(argv: list[str]) -> None:
         merge_from_files=ours.merge_from_files,
     )
     KnownCatalog().install()
+    SmallMessages().install()
     threading.Thread(
         target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
     ).start()

@@ -33,6 +33,9 @@ _TYPES = {
 }
 
 
+_MEMORY = "384MB"  # of DuckDB; what needs more goes to files beside the copy. A container of 1 GB holds all of it
+
+
 @dataclass(frozen=True)
 class Filled:
     """Rows of a whole table, or of refresh partitions that follow on one another, cut by a date column."""
@@ -49,6 +52,8 @@ class Copy:
     def __init__(self, path: Path) -> None:
         self._connection = duckdb.connect(str(path))
         self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        self._connection.execute("SET allocator_background_threads = true")  # freed pages go back to the system
         self._connection.execute("CREATE SCHEMA IF NOT EXISTS model")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS filled (table_name VARCHAR, partition_name VARCHAR, start_date DATE,"

@@ -61,7 +61,7 @@ class Service:
         self.settings = settings
         self.faults = Faults()
         self.state = State(settings.data_dir / "service.sqlite")
-        self._marts = marts or Marts(settings.marts)
+        self._marts = marts or Marts(settings.marts, settings.data_dir)
         self._hosted: dict[str, Hosted] = {}
         self._reports: dict[str, Report] = {}
         self._lock = threading.RLock()

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import grpc
+import pyarrow as pa
 import pytest
 from google.api_core.exceptions import NotFound
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
@@ -164,3 +168,24 @@ def test_each_of_its_tasks_is_known_to_this_version_of_the_engine(emulator: BigQ
     for task in ("drop_results", "forget_jobs", "bound_memory", "return_memory"):  # a merge may meet a commit
         assert not [line for line in told if line.startswith(f"housekeeping: {task}")], told
     assert "Exception in thread" not in emulator.log.read_text()
+
+
+def test_a_table_is_read_in_messages_of_some_megabytes(emulator: BigQuery, warehouse: Warehouse) -> None:
+    """Of a million rows a message, the emulator and whoever reads held several copies at once: 700 MB."""
+    name = warehouse.table_id("y.read")
+    warehouse.client.query(f"CREATE TABLE `{name}` AS SELECT n FROM UNNEST(GENERATE_ARRAY(1, 50000)) AS n").result()
+    channel = grpc.insecure_channel(f"127.0.0.1:{emulator.grpc_port}")
+    client = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+    project, dataset, table = name.split(".")
+    wanted = types.ReadSession(
+        table=f"projects/{project}/datasets/{dataset}/tables/{table}", data_format=types.DataFormat.ARROW
+    )
+    session = client.create_read_session(parent="projects/tidy", read_session=wanted, max_stream_count=1)
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    batches = [
+        pa.ipc.read_record_batch(pa.py_buffer(message.arrow_record_batch.serialized_record_batch), schema)
+        for message in client.read_rows(session.streams[0].name)
+    ]
+    channel.close()
+    assert [batch.num_rows for batch in batches] == [20_000, 20_000, 10_000]
+    assert sorted(pa.Table.from_batches(batches).column(0).to_pylist()) == list(range(1, 50_001))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
@@ -120,6 +121,20 @@ def test_marts_come_the_same_by_the_storage_api_and_by_rest(
         read.append(sorted(rows.to_pylist(), key=lambda row: (row["invoice_no"], row["line_no"])))
     assert read[0] == read[1] != []
     assert {row["invoice_date"].month for row in read[1]} == {3}
+
+
+def test_rows_on_their_way_lie_in_a_file_without_a_name_not_in_memory(
+    warehouse: dict[str, str], mart_tables: dict[str, Any], tmp_path: Path
+) -> None:
+    """A day of 1,700,000 rows takes 700 MB, more than the container has left."""
+    dataset = f"{warehouse['WAREHOUSE_PROJECT']}.{warehouse['WAREHOUSE_DATASET_PREFIX']}_mart"
+    columns = {name: name for name in mart_tables["invoice_lines"].column_names}
+    marts = Marts(MartsSettings.from_env(warehouse), tmp_path)
+    before = pa.total_allocated_bytes()
+    rows = marts.read(f"{dataset}.invoice_lines", columns)
+    assert rows.num_rows == mart_tables["invoice_lines"].num_rows
+    assert pa.total_allocated_bytes() - before < rows.nbytes / 10
+    assert not list(tmp_path.iterdir()), "what a killed process leaves behind"
 
 
 def test_folder_of_an_older_version_is_read_anew_and_of_a_newer_one_refused(
