@@ -183,6 +183,7 @@ VALUE_FUNCTIONS: dict[str, tuple[_Function, int, int]] = {
     "MAX": (_template("GREATEST($0, $1)", "same"), 2, 2),
     "DATE": (_template("make_date(CAST($0 AS BIGINT), CAST($1 AS BIGINT), CAST($2 AS BIGINT))", "date"), 3, 3),
     "YEAR": (_template("YEAR($0)", "number"), 1, 1),
+    "DAY": (_template("DAY($0)", "number"), 1, 1),
     "MONTH": (_template("MONTH($0)", "number"), 1, 1),
     "UPPER": (_template("UPPER($0)", "text"), 1, 1),
     "LOWER": (_template("LOWER($0)", "text"), 1, 1),

@@ -12,17 +12,20 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from powerbi.dax.context import ColumnKey
 from powerbi.dax.query import Selection
+from powerbi.standin.copied import Copy
 from tests.unit.powerbi import shop
 from tests.unit.powerbi.truth import APART, MEASURES, Cell, Day, Truth, evaluated, ratio, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from powerbi.model import Model
 
@@ -175,6 +178,39 @@ def test_top_products_share_takes_the_ten_best_of_each_cell(
     found = evaluated(model, connection, "Top 10 Products Share", groups, selections)
     for key, cell in cells.items():
         assert same(found.get(key), ratio(truth.best_products(cell, 10), truth.net(cell)))
+
+
+def test_the_day_that_events_still_come_for_is_not_compared_with_a_whole_one(
+    model: Model, mart_tables: dict[str, Any], tmp_path: Path
+) -> None:
+    """By noon of a Friday its sales would be half of the Friday before, every week."""
+    noon = dt.datetime.combine(shop.LAST, dt.time(12))
+    trust = mart_tables["data_trust"]
+    newest = pa.array([noon] * trust.num_rows)
+    trust = trust.set_column(trust.column_names.index("newest_produced_at"), "newest_produced_at", newest)
+    tables = {**mart_tables, "data_trust": trust}
+    copy, truth = Copy(tmp_path / "imported.duckdb"), Truth(tables)
+    shop.fill(copy, tables)
+    measure, until = "Last Day vs Week Before", {"today": shop.LAST, "yesterday": shop.LAST - dt.timedelta(days=1)}
+    found = {
+        name: evaluated(model, copy.reader(), measure, (), (Selection(DATE, None, "2025-01-01", str(last)),))[()]
+        for name, last in until.items()
+    }
+    copy.close()
+    assert found["today"] == found["yesterday"]
+    for name, last in until.items():
+        assert same(found[name], MEASURES[measure](truth, Cell(Day(2025, 1, 1), last))), name
+    whole = evaluated_whole(mart_tables, model, tmp_path, measure)
+    assert not same(found["today"], whole), "once the day is over it is compared"
+
+
+def evaluated_whole(tables: dict[str, Any], model: Model, folder: Path, measure: str) -> Any:
+    """The measure where every day is over."""
+    copy = Copy(folder / "over.duckdb")
+    shop.fill(copy, tables)
+    found = evaluated(model, copy.reader(), measure, (), (Selection(DATE, None, "2025-01-01", str(shop.LAST)),))[()]
+    copy.close()
+    return found
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -100,6 +100,10 @@ class Truth:
     def last_day(self, cell: Cell) -> Any:
         return self.lines("MAX(invoice_date)", cell)
 
+    def last_whole_day(self, cell: Cell) -> Any:
+        newest = "(SELECT MAX(newest_produced_at)::DATE FROM data_trust)"
+        return self.lines("MAX(invoice_date)", cell, f"invoice_date < {newest}")
+
     def since(self, cell: Cell, unit: str) -> Any:
         day = self.last_day(cell)
         if day is None:
@@ -138,8 +142,8 @@ def _seven(truth: Truth, cell: Cell) -> Any:
     return None if day is None else each(truth.net(replace(cell, first=day - dt.timedelta(days=6), last=day)), 7)
 
 
-def _on_last_day(truth: Truth, cell: Cell, shift: int) -> Any:
-    day = truth.last_day(cell)
+def _on_last_day(truth: Truth, cell: Cell, shift: int, *, is_over: bool = False) -> Any:
+    day = truth.last_whole_day(cell) if is_over else truth.last_day(cell)
     if day is None:
         return None
     day += dt.timedelta(days=shift)
@@ -188,7 +192,9 @@ MEASURES = {
     "Net Sales YTD": lambda t, c: t.since(c, "year"),
     "Net Sales 7-Day Average": _seven,
     "Net Sales Last Day": lambda t, c: _on_last_day(t, c, 0),
-    "Last Day vs Week Before": lambda t, c: change(_on_last_day(t, c, 0), _on_last_day(t, c, -7)),
+    "Last Day vs Week Before": lambda t, c: change(
+        _on_last_day(t, c, 0, is_over=True), _on_last_day(t, c, -7, is_over=True)
+    ),
     "Last Sales Date": lambda t, c: t.last_day(c),
     "Data As Of": lambda t, c: t.trust("MAX(newest_produced_at)", c),
     "Last Published At": lambda t, c: t.trust("MAX(published_at)", c),
