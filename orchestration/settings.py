@@ -40,6 +40,7 @@ class OrchestrationSettings:
             the next batch waits up to 5 s for the sensor. Above a minute, new code waits for the old run's end.
         alert_webhook: where failed runs are told; empty for the log only.
         runs_kept_days: older runs are deleted every night, but for the newest of each partition.
+        stop_file: once this file exists, runs come to an end as soon as they can; empty: there is none.
     """
 
     lake_dsn: str
@@ -48,6 +49,7 @@ class OrchestrationSettings:
     keep_up_s: float = 0.0
     alert_webhook: str = ""
     runs_kept_days: int = RUNS_KEPT_DAYS
+    stop_file: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> OrchestrationSettings:
@@ -67,6 +69,7 @@ class OrchestrationSettings:
             keep_up_s=_seconds(env, "KEEP_UP_S", KEEP_UP_EMULATED_S if is_emulated else KEEP_UP_S, problems),
             alert_webhook=env.get("ALERT_WEBHOOK_URL", "").strip(),
             runs_kept_days=_days(env.get("DAGSTER_RUNS_KEPT_DAYS", ""), problems),
+            stop_file=env.get("RUNS_STOP_FILE", "").strip(),
         )
         if problems:
             raise SettingsError(
@@ -74,6 +77,11 @@ class OrchestrationSettings:
                 "See .env.example."
             )
         return settings
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the place where runs run is about to go away (a new image)."""
+        return bool(self.stop_file) and Path(self.stop_file).exists()
 
 
 def _dsn(env: Mapping[str, str], problems: list[str]) -> str:

@@ -11,6 +11,7 @@ up (landing/sensors.py), how a cycle's parts work (mage_project, dbt_like_sql).
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from orchestration.defs.pacing import pace_run
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.topics import feeds, project
 from orchestration.errors import MageRunError, ReconcileError
+from orchestration.settings import OrchestrationSettings
 
 Batches = Mapping[int, int]
 """Topic partition -> last batch that is contained."""
@@ -69,7 +71,7 @@ def keep_up(
         is_behind: whether more has landed than the marts show.
         wait: returns when something lands, at the latest after so many seconds.
         turn: loads and publishes what has landed.
-        is_wanted: whether another run waits for this day: its successor, or a rebuild.
+        is_wanted: whether another run waits for this day (its successor, or a rebuild), or runs are told to end.
         seconds: no turn begins after them.
         clock: tests have their own.
     """
@@ -216,6 +218,7 @@ def _follow(
 
     seen: dict[str, Mapping[str, Any]] = {}
     all_show = marts.shown
+    settings = OrchestrationSettings.from_env(os.environ)
     with (
         lake.connect("orchestration.keep_up") as conn,
         lake.connect("orchestration.keep_up_wait") as waiting,
@@ -225,7 +228,7 @@ def _follow(
             is_behind=lambda: _is_behind(conn, day, shown),
             wait=lambda seconds: door.wait_landed(waiting, seconds),
             turn=lambda: _turn(context, day, marts, shown, seen),
-            is_wanted=lambda: _is_wanted(conn, day),
+            is_wanted=lambda: settings.is_stopping or _is_wanted(conn, day),
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from dagster._core.instance.config import dagster_instance_config
+from dagster._core.instance.config import ConcurrencyConfig, dagster_instance_config
+from dagster._core.run_coordinator import QueuedRunCoordinator
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "dagster.yaml"
@@ -19,6 +20,17 @@ def test_dagster_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://dagster@postgresql/dagster")
     config, _ = dagster_instance_config(str(tmp_path))
     assert config == yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def test_a_queued_run_outlives_a_code_server_that_is_replaced() -> None:
+    """Dagster's default fails it at once; a new image takes half a minute to serve."""
+    config = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    coordinator = QueuedRunCoordinator.from_config_value(None, config["run_coordinator"]["config"])
+    limits = ConcurrencyConfig.from_concurrency_settings(config["concurrency"], coordinator.get_run_queue_config())
+    queue = limits.run_queue_config
+    assert queue is not None
+    assert queue.max_user_code_failure_retries * queue.user_code_failure_retry_delay >= 120
+    assert queue.max_concurrent_runs == config["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 @pytest.mark.parametrize("name", ["dagster-code", "dagster-daemon", "dagster-webserver"])

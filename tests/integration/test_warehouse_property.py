@@ -105,7 +105,7 @@ _step = st.one_of(
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(max(600, 60 * EXAMPLES))
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -152,7 +152,7 @@ def _run_and_publish(lake: Lake, env: dict[str, str]) -> None:
     publish(env, lake.day)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(max(300, 10 * EXAMPLES))
 def test_run_killed_at_any_step_is_completed_by_the_next_without_a_new_event(env: dict[str, str]) -> None:
     """The source has fallen silent: nothing lands after the kill, and the next run still completes the day."""
     dice = random.Random(11)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -117,6 +118,40 @@ def test_it_makes_room_for_a_run_that_waits_for_its_day(
         at_work.join()
     assert time.monotonic() - began < 200
     assert results[0].success
+
+
+def test_it_ends_well_when_runs_are_told_to_since_a_new_image_comes(
+    landing: HandLanding,
+    instance: dg.DagsterInstance,
+    line_env: dict[str, str],
+    warehouse: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    stop_file = tmp_path / "runs-stop"
+    monkeypatch.setenv("RUNS_STOP_FILE", str(stop_file))
+    landing.land([event()])
+    flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
+    flow.start()
+    ended: list[tuple[bool, float]] = []
+    at_work = threading.Thread(target=lambda: ended.append((run(instance, 250.0).success, time.monotonic())))
+    at_work.start()
+    try:
+        while flow.landed < 3:
+            assert at_work.is_alive(), "it ended before it was told to"
+            time.sleep(0.1)
+        stop_file.touch()
+        told = time.monotonic()
+        at_work.join(100)
+    finally:
+        flow.end()
+        stop_file.touch()
+        at_work.join()
+    [(is_success, ended_at)] = ended
+    assert is_success
+    assert ended_at - told < 45, "what a container is given to stop"
+    found = totals(warehouse)
+    assert found["core"]["rows"] == found["mart"]["rows"] > 1
 
 
 def test_layers_that_differ_within_the_loop_fail_the_run(
