@@ -266,7 +266,7 @@ def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterializa
 @contextlib.contextmanager
 def locked(lake: LakeResource, day: date) -> Iterator[bool]:
     """PostgreSQL's advisory lock of a day: gone with the connection, so never left behind by a killed run."""
-    with _lock_connection(lake) as cursor:
+    with lock_connection(lake) as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, day.toordinal()))
         yield bool(cursor.fetchone()[0])
 
@@ -280,7 +280,7 @@ def await_turn(lake: LakeResource, days: Sequence[date], *, patience_s: float = 
 
     began = time.monotonic()
     wanted = {day.toordinal() for day in days}
-    with _lock_connection(lake) as cursor:
+    with lock_connection(lake) as cursor:
         cursor.execute(f"SELECT objid::bigint FROM ({_LOCKS}) AS held WHERE granted", (LOCK_SPACE,))
         kept_up = sorted(wanted & {row[0] for row in cursor.fetchall()})
         for ordinal in kept_up:
@@ -300,7 +300,8 @@ WHERE locktype = 'advisory' AND classid::bigint = %s AND objsubid = 2
 
 
 @contextlib.contextmanager
-def _lock_connection(lake: LakeResource) -> Iterator[Any]:
+def lock_connection(lake: LakeResource) -> Iterator[Any]:
+    """A cursor outside of any transaction: what it locks is held until the block is left, or the process ends."""
     with lake.connect("orchestration.day_lock") as conn:
         conn.rollback()
         conn.autocommit = True

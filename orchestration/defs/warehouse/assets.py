@@ -17,6 +17,7 @@ from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.pacing import budget_metadata
 from orchestration.defs.partitions import DAYS, days_of_run
+from orchestration.defs.publish_turn import publish_turn
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import MARTS, MARTS_READER, feeds
@@ -91,7 +92,7 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         opened = warehouse.open()
         ledger = loaded_batches(lake, opened, days or [])
         memory = Memory()
-        yield from publish(opened, catalog, selected, days, context.run.run_id, memory=memory)
+        yield from publish(lake, opened, catalog, selected, days, run_id=context.run.run_id, memory=memory)
         if len(selected) < len(tables):
             return
         mark_published(lake, ledger)
@@ -116,16 +117,14 @@ def _marts_to_keep_up(
 
     The cycles share what they know of the ledgers; what follows has a connection of its own, and reads them.
     """
-    from dbt_like_sql.publish import publish_all
-
     core = {feed.table for feed in feeds()}
     first = [table.name for table in tables if core & set(table.depends_on)]
     rest = [table.name for table in tables if table.name not in first]
     days, run_id = list(days_of_run(context)), context.run.run_id
     beside = WarehouseResource().open()
     return Marts(
-        publish_first=partial(publish_all, warehouse, _CATALOG, first, days=days, run_id=run_id, memory=memory),
-        publish_rest=partial(publish_all, beside, _CATALOG, rest, days=days, run_id=run_id),
+        publish_first=partial(_publish_all, lake, warehouse, _CATALOG, first, days=days, run_id=run_id, memory=memory),
+        publish_rest=partial(_publish_all, lake, beside, _CATALOG, rest, days=days, run_id=run_id),
         note=partial(_note, memory),
         compare=partial(_what_differs, opened=warehouse, days=days, run_id=run_id),
         mark=lambda batches: mark_published(lake, batches),
@@ -144,22 +143,39 @@ def _note(memory: Memory, topic: str, day: date, told: Mapping[str, Any]) -> Non
         note_load(memory, table, day, topic=topic, version=int(told.get("version", -1)), offsets=told.get("offsets"))
 
 
+def _publish_all(
+    lake: LakeResource,
+    warehouse: Any,
+    catalog: Catalog,
+    names: Sequence[str],
+    *,
+    days: Sequence[date] | None,
+    run_id: str,
+    memory: Memory | None = None,
+) -> Mapping[str, Any]:
+    """Publish in turn with whoever else publishes these tables."""
+    from dbt_like_sql.publish import publish_all
+
+    with publish_turn(lake, names):
+        return publish_all(warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
+
+
 def publish(
+    lake: LakeResource,
     warehouse: Any,
     catalog: Catalog,
     tables: Sequence[Table],
     days: Sequence[date] | None,
-    run_id: str,
     *,
+    run_id: str,
     memory: Memory | None = None,
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Publish the tables together; if a blocking check finds a row, none is published and every result is shown."""
     from dbt_like_sql.errors import ChecksFailedError
-    from dbt_like_sql.publish import publish_all
 
     try:
         names = [table.name for table in tables]
-        published = publish_all(warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
+        published = _publish_all(lake, warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
     except ChecksFailedError as error:
         yield from check_results(error.checks)
         raise

@@ -13,7 +13,7 @@ import pytest
 
 from dbt_like_sql.reconcile import totals
 from orchestration.definitions import defs
-from orchestration.defs.keep_up import TAG, await_turn, locked
+from orchestration.defs.keep_up import LOCK_SPACE, TAG, await_turn, locked
 from orchestration.defs.partitions import range_tags
 from orchestration.defs.resources import LakeResource
 from streaming import lake
@@ -57,7 +57,11 @@ class Landing(threading.Thread):
 
     def _is_kept_up(self) -> bool:
         with self.hand.conn.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted")
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted "
+                "AND classid::bigint = %s",
+                (LOCK_SPACE,),
+            )
             found = cursor.fetchone()[0]
         self.hand.conn.rollback()
         return bool(found)
