@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster import Field
+from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClass, deserialize_value
 
@@ -38,11 +39,25 @@ if TYPE_CHECKING:
 ASK_S = 10  # the server answers in milliseconds; while it starts it answers nobody
 # A pool that does not come up (a broken library) would be started with every run; each try costs 5 s of a core.
 RESTART_AFTER_S = 30.0
+REFUSES = "after telling it to shut down"  # what a code server that was told so answers to a run
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared, not bound
 
 
 class CheckedRunLauncher(DefaultRunLauncher, ConfigurableClass):
     """Runs as children of the code server, their health asked of the server."""
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the run; a code server that is about to be replaced leaves it in the queue.
+
+        Raises:
+            DagsterUserCodeUnreachableError: it takes no more runs. The queue tries again, as for one that is away.
+        """
+        try:
+            super().launch_run(context)
+        except DagsterLaunchFailedError as error:
+            if REFUSES in str(error):
+                raise DagsterUserCodeUnreachableError(f"the code server is about to be replaced: {error}") from error
+            raise
 
     @property
     def supports_check_run_worker_health(self) -> bool:

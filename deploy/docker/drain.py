@@ -1,10 +1,11 @@
 """PID 1 of the code server's container: when it is told to stop, the runs at work end first.
 
-    python deploy/docker/drain.py COMMAND...
+    python deploy/docker/drain.py PORT COMMAND...      the port on which the command serves gRPC
 
 Docker tells one process only. Without this the code server ends at once and its runs with it: nothing is lost, but each
-new image leaves failed runs and an alert behind. Here: a file tells the runs to come to an end (RUNS_STOP_FILE, which
-orchestration/defs/keep_up.py looks for), those that are at work are waited for, and then the server is stopped.
+new image leaves failed runs and an alert behind. Here: the server is told to take no more runs, a file tells those at
+work to come to an end (RUNS_STOP_FILE, which orchestration/defs/keep_up.py looks for), they are waited for, then the
+server stopped. What it refuses meanwhile stays in Dagster's queue (orchestration/launcher.py).
 
 Run as a file, like probe.py. Linux only. Not here: what a run does then; runs that are killed (launcher.py).
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 STOP_FILE = "/tmp/runs-stop"  # noqa: S108 - a tmpfs of the container's own
 WITHIN_S = 45.0  # stop_grace_period is 60 s
 LOOK_S = 0.2
+ANSWER_S = 5.0
 
 
 def runs_of(server: int) -> set[int]:
@@ -40,10 +42,24 @@ def runs_of(server: int) -> set[int]:
     return found
 
 
-def main(command: list[str]) -> int:
+def take_no_more(port: int) -> bool:
+    """Dagster's own request to a code server: refuse new runs. Whether it has answered."""
+    import grpc  # noqa: PLC0415 - half a second that a start need not wait for
+
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel.unary_unary("/api.DagsterApi/ShutdownServer")(b"", timeout=ANSWER_S)
+    except grpc.RpcError as error:
+        sys.stderr.write(f"drain: the code server was not told to refuse runs: {error}\n")
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> int:
     """Start the command, wait for it or for a signal; the command's exit code."""
-    if not command:
+    if len(arguments) < 2 or not arguments[0].isdecimal():  # noqa: PLR2004 - a port and a command
         raise SystemExit(__doc__)
+    port, command = int(arguments[0]), arguments[1:]
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
@@ -54,7 +70,9 @@ def main(command: list[str]) -> int:
         pass
     if server.poll() is None:
         stop_file.touch()
-        deadline, at_work = time.monotonic() + WITHIN_S, runs_of(server.pid)
+        deadline = time.monotonic() + WITHIN_S
+        take_no_more(port)
+        at_work = runs_of(server.pid)
         while server.poll() is None and time.monotonic() < deadline and at_work & runs_of(server.pid):
             time.sleep(LOOK_S)
         server.terminate()

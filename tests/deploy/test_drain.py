@@ -58,7 +58,7 @@ def test_the_server_is_stopped_once_its_runs_have_ended_or_the_time_is_up(
     code = f"import runpy, sys; m = runpy.run_path({str(DRAIN)!r}); m['main'].__globals__['WITHIN_S'] = {within_s}; "
     code += "sys.exit(m['main'](sys.argv[1:]))"
     drain = subprocess.Popen(
-        [sys.executable, "-c", code, sys.executable, str(server), str(log), str(at_stop), run],
+        [sys.executable, "-c", code, "1", sys.executable, str(server), str(log), str(at_stop), run],
         env={**os.environ, "RUNS_STOP_FILE": str(stop_file)},
         start_new_session=True,
     )
@@ -80,6 +80,6 @@ def test_the_server_is_stopped_once_its_runs_have_ended_or_the_time_is_up(
 
 def test_a_server_that_ends_by_itself_ends_the_container() -> None:
     ended = subprocess.run(
-        [sys.executable, str(DRAIN), sys.executable, "-c", "raise SystemExit(3)"], timeout=20, check=False
+        [sys.executable, str(DRAIN), "1", sys.executable, "-c", "raise SystemExit(3)"], timeout=20, check=False
     )
     assert ended.returncode == 3
