@@ -11,8 +11,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
-import psycopg2.errors
-
 from orchestration.defs.keep_up import lock_connection
 from orchestration.defs.resources import LakeResource
 
@@ -28,6 +26,8 @@ def publish_turn(lake: LakeResource, tables: Sequence[str], *, patience_s: float
     Gone with its connection, so never left behind by a killed run. Asked for in one order by everybody: no two wait for
     each other.
     """
+    import psycopg2.errors
+
     end, is_ours = time.monotonic() + patience_s, True
     with lock_connection(lake) as cursor:
         for table in sorted(tables):
