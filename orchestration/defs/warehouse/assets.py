@@ -144,20 +144,13 @@ def _note(memory: Memory, topic: str, day: date, told: Mapping[str, Any]) -> Non
 
 
 def _publish_all(
-    lake: LakeResource,
-    warehouse: Any,
-    catalog: Catalog,
-    names: Sequence[str],
-    *,
-    days: Sequence[date] | None,
-    run_id: str,
-    memory: Memory | None = None,
+    lake: LakeResource, warehouse: Any, catalog: Catalog, names: Sequence[str], **options: Any
 ) -> Mapping[str, Any]:
-    """Publish in turn with whoever else publishes these tables."""
+    """`publish_all` with its options, in turn with whoever else publishes these tables."""
     from dbt_like_sql.publish import publish_all
 
     with publish_turn(lake, names):
-        return publish_all(warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
+        return publish_all(warehouse, catalog, names, **options)
 
 
 def publish(
