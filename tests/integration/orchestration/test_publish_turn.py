@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import date
 
+import dagster as dg
 import pytest
 
-from orchestration.defs.publish_turn import publish_turn
+from orchestration.definitions import defs
+from orchestration.defs.partitions import range_tags
+from orchestration.defs.publish_turn import LOCK_SPACE, publish_turn
 from orchestration.defs.resources import LakeResource
+from tests.integration.orchestration.landing import HandLanding, event
 
 pytestmark = pytest.mark.integration
 
@@ -69,3 +74,33 @@ def test_two_who_ask_for_the_same_tables_in_other_orders_do_not_wait_for_each_ot
     for thread in threads:
         thread.join()
     assert done == [True] * 60
+
+
+def test_a_run_waits_for_the_turn_of_its_marts(
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str]
+) -> None:
+    landing.land([event()])
+    day, ended = date(2010, 12, 1), list[bool]()
+
+    def run() -> None:
+        job = defs.resolve_job_def("load_days")
+        ended.append(job.execute_in_process(instance=instance, tags=range_tags(day, day), raise_on_error=False).success)
+
+    def waiting() -> int:
+        with landing.conn.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = %s AND NOT granted",
+                (LOCK_SPACE,),
+            )
+            found = int(cursor.fetchone()[0])
+        landing.conn.rollback()
+        return found
+
+    thread = threading.Thread(target=run)
+    with publish_turn(LakeResource(), ["mart.invoice_lines"]):
+        thread.start()
+        while not waiting():
+            assert thread.is_alive(), "it published without its turn"
+            time.sleep(0.05)
+    thread.join()
+    assert ended == [True]
