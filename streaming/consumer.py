@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg2
 import structlog
 from confluent_kafka import Consumer, KafkaError
 
@@ -22,7 +23,13 @@ from streaming import database, kafka, migrate
 from streaming.client_errors import ClientErrors
 from streaming.consumer_config import consumer_config
 from streaming.decode import Decoder
-from streaming.errors import TopicError
+from streaming.errors import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    LakeRefusedError,
+    LakeUnavailableError,
+    TopicError,
+)
 from streaming.fencing import Fencing
 from streaming.formats.open_reader import open_reader
 from streaming.intake import Intake
@@ -35,7 +42,7 @@ from streaming.silence import limited
 from streaming.writer_pool import WriterPool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from streaming.contract import Contract
     from streaming.polled import PolledMessage
@@ -46,6 +53,7 @@ STOP_S = 3.0  # to write what is queued; the process ends within 5 s of SIGTERM
 CUT_S = 0.7  # for what waited for a silent lake until then, and is cut
 CLOSE_S = 0.8
 UNHEALTHY_AFTER_S = 120.0
+NEW_BROKER_S = 2.0  # a broker that has just started may deny a topic for a moment
 FIRST_BATCH_EVENTS = 2_500
 MESSAGES_A_TURN = 2_000  # about 0.5 ms in which no writer gets the interpreter; 20,000 are 5 ms
 REST_S = 0.01  # for what is left of a backlog: the client fetches on while a batch is checked, so it is there already
@@ -97,43 +105,76 @@ class LandingConsumer:
 
     def run(self, stop: threading.Event, *, until_idle_s: float | None = None) -> Summary:
         """Land until stopped, or until nothing has come for so long and everything is landed."""
-        self._check_start()
+        self._try_until_done(self._check_start, stop)
         slot = self.fencing.slot = InstanceSlot(self.settings.group_id, self.settings.instance_id)
-        rejoins = Rejoins(self.settings.outage_limit_s)
         try:
-            while not stop.is_set():
-                try:
-                    self._land_session(stop, until_idle_s)
-                    break
-                except RejoinError as error:
-                    delay_s = rejoins.next_delay_s(
-                        error,
-                        assigned_at=self.ownership.take_assigned_at(),
-                        transactions=self.counts().transactions,
-                        now=time.monotonic(),
-                    )
-                    log.warning("rejoins", reason=str(error), delay_s=delay_s)
-                    stop.wait(delay_s)
+            self._try_until_done(lambda: self._land_session(stop, until_idle_s), stop)
         finally:
             slot.release()
         return self.summary()
 
+    def _try_until_done(self, attempt: Callable[[], None], stop: threading.Event) -> None:
+        """Again while it meets trouble that may pass, with pauses and a limit, until it is done or stopped."""
+        rejoins = Rejoins(self.settings.outage_limit_s)
+        while not stop.is_set():
+            self._tick()
+            try:
+                attempt()
+            except RejoinError as error:
+                delay_s = rejoins.next_delay_s(
+                    error,
+                    assigned_at=self.ownership.take_assigned_at(),
+                    transactions=self.counts().transactions,
+                    now=time.monotonic(),
+                )
+                because = {"because": str(error.__cause__)} if error.__cause__ is not None else {}
+                log.warning("rejoins", reason=str(error), **because, delay_s=delay_s)
+                stop.wait(delay_s)
+            else:
+                return
+
     def _check_start(self) -> None:
-        """Refuse contracts that the lake does not have, and topics that the broker does not have."""
+        """Refuse contracts that the lake does not have, and topics that the broker does not have.
+
+        Raises:
+            RejoinError: the lake or the broker is away; whoever starts a whole system starts them in any order.
+            StreamingError: it is there, and a person has to decide.
+        """
+        try:
+            self._compare_with_lake()
+            self._compare_with_broker()
+        except (LakeRefusedError, BrokerRefusedError):
+            raise
+        except LakeUnavailableError as error:
+            raise RejoinError("the lake is away at the start") from error
+        except BrokerUnavailableError as error:
+            raise RejoinError("the broker is away at the start") from error
+
+    def _compare_with_lake(self) -> None:
         conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
         try:
             with limited(conn, self.settings.lake_answer_s, "comparing the contracts with the lake's"):
                 for contract in self.contracts.values():
                     migrate.check_registered(conn, contract)
+        except psycopg2.OperationalError as error:
+            database.raise_landing_error(error, "comparing the contracts with the lake's")
         finally:
             conn.close()
-        found = kafka.describe_topics(self.settings.kafka, list(self.contracts))
-        missing = sorted(set(self.contracts) - set(found))
+
+    def _compare_with_broker(self) -> None:
+        missing = self._missing_topics()
+        deadline = time.monotonic() + NEW_BROKER_S
+        while missing and time.monotonic() < deadline:
+            time.sleep(0.2)
+            missing = self._missing_topics()
         if missing:
             raise TopicError(
                 f"subscribing to {', '.join(missing)}: no such topic at {self.settings.kafka.bootstrap_servers}. "
                 f"Nothing was landed. Create it with `streaming topic create {missing[0]}`, or leave it out."
             )
+
+    def _missing_topics(self) -> list[str]:
+        return sorted(set(self.contracts) - set(kafka.describe_topics(self.settings.kafka, list(self.contracts))))
 
     def _land_session(self, stop: threading.Event, until_idle_s: float | None) -> None:
         """From joining the group to leaving it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg2
 from psycopg2 import errors as pg
 
-from streaming.errors import LakeUnavailableError, LandingError, MigrationError
+from streaming.errors import LakeRefusedError, LakeUnavailableError, LandingError, MigrationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +31,19 @@ RETRYABLE = (
     psycopg2.InterfaceError,  # the connection is closed already
     pg.ReadOnlySqlTransaction,  # a fail-over has made this server a standby
 )
+# A server that answers says FATAL; these pass by themselves (the last one is a pooler's).
+PASSING = "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again"
+REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))", re.DOTALL)
 PASSWORD = re.compile(r"(//[^:/@\s]*:)[^@\s]*@|(password\s*=\s*)\S+", re.IGNORECASE)
 
 
 def connect(dsn: str, *, application_name: str) -> Connection:
-    """A connection in UTC that notices a dead server. Raises LakeUnavailableError."""
+    """A connection in UTC that notices a dead server.
+
+    Raises:
+        LakeRefusedError: the server refuses the log-in, or LAKE_DSN cannot be read.
+        LakeUnavailableError: it cannot be reached.
+    """
     try:
         conn: Connection = psycopg2.connect(
             dsn,
@@ -45,12 +53,13 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             **KEEPALIVE,
         )
     except psycopg2.OperationalError as error:
-        raise LakeUnavailableError(
+        kind = LakeRefusedError if REFUSED.search(str(error)) else LakeUnavailableError
+        raise kind(
             f"connecting to the lake {hide_password(dsn)}: {hide_password(str(error)).strip()}. "
             f"Nothing was written. Check that PostgreSQL is up and LAKE_DSN is right."
         ) from error
     except psycopg2.ProgrammingError as error:
-        raise LakeUnavailableError(f"reading LAKE_DSN {hide_password(dsn)}: {hide_password(str(error))}") from error
+        raise LakeRefusedError(f"reading LAKE_DSN {hide_password(dsn)}: {hide_password(str(error))}") from error
     return conn
 
 

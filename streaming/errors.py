@@ -6,13 +6,15 @@ StreamingError
 ├── MigrationError           the lake's schema cannot be brought to this version
 ├── LandingError             a batch was not written; safe to retry
 │   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
+│       ├── LakeRefusedError Postgres answers and refuses the log-in; a person has to decide
 │       └── SilentLakeError  Postgres took a connection and does not answer on it; the connection was given up
 ├── RetiredError             the events asked for are gone by the contract's retention
 ├── RestoredError            the lake came back from a backup and lacks what a reader has read; a person has to tell it
 ├── FencedError              another consumer owns the topic partition; do not retry
 ├── TopicError               the topic cannot be read as it is; a person has to decide
 │   ├── TopicRecreatedError  the topic is not the one that the ledger knows
-│   └── BrokerUnavailableError  Kafka could not be reached until the outage limit
+│   └── BrokerUnavailableError  Kafka cannot be reached; safe to retry, until the outage limit
+│       └── BrokerRefusedError  Kafka, or the token's server, refuses the log-in; a person has to decide
 ├── RegistryError            the schema registry refuses us; a person has to decide
 ├── RegistryUnavailableError the schema registry does not answer; safe to retry, until the outage limit
 ├── DeadLetterLimitError     too many events are refused; the consumer stops before it drains a topic into dead letters
@@ -48,6 +50,10 @@ class LakeUnavailableError(LandingError):
     """Postgres cannot be reached. Safe to retry."""
 
 
+class LakeRefusedError(LakeUnavailableError):
+    """Postgres answers and refuses the log-in."""
+
+
 class SilentLakeError(LakeUnavailableError):
     """Postgres took a connection and does not answer on it. Safe to retry."""
 
@@ -81,7 +87,11 @@ class TopicRecreatedError(TopicError):
 
 
 class BrokerUnavailableError(TopicError):
-    """Kafka could not be reached until the outage limit."""
+    """Kafka cannot be reached."""
+
+
+class BrokerRefusedError(BrokerUnavailableError):
+    """Kafka, or the token's server, refuses the log-in."""
 
 
 class RegistryError(StreamingError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
-from streaming.errors import BrokerUnavailableError, TopicError
+from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
 from streaming.kafka_trouble import advice, look_for_reason
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ def admin_client(settings: KafkaSettings) -> AdminClient:
 
 def unavailable(settings: KafkaSettings, tried: str, error: Exception) -> BrokerUnavailableError:
     """The error for a broker that does not answer, with the reason if a connection tells one."""
-    reason, remedy = look_for_reason(settings)
+    reason = look_for_reason(settings)
     found = f"{error.args[0].str() if isinstance(error, KafkaException) else error}"
-    return BrokerUnavailableError(
-        f"{tried} at {settings.bootstrap_servers}: {f'{reason} ({found})' if reason else found}. {remedy}"
+    kind = BrokerRefusedError if reason.is_refusal else BrokerUnavailableError
+    return kind(
+        f"{tried} at {settings.bootstrap_servers}: {f'{reason.text} ({found})' if reason.text else found}. "
+        f"{reason.remedy}"
     )
 
 

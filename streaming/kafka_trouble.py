@@ -5,8 +5,9 @@ Not here: what is asked of Kafka (kafka.py).
 
 from __future__ import annotations
 
+import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -15,26 +16,37 @@ if TYPE_CHECKING:
 
 LOOK_S = 3.0  # within it a wrong log-in is told twice; longer only delays the message of a broker that is down
 NO_TOKEN = "OAUTHBEARER token"  # noqa: S105 words of librdkafka's about the token's server, which may be away for a while
+# What an OAuth server answers (RFC 6749, 5.2), but for the two errors that pass by themselves.
+REFUSED_TOKEN = re.compile(r'"error"\s*:\s*"(?!temporarily_unavailable|server_error)|certificate')
+REFUSED_CERTIFICATE = "alert certificate"  # told as a connection that broke
 LOG_IN = {
     "OAUTHBEARER": "KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET and KAFKA_OAUTH_SCOPE",
     "": "KAFKA_SECURITY_PROTOCOL: the broker wants another one",
 }
 
 
-def look_for_reason(settings: KafkaSettings, *, look_s: float = LOOK_S) -> tuple[str, str]:
-    """What a connection meets, and what to do about it; ('', general advice) if nothing telling is met in time."""
+class Reason(NamedTuple):
+    """Why Kafka cannot be reached; the text is empty where nothing was met in time."""
+
+    text: str
+    remedy: str
+    is_refusal: bool  # no wait will help
+
+
+def look_for_reason(settings: KafkaSettings, *, look_s: float = LOOK_S) -> Reason:
+    """What a connection meets, and what to do about it."""
     told: list[KafkaError] = []
     try:
         client = Producer({**settings.client_config(), "log_level": 0, "error_cb": told.append})
     except KafkaException as error:
-        return error.args[0].str(), advice(settings, error.args[0])
+        return Reason(error.args[0].str(), advice(settings, error.args[0]), is_refusal=True)
     deadline = time.monotonic() + look_s
     while time.monotonic() < deadline and not any(map(_is_telling, told)):
         client.poll(0.1)
-    telling = [error for error in told if _is_telling(error)]
+    telling = [error for error in told if _is_telling(error)] or told
     if not telling:
-        return (told[0].str() if told else ""), advice(settings, told[0] if told else None)
-    return telling[0].str(), advice(settings, telling[0])
+        return Reason("", advice(settings, None), is_refusal=False)
+    return Reason(telling[0].str(), advice(settings, telling[0]), is_refusal=is_refusal(telling[0]))
 
 
 def _is_telling(error: KafkaError) -> bool:
@@ -44,6 +56,13 @@ def _is_telling(error: KafkaError) -> bool:
 def is_token_away(error: KafkaError) -> bool:
     """Whether it is the token's server that does not answer: an outage, and no wrong log-in."""
     return error.code() == KafkaError._AUTHENTICATION and NO_TOKEN in error.str()  # noqa: SLF001
+
+
+def is_refusal(error: KafkaError) -> bool:
+    """Whether somebody has answered and refuses us: to wait does not help, other settings do."""
+    if is_token_away(error):
+        return REFUSED_TOKEN.search(error.str()) is not None
+    return _is_telling(error) or REFUSED_CERTIFICATE in error.str()
 
 
 def advice(settings: KafkaSettings, error: KafkaError | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 
 from streaming import dead_letter, ledger
-from streaming.batch import COPY_HEADER, COPY_TRAILER, Batch, prepare_batch
+from streaming.batch import COPY_HEADER, COPY_TRAILER, Batch, extend_to_end, prepare_batch
 from streaming.database import raise_landing_error, transaction
 from streaming.decode import Refusal
 from streaming.errors import LakeUnavailableError, LandingError
@@ -164,7 +164,7 @@ def refuse_by_postgres(conn: Connection, decoder: Decoder, batch: Batch, *, now:
         )
         for offset, message_text in cursor.fetchall():
             refused[offset] = Refusal("refused_by_postgres", message_text)
-    return prepare_batch(
+    sifted = prepare_batch(
         decoder,
         batch.topic_partition,
         batch.messages,
@@ -172,3 +172,4 @@ def refuse_by_postgres(conn: Connection, decoder: Decoder, batch: Batch, *, now:
         now=now,
         refused=refused,
     )
+    return extend_to_end(sifted, batch.next_offset)  # what follows the last event was closed with it

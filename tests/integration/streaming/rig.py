@@ -154,6 +154,20 @@ class Rig:
             stderr=subprocess.PIPE,
         )
 
+    @contextmanager
+    def started(self, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+        """`streaming consume` as a process which logs into a file; killed at the end."""
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "streaming", "consume", "--topic", self.topic, "--json"],
+                env={**os.environ, **self.env, **env}, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
     def wait(self, is_true: Callable[[], bool], *, what: str, timeout_s: float = DEADLINE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not is_true():

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import random
+import select
 import signal
 import socket
+import socketserver
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
 
 from streaming import lake, ledger
 from streaming.database import transaction
-from streaming.errors import FencedError, LakeUnavailableError
+from streaming.errors import FencedError, LakeRefusedError, LakeUnavailableError
 from streaming.metrics import LandingMetrics, MetricsServer
 
 from .rig import Rig, line, make_rig, stop_process
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fix_kafka import NewTopic
@@ -322,3 +327,84 @@ def test_secrets_are_never_printed(rig: Rig) -> None:
     assert process.returncode == 1
     assert b"Check that PostgreSQL is up" in errors
     assert b"hunter2" not in errors
+
+
+def test_a_lake_that_is_away_at_the_start_is_told_and_waited_for(
+    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+) -> None:
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    rig.send(line(number) for number in range(500))
+    lake_server.kill()
+    with rig.started(tmp_path / "log") as process:
+        rig.wait(lambda: "the lake is away at the start" in (tmp_path / "log").read_text(), what="the message")
+        assert process.poll() is None
+        lake_server.start()
+        rig.wait(lambda: rig.accounted() == 500, what="landing once the lake is there")
+        assert stop_process(process) == 0
+    said = (tmp_path / "log").read_text()
+    assert "Check that PostgreSQL is up and LAKE_DSN is right" in said
+    assert "Traceback" not in said
+    rig.assert_exact(500)
+
+
+def test_a_lake_that_stays_away_at_the_start_ends_the_consumer_at_the_limit(
+    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+) -> None:
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    lake_server.kill()
+    started = time.monotonic()
+    with pytest.raises(LakeUnavailableError, match="Check that PostgreSQL is up"):
+        rig.land(outage_limit_s=2.0)
+    assert time.monotonic() - started >= 2.0
+    lake_server.start()
+
+
+def test_a_lake_that_refuses_the_log_in_ends_the_consumer_at_once(rig: Rig) -> None:
+    rig.dsn = urlsplit(rig.dsn)._replace(path="/no_such_lake").geturl()
+    started = time.monotonic()
+    with pytest.raises(LakeRefusedError, match="no_such_lake"):
+        rig.land(outage_limit_s=60.0)
+    assert time.monotonic() - started < 5
+
+
+def test_a_broker_that_is_away_at_the_start_is_told_and_waited_for(rig: Rig, tmp_path: Path) -> None:
+    """A port that nobody listens at, until something forwards it to the broker."""
+    rig.send(line(number) for number in range(100))
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host, _, real_port = rig.bootstrap.rpartition(":")
+    log = tmp_path / "log"
+    with rig.started(log, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}") as process:
+        rig.wait(lambda: "the broker is away at the start" in log.read_text(), what="the message")
+        assert process.poll() is None
+        with forwarding(port, (host, int(real_port))):
+            rig.wait(lambda: rig.accounted() == 100, what="landing once the broker is there")
+            assert stop_process(process) == 0
+    assert "Check that Kafka is up" in log.read_text()
+    rig.assert_exact(100)
+
+
+@contextmanager
+def forwarding(port: int, to: tuple[str, int]) -> Iterator[None]:
+    """A port that leads to another one, for the first contact: after it Kafka is asked where it says that it is."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(to) as there:
+                ends = {self.request: there, there: self.request}
+                while True:
+                    for ready in select.select(list(ends), [], [])[0]:
+                        if not (data := ready.recv(65_536)):
+                            return
+                        ends[ready].sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Forward) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()

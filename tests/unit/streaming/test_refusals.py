@@ -1,0 +1,56 @@
+"""Who answers and refuses a log-in is told apart from who is away: only the second is worth waiting for."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from streaming.database import REFUSED
+from streaming.kafka_trouble import is_refusal
+
+ASKED_FOR = "Failed to acquire SASL OAUTHBEARER token: "
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "refuses"),
+    [
+        (KafkaError._AUTHENTICATION, "SASL authentication error: invalid credentials", True),
+        (KafkaError._SSL, "SSL handshake failed: certificate verify failed", True),
+        (KafkaError._TRANSPORT, "Receive failed: tlsv13 alert certificate required: SSL alert number 116", True),
+        (KafkaError._AUTHENTICATION, ASKED_FOR + '{"error": "invalid_client"}', True),
+        (
+            KafkaError._AUTHENTICATION,
+            ASKED_FOR + "SSL certificate OpenSSL verify result: unable to get local issuer",
+            True,
+        ),
+        (KafkaError._AUTHENTICATION, ASKED_FOR + '{"error": "temporarily_unavailable"}', False),
+        (KafkaError._AUTHENTICATION, ASKED_FOR + '{"error":"server_error"}', False),
+        (KafkaError._AUTHENTICATION, ASKED_FOR + "Could not connect to server", False),
+        (KafkaError._AUTHENTICATION, ASKED_FOR + "HTTP 503", False),
+        (KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:9092 failed: Connection refused", False),
+        (KafkaError._RESOLVE, "Failed to resolve 'kafka:9092': Name or service not known", False),
+        (KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down", False),
+    ],
+)
+def test_what_kafka_tells(code: int, text: str, *, refuses: bool) -> None:
+    assert is_refusal(KafkaError(code, text)) is refuses
+
+
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ('connection to server failed: FATAL:  password authentication failed for user "lander"', True),
+        ('connection to server failed: FATAL:  database "lak" does not exist', True),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.7", user "lander", no encryption', True),
+        ("FATAL:  the database system is starting up", False),
+        ("FATAL:  the database system is shutting down", False),
+        ("FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent recovery state", False),
+        ("FATAL:  sorry, too many clients already", False),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", False),
+        ("could not translate host name to address: Name or service not known", False),
+        ("Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?", False),
+        ("timeout expired", False),
+    ],
+)
+def test_what_postgres_tells(text: str, *, refuses: bool) -> None:
+    assert bool(REFUSED.search(text)) is refuses
