@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streaming import dead_letter, lake, ledger, replay
-from streaming.batch import Batch
+from streaming import dead_letter, lake, landing, ledger, replay
+from streaming.batch import Batch, extend_to_end, prepare_batch
 from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
@@ -115,6 +116,18 @@ def test_what_only_postgres_refuses_becomes_a_dead_letter(rig: Rig) -> None:
     with rig.connect() as conn:
         (letter,) = dead_letter.read_dead_letters(conn, rig.topic)
     assert (letter.topic_offset, letter.reason, letter.value) == (5, "not_utf8", odd)
+
+
+def test_a_batch_that_is_sifted_by_postgres_keeps_its_end(rig: Rig) -> None:
+    """What was closed behind its last event stays closed: the next batch follows it."""
+    now = datetime.now(UTC)
+    message = Message(
+        topic=rig.topic, partition=0, offset=7, key=b"k", value=json.dumps(line(1)).encode(), timestamp=(1, 1_290_000)
+    )
+    batch = extend_to_end(prepare_batch(Decoder(rig.contract), 0, [message], expected_offset=7, now=now), 12)
+    with rig.connect() as conn:
+        sifted = landing.refuse_by_postgres(conn, Decoder(rig.contract), batch, now=now)
+    assert (sifted.rows, sifted.next_offset, sifted.gaps) == (1, 12, batch.gaps)
 
 
 def test_a_poison_event_in_every_hundredth_place_costs_no_other_event(rig: Rig) -> None:
