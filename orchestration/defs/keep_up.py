@@ -37,8 +37,9 @@ TAG = "retail/keep_up_s"
 IDLE_S = 2.0
 # How long a run waits for the one that keeps its day up to end its cycle; that takes a second or a few.
 PATIENCE_S = 30.0
-# The sensor asks for the next run so long before the span ends: its own loop takes up to 5 s, the queue 1, a fork 0.5.
-HANDOVER_S = 8.0
+# The sensor asks for the next run so long before the span ends: its own loop takes up to 5 s, the queue 1, a fork 0.5,
+# and its ordinary steps, which it does beside the run at work, some 10 to 15.
+HANDOVER_S = 25.0
 # The marts that follow are published so often at most: their publication takes from the cycles what it takes. At 10 s
 # they took as much of the emulator as the cycles themselves.
 FOLLOW_S = 30.0
@@ -86,6 +87,11 @@ def keep_up(
         if left <= 0:
             return
         wait(left)
+
+
+def handover_s(seconds: float) -> float:
+    """How long before the end of a span of so many seconds the next run is asked for."""
+    return min(HANDOVER_S, seconds / 2)
 
 
 def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float:
@@ -176,16 +182,18 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
     """The loop for one day, each cycle's materializations logged as it is done.
 
     The day stays pending in the lake until every mart shows it: a run that is killed in the loop leaves marts that have
-    not followed the first ones, and the sensor asks for the day again. What has not followed in the end is published
-    when the lock is given back, while whoever waits for it is at work.
+    not followed the first ones, and the sensor asks for the day again. What has not followed in the end is left to
+    whoever has waited for the day; if nobody has, it is published now.
+
+    A run that keeps the day up already ends its loop for this one, which has done its ordinary steps beside it.
     """
     shown = {topic: dict(batches) for topic, batches in marts.shown.items()}
     followers = Followers(marts.publish_rest, marts.shown)
-    all_show, ended = marts.shown, None
+    all_show, is_handed_over, ended = marts.shown, False, None
     try:
-        with locked(lake, day) as is_ours:
+        with locked(lake, day, patience_s=PATIENCE_S) as is_ours:
             if is_ours:
-                all_show = _follow(context, lake, day, marts, shown=shown, followers=followers)
+                all_show, is_handed_over = _follow(context, lake, day, marts, shown=shown, followers=followers)
             else:
                 context.log.info("another run keeps %s up: nothing left to do here", day)
     finally:
@@ -193,7 +201,9 @@ def follow_landing(context: dg.AssetExecutionContext, lake: LakeResource, day: d
     if ended is not None:
         _show_followed(context, day, marts, ended)
         all_show = ended.batches
-    if all_show != shown:
+    if is_handed_over:
+        context.log.info("%s is handed over to a run that has waited for it", day)
+    elif all_show != shown:
         _show_followed(context, day, marts, Followed(shown, marts.publish_rest()))
 
 
@@ -205,8 +215,10 @@ def _follow(
     *,
     shown: dict[str, dict[int, int]],
     followers: Followers,
-) -> Mapping[str, Batches]:
-    """The loop with the lock held; moves `shown` on. Returns what all marts are known to show.
+) -> tuple[Mapping[str, Batches], bool]:
+    """The loop with the lock held; moves `shown` on.
+
+    Returns what all marts are known to show, and whether another run waits for the day.
 
     Layers are compared every COMPARE_S, between two cycles and with the lock held: whoever waits for the day moves it
     as soon as it is given back, so that under a steady flow the run's last step would not find it at rest.
@@ -243,8 +255,9 @@ def _follow(
             if time.monotonic() - compared_at > COMPARE_S:
                 _compare(marts, conn, day)
                 compared_at = time.monotonic()
+        is_handed_over = _is_wanted(conn, day)
     context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
-    return all_show
+    return all_show, is_handed_over
 
 
 def _show_followed(context: dg.AssetExecutionContext, day: date, marts: Marts, followed: Followed) -> None:
@@ -264,11 +277,26 @@ def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterializa
 
 
 @contextlib.contextmanager
-def locked(lake: LakeResource, day: date) -> Iterator[bool]:
-    """PostgreSQL's advisory lock of a day: gone with the connection, so never left behind by a killed run."""
+def locked(lake: LakeResource, day: date, *, patience_s: float = 0.0) -> Iterator[bool]:
+    """PostgreSQL's advisory lock of a day: gone with the connection, so never left behind by a killed run.
+
+    Whoever holds it sees that somebody waits, and ends its loop. Gives whether it is ours, at the latest after the
+    patience.
+    """
     with lock_connection(lake) as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, day.toordinal()))
-        yield bool(cursor.fetchone()[0])
+        yield bool(cursor.fetchone()[0]) or (patience_s > 0 and _lock(cursor, day.toordinal(), patience_s))
+
+
+def _lock(cursor: Any, ordinal: int, patience_s: float) -> bool:
+    import psycopg2.errors
+
+    cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{max(1, int(patience_s * 1000))}ms",))
+    try:
+        cursor.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_SPACE, ordinal))
+    except psycopg2.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def await_turn(lake: LakeResource, days: Sequence[date], *, patience_s: float = PATIENCE_S) -> float:
@@ -276,20 +304,23 @@ def await_turn(lake: LakeResource, days: Sequence[date], *, patience_s: float = 
 
     They see that somebody waits and end. Beyond the patience the run goes on all the same: the fence is what protects.
     """
-    import psycopg2.errors
-
     began = time.monotonic()
-    wanted = {day.toordinal() for day in days}
     with lock_connection(lake) as cursor:
-        cursor.execute(f"SELECT objid::bigint FROM ({_LOCKS}) AS held WHERE granted", (LOCK_SPACE,))
-        kept_up = sorted(wanted & {row[0] for row in cursor.fetchall()})
-        for ordinal in kept_up:
-            left = patience_s - (time.monotonic() - began)
-            cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{max(1, int(left * 1000))}ms",))
-            with contextlib.suppress(psycopg2.errors.LockNotAvailable):
-                cursor.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_SPACE, ordinal))
+        for ordinal in sorted({day.toordinal() for day in days} & _kept_up(cursor)):
+            if _lock(cursor, ordinal, patience_s - (time.monotonic() - began)):
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, ordinal))
     return time.monotonic() - began
+
+
+def kept_up_days(lake: LakeResource) -> set[date]:
+    """Days that a run keeps up at this moment."""
+    with lock_connection(lake) as cursor:
+        return {date.fromordinal(ordinal) for ordinal in _kept_up(cursor)}
+
+
+def _kept_up(cursor: Any) -> set[int]:
+    cursor.execute(f"SELECT objid::bigint FROM ({_LOCKS}) AS held WHERE granted", (LOCK_SPACE,))
+    return {row[0] for row in cursor.fetchall()}
 
 
 _LOCKS = """

@@ -51,7 +51,8 @@ def _hands_over(record: dg.RunRecord, now: float) -> bool:
     run = record.dagster_run
     if run.status is not dg.DagsterRunStatus.STARTED or record.start_time is None or keep_up.TAG not in run.tags:
         return False
-    return now >= record.start_time + float(run.tags[keep_up.TAG]) - keep_up.HANDOVER_S
+    seconds = float(run.tags[keep_up.TAG])
+    return now >= record.start_time + seconds - keep_up.handover_s(seconds)
 
 
 def at_work(instance: dg.DagsterInstance, job_name: str) -> bool:

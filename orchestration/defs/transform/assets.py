@@ -12,7 +12,7 @@ import dagster as dg
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from dbt_like_sql.catalog import load_catalog
-from orchestration.defs.keep_up import await_turn
+from orchestration.defs.keep_up import await_turn, seconds_of
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.resources import LakeResource
@@ -42,13 +42,17 @@ def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
 def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
     """A backfill from the UI rebuilds its days whole; any other run loads what they lack.
 
-    Both begin when no other run keeps one of their days up: a rebuild could never overtake it.
+    Both begin when no other run keeps one of their days up: a rebuild could never overtake it. But one that will keep
+    its day up itself begins beside the run that does, and takes the day over once its marts stand (keep_up.py): so no
+    event waits while it begins.
     """
     pace_run(context.log)
-    waited_s = await_turn(LakeResource(), days_of_run(context))
-    if waited_s > LONG_WAIT_S:
-        context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
-    return {"mode": "rebuild" if BACKFILL_ID_TAG in context.run.tags else "incremental"}
+    days, is_rebuild = days_of_run(context), BACKFILL_ID_TAG in context.run.tags
+    if is_rebuild or not seconds_of(context, days):
+        waited_s = await_turn(LakeResource(), days)
+        if waited_s > LONG_WAIT_S:
+            context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
+    return {"mode": "rebuild" if is_rebuild else "incremental"}
 
 
 def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:

@@ -124,6 +124,62 @@ def test_it_makes_room_for_a_run_that_waits_for_its_day(
     assert results[0].success
 
 
+def test_a_successor_does_its_steps_beside_the_run_at_work_and_takes_the_day_over(
+    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str], warehouse: Any
+) -> None:
+    landing.land([event()])
+    flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
+    flow.start()
+    results: dict[str, dg.ExecuteInProcessResult] = {}
+    ended: dict[str, float] = {}
+
+    def keep(name: str) -> None:
+        results[name] = run(instance, 250.0)
+        ended[name] = time.monotonic()
+
+    first, second = (threading.Thread(target=keep, args=(name,)) for name in ("first", "second"))
+    first.start()
+    try:
+        while flow.landed < 3:
+            assert first.is_alive(), "it ended before anybody waited"
+            time.sleep(0.1)
+        second.start()
+        first.join(120)
+        landed_then = flow.landed
+        while flow.landed < landed_then + 5:
+            assert second.is_alive(), "the successor keeps the day up from then on"
+            time.sleep(0.1)
+    finally:
+        flow.end()
+        first.join()
+        second.join()
+    assert results["first"].success
+    assert results["second"].success
+    assert ended["first"] < ended["second"]
+    [compared] = _evaluations(results["first"], "core_equals_mart")
+    assert "handed over" in (compared.description or "")
+    [compared] = _evaluations(results["second"], "core_equals_mart")
+    assert compared.description == f"core = mart on 1 day(s), {DAY}"
+    began = min(at for at, each in _events(instance, results["second"]) if each.is_step_start)
+    published = [
+        at
+        for at, each in _events(instance, results["first"])
+        if each.event_type_value == "ASSET_MATERIALIZATION" and each.asset_key == dg.AssetKey(["mart", "invoice_lines"])
+    ]
+    assert max(published) > began, "the first went on while the second began"
+    found = totals(warehouse)
+    assert found["core"]["rows"] == found["mart"]["rows"] == flow.landed + 1
+    assert lake.pending_days(landing.conn, TOPIC, "marts") == []
+
+
+def _events(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[tuple[float, dg.DagsterEvent]]:
+    return [(each.timestamp, each.dagster_event) for each in instance.all_logs(result.run_id) if each.dagster_event]
+
+
+def _evaluations(result: dg.ExecuteInProcessResult, name: str) -> list[dg.AssetCheckEvaluation]:
+    return [each for each in result.get_asset_check_evaluations() if each.check_name == name]
+
+
 def test_it_ends_well_when_runs_are_told_to_since_a_new_image_comes(
     landing: HandLanding,
     instance: dg.DagsterInstance,

@@ -179,3 +179,11 @@ def test_a_successor_is_asked_for_shortly_before_the_span_is_over_and_only_one()
     assert _busy(one, after_s=450 - HANDOVER_S) == set()
     assert _busy(two, after_s=450) == {DAY}
     assert _busy(_started, after_s=1000) == {DAY}, "a run without a span never hands over"
+
+
+def test_a_short_span_is_not_handed_over_from_its_first_second_on() -> None:
+    def one(instance: dg.DagsterInstance) -> None:
+        _started(instance, **{TAG: "20"})
+
+    assert _busy(one, after_s=5) == {DAY}
+    assert _busy(one, after_s=10) == set()
