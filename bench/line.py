@@ -24,9 +24,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="of steady flow that count")
     parser.add_argument("--warm-up-s", type=float, default=25.0, help="of flow before")
+    parser.add_argument("--keep-up-s", type=float, help="span of a run that keeps its day up, so that some hand over")
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args()
-    flow = Flow(rate=options.rate, warm_up_s=options.warm_up_s, seconds=options.seconds)
+    flow = Flow(rate=options.rate, warm_up_s=options.warm_up_s, seconds=options.seconds, keep_up_s=options.keep_up_s)
     arms = list(YAML) if options.launcher == "both" else [options.launcher]
     found: dict[str, Any] = {}
     for arm in arms:

@@ -202,7 +202,7 @@ def days() -> None:
     from dbt_like_sql.reconcile import all_days  # noqa: PLC0415
 
     for row in all_days(_open()):
-        state = "reconciled    " if row["is_reconciled"] else "NOT RECONCILED"
+        state = {True: "reconciled      ", False: "NOT RECONCILED  ", None: "not compared yet"}[row["is_reconciled"]]
         counts = " ".join(
             f"{name} {row[column] if row[column] is not None else '?'}"
             for name, column in (

@@ -48,12 +48,13 @@ class Flow:
     rate: float
     warm_up_s: float
     seconds: float
+    keep_up_s: float | None = None  # of the arm whose runs keep up; None: as it comes
 
 
 def measure(launcher: str, flow: Flow, tell: Callable[[str], None] = lambda _text: None) -> dict[str, Any]:
     """One line from nothing to an empty state folder; what it took, hop by hop."""
     tell("starting the line")
-    with running(launcher) as (line, ledgers):
+    with running(launcher, keep_up_s=flow.keep_up_s) as (line, ledgers):
         cpu = CpuMeter(line)
         tell(f"{flow.rate:.0f} events/s for {flow.warm_up_s:.0f} + {flow.seconds:.0f} s")
         sent, since, until = _let_flow(line, flow)
@@ -113,12 +114,13 @@ class CpuMeter:
 
 
 @contextmanager
-def running(launcher: str) -> Iterator[tuple[Line, Ledgers]]:
+def running(launcher: str, *, keep_up_s: float | None = None) -> Iterator[tuple[Line, Ledgers]]:
     root = Path(tempfile.mkdtemp(prefix="bench-line-"))
     root.chmod(0o755)  # root's PostgreSQL runs as another user, who must reach its folder
     os.environ.pop("KEEP_UP_S", None)
-    if (keep_up_s := KEEP_UP_S[launcher]) is not None:
-        os.environ["KEEP_UP_S"] = keep_up_s
+    span = KEEP_UP_S[launcher] or (None if keep_up_s is None else f"{keep_up_s:g}")
+    if span is not None:
+        os.environ["KEEP_UP_S"] = span
     line = Line(state=State(root), ports=Ports(), note=lambda _: None, dagster_yaml=YAML[launcher])
     ledgers: Ledgers | None = None
     try:

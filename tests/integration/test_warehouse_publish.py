@@ -400,10 +400,10 @@ def test_trust_view_shows_a_day_as_reconciled_until_the_next_load(warehouse: War
         core.amount,
     )
     assert trust[D3]["newest_produced_at"] == datetime(2010, 12, 3, 20, 19, tzinfo=UTC)
-    assert trust[D1]["is_reconciled"] is False
+    assert trust[D1]["is_reconciled"] is None, "never compared"
     load(warehouse, D3, day_lines(D3, 2, 0, 1))  # nothing new in it, but nobody has counted since
     trust = {row["invoice_date"]: row for row in rows_of(warehouse, "mart.data_trust", "1")}
-    assert trust[D3]["is_reconciled"] is False
+    assert trust[D3]["is_reconciled"] is None
 
 
 def test_trust_view_says_as_of_when_the_fact_table_is_although_nobody_has_compared_since(warehouse: Warehouse) -> None:

@@ -207,7 +207,10 @@ MEASURES = {
     "Mart Amount": lambda t, c: t.trust("SUM(mart_amount_gbp)", c),
     "Days": lambda t, c: t.trust("NULLIF(COUNT(*), 0)", c),
     "Days Not Reconciled": lambda t, c: t.trust("IF(COUNT(*) > 0, COUNT(*) FILTER (WHERE NOT is_reconciled), NULL)", c),
-    "Reconciled Share": lambda t, c: t.trust("AVG(is_reconciled::INTEGER)", c),
+    "Days Not Compared Yet": lambda t, c: t.trust(
+        "IF(COUNT(*) > 0, COUNT(*) FILTER (WHERE is_reconciled IS NULL), NULL)", c
+    ),
+    "Reconciled Share": lambda t, c: t.trust("AVG(COALESCE(is_reconciled, FALSE)::INTEGER)", c),
     "Unexplained Rows": lambda t, c: t.trust("SUM(landed_rows) - SUM(core_rows)", c),
     "Report Difference": lambda t, c: t.difference(c),
 }

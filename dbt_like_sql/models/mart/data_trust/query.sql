@@ -33,7 +33,8 @@ SELECT
   compared.core_repeat_rows AS repeat_rows,
   compared.mart_rows,
   compared.mart_amount_gbp,
-  COALESCE(compared.is_reconciled AND compared.core_version = loaded.version, FALSE) AS is_reconciled,
+  -- NULL: the latest load has not been counted yet, and the count before it found nothing that differs
+  IF(compared.is_reconciled AND compared.core_version <> loaded.version, NULL, compared.is_reconciled) AS is_reconciled,
   published.published_at,
   COALESCE(published.newest_produced_at, compared.newest_produced_at) AS newest_produced_at
 FROM loaded
