@@ -106,7 +106,7 @@ class LandingConsumer:
     def run(self, stop: threading.Event, *, until_idle_s: float | None = None) -> Summary:
         """Land until stopped, or until nothing has come for so long and everything is landed."""
         self._try_until_done(self._check_start, stop)
-        slot = self.fencing.slot = InstanceSlot(self.settings.group_id, self.settings.instance_id)
+        slot = self.fencing.slot = InstanceSlot(self.settings.group_id, self.settings.instance_id, self.contracts)
         try:
             self._try_until_done(lambda: self._land_session(stop, until_idle_s), stop)
         finally:

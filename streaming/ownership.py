@@ -67,10 +67,11 @@ class Ownership:
         self.assigned_at: float | None = None
         self.consumer: Consumer | None = None
         self._stop = threading.Event()
+        self._topics = set[str]()
 
     def join(self, consumer: Consumer, topics: list[str], stop: threading.Event) -> None:
         """Subscribe: a session begins. From here on the group's callbacks of this consumer count."""
-        self._stop = stop
+        self._stop, self._topics = stop, set(topics)
         consumer.subscribe(topics, on_assign=self.on_assign, on_revoke=self.on_revoke, on_lost=self.on_lost)
         self.consumer = consumer
 
@@ -102,8 +103,11 @@ class Ownership:
     def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Claim what the group has assigned, and read on from the ledger's offsets."""
         self.metrics.rebalances.labels("assigned").inc()
+        strange = sorted({p.topic for p in partitions} - self._topics)
+        if strange:  # nobody here can read them: to claim them would keep them from whoever can
+            log.error("assigned_without_a_contract", topics=strange, note="they are not read by this consumer")
         try:
-            offsets = self._claim_all(consumer, [(p.topic, p.partition) for p in partitions])
+            offsets = self._claim_all(consumer, [(p.topic, p.partition) for p in partitions if p.topic in self._topics])
         except Exception as error:  # noqa: BLE001 librdkafka would swallow it; raised by the loop
             self.errors.keep(error)
             consumer.unassign()

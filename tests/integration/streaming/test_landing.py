@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from streaming import dead_letter, lake, landing, ledger, replay
 from streaming.batch import Batch, extend_to_end, prepare_batch
+from streaming.consumer import LandingConsumer
 from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
@@ -23,7 +26,7 @@ from streaming.errors import (
     TopicRecreatedError,
 )
 
-from .rig import Rig, line
+from .rig import Rig, line, make_rig
 
 if TYPE_CHECKING:
     from tests.fix_kafka import NewTopic
@@ -66,6 +69,32 @@ def test_a_consumer_of_another_group_goes_on_too_since_offsets_live_in_postgres(
     rig.group += "-other"
     assert rig.land().rows == 0
     rig.assert_exact(500)
+
+
+def test_a_consumer_that_comes_back_with_other_topics_reads_those(
+    rig: Rig, new_topic: NewTopic, tmp_path: Path
+) -> None:
+    """Within the session timeout, in which the broker remembers what the member of that name had."""
+    (tmp_path / "second").mkdir()
+    second = make_rig(new_topic(), rig.bootstrap, rig.dsn, tmp_path / "second")
+    second.migrate()
+    contracts = {each.topic: each.contract for each in (rig, second)}
+
+    def land(*topics: str) -> int:
+        chosen = {topic: contracts[topic] for topic in topics}
+        consumer = LandingConsumer(rig.settings(session_timeout_s=6.0), chosen)
+        return consumer.run(threading.Event(), until_idle_s=0.6).rows
+
+    for each in (rig, second):
+        each.send(line(number) for number in range(10))
+    assert land(rig.topic) == 10
+    assert land(rig.topic, second.topic) == 10, "the topic that was added"
+    for each in (rig, second):
+        each.send(line(number) for number in range(10, 15))
+    assert land(second.topic) == 5, "the topic that was taken away is left alone"
+    assert land(rig.topic, second.topic) == 5
+    rig.assert_exact(15)
+    second.assert_exact(15)
 
 
 def test_small_transactions_and_two_writers_land_the_same(rig: Rig) -> None:

@@ -281,7 +281,7 @@ def test_a_name_that_nobody_else_can_hold_is_taken_again_when_the_broker_fences_
     landing: LandingConsumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance_id: str, *, joins_anew: bool
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    landing.fencing.slot = InstanceSlot(landing.settings.group_id, instance_id)
+    landing.fencing.slot = InstanceSlot(landing.settings.group_id, instance_id, [TOPIC])
     fenced = problem(KafkaError._FATAL)
     fenced.kafka_error = KafkaError(
         KafkaError._FATAL, "Static consumer fenced by other consumer with same group.instance.id", fatal=True
@@ -294,3 +294,40 @@ def test_a_name_that_nobody_else_can_hold_is_taken_again_when_the_broker_fences_
         landing.errors.on_message_error(fenced)  # type: ignore[arg-type]
     landing.fencing.slot.release()
     assert not landing.fencing.slot.is_held
+
+
+def test_a_stable_name_is_another_one_for_other_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def name(wanted: str, *topics: str) -> str:
+        slot = InstanceSlot("group", wanted, topics)
+        slot.release()
+        return slot.name
+
+    for wanted in ("", "landing-0"):
+        assert name(wanted, "a", "b") == name(wanted, "b", "a") != name(wanted, "a")
+    assert name("dynamic", "a") == ""
+
+
+def test_topics_without_a_contract_are_left_to_whoever_has_one(
+    landing: LandingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Group(FakeConsumer):
+        def subscribe(self, _topics: list[str], **_: Any) -> None:
+            return
+
+        def assign(self, places: list[TopicPartition]) -> None:
+            self.assigned = [(place.topic, place.partition) for place in places]
+
+        def resume(self, _: list[TopicPartition]) -> None:
+            return
+
+    asked = list[Any]()
+    monkeypatch.setattr(
+        landing.ownership, "_claim_all", lambda _, keys: asked.extend(keys) or dict.fromkeys(keys, 50)
+    )
+    group = Group()
+    landing.ownership.join(group, [TOPIC], threading.Event())  # type: ignore[arg-type]
+    landing.ownership.on_assign(group, [TopicPartition("gone", 0), TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
+    landing.errors.raise_kept()
+    assert asked == group.assigned == [(TOPIC, 0)]
