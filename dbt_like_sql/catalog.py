@@ -14,8 +14,9 @@ from dbt_like_sql.checks import Check, contract_checks, read_checks
 from dbt_like_sql.contract import Column, Contract, read_contract
 from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import order, references, tree
+from dbt_like_sql.graph import line_of, order, references, table_nodes, tree
 from dbt_like_sql.incremental import check_incremental
+from dbt_like_sql.render import uses_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -178,6 +179,7 @@ def _load(models_dir: Path) -> Catalog:
                 raise ContractError(
                     table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}"
                 )
+        _check_days(table)
         if table.incremental_by:
             check_incremental(table, tables)
         if table.additive_by:
@@ -248,6 +250,20 @@ def _check_properties(contract: Contract, name: str) -> None:
     partitions = [column for column in contract.columns if column.is_partition]
     if len(partitions) > 1 or any(column.type != "DATE" for column in partitions):
         raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")
+
+
+def _check_days(table: Table) -> None:
+    """A publication takes out the rows of its days: a query that gives others would add them each time."""
+    if table.materialization != "table" or not table.partition_column:
+        return
+    query = tree(table.query or "", table.query_path)
+    if not uses_days(query):
+        line = next((line_of(node) for _name, node in table_nodes(query)), 1)
+        problem = (
+            f"{table.name} is partitioned by {table.partition_column}, but its query does not say which days to build: "
+            "it needs a condition such as invoice_date IN UNNEST(@days)"
+        )
+        raise ContractError(table.query_path, line, problem)
 
 
 def _materialization(contract: Contract, *, has_query: bool) -> Materialization:

@@ -171,6 +171,8 @@ def _problem(table: Table, tables: Mapping[str, Table], key: str) -> str | None:
     if len(table.depends_on) != 1 or tables[table.depends_on[0]].materialization != "table":
         return "its query must read one table that is built from a query, and nothing else"
     parent = tables[table.depends_on[0]]
+    if table.partition_column != parent.partition_column:
+        return f"it is partitioned by {table.partition_column}, and {parent.name} by {parent.partition_column}"
     if key not in parent.column_names or not parent.column(key).is_required:
         return f"{parent.name} has no such column, or it may be NULL"
     return (

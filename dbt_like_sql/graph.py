@@ -58,6 +58,11 @@ def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:
     ]
 
 
+def line_of(node: exp.Expr) -> int | None:
+    """Line of the first name in a part of a query, as it was written."""
+    return next((each.meta["line"] for each in node.find_all(exp.Identifier) if "line" in each.meta), None)
+
+
 def references(query: exp.Query) -> tuple[str, ...]:
     """Tables that a query reads, each once, sorted."""
     return tuple(sorted({name for name, _ in table_nodes(query)}))

@@ -266,7 +266,7 @@ def _replace_keys(settings: WarehouseSettings, work: Publication, table: Table, 
     return f"""
 DELETE FROM `{table_id}` WHERE {where} AND {key} IN (SELECT {key} FROM {replaced});
 INSERT INTO `{table_id}` ({columns})
-SELECT {columns} FROM {built_table(table)};"""
+SELECT {_of_days(table, work.days)} FROM {built_table(table)};"""
 
 
 def _touched(settings: WarehouseSettings, work: Publication, growth: Growth) -> str:
@@ -287,10 +287,27 @@ def _replace(settings: WarehouseSettings, table: Table, part: Slice, query: str)
     return f"""
 DELETE FROM `{table_id}` WHERE {where};
 INSERT INTO `{table_id}` ({columns})
-SELECT {columns}
+SELECT {_of_days(table, [*part.days, *part.growing])}
 FROM (
 {query}
 ) AS built;"""
+
+
+def _of_days(table: Table, days: Sequence[date]) -> str:
+    """The columns of the rows that were built; the first row of another day fails, and all is rolled back.
+
+    No publication of these days would take such a row out again: each would add it once more. Asked of each row as it
+    is written, it costs no scan: 2 million rows take the emulator 5 s with it and without it.
+    """
+    day = table.partition_column
+    if day is None:
+        return ", ".join(table.column_names)
+    problem = quote(f"{table.name}: query.sql gave a row whose {day} is not among the days to build but ")
+    mend = quote(f"; have it give rows of {day} IN UNNEST(@days) only, and publish again")
+    found = f"ERROR(CONCAT({problem}, IFNULL(CAST({day} AS STRING), 'NULL'), {mend}))"
+    return ", ".join(
+        f"IF({day_sql(day, days)}, {day}, {found})" if name == day else name for name in table.column_names
+    )
 
 
 def _sums(settings: WarehouseSettings, work: Publication, width: int) -> str:

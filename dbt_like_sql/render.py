@@ -90,6 +90,11 @@ def _literal_days(node: Any, part: Slice | None) -> Any:
     return exp.paren(predicate) if part.growing else predicate
 
 
+def uses_days(query: exp.Query) -> bool:
+    """Whether a query asks for the days that are built at all."""
+    return any(_is_days(found) for found in query.find_all(exp.Parameter))
+
+
 def is_in_days(node: Any) -> bool:
     """Whether a condition is `column IN UNNEST(@days)`."""
     unnest = node.args.get("unnest") if isinstance(node, exp.In) else None

@@ -9,7 +9,7 @@ import pytest
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.errors import ContractError, SelectionError
 from dbt_like_sql.selection import select
-from tests.unit.dbt_like_sql.models import write_table
+from tests.unit.dbt_like_sql.models import column, write_table
 
 CATALOG = load_catalog()
 
@@ -101,6 +101,15 @@ def test_wrong_folder_is_refused(tmp_path: Path, kwargs: dict[str, str], says: s
     with pytest.raises(ContractError, match="mart") as caught:
         load_catalog(tmp_path)
     assert says in str(caught.value)
+
+
+def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_missing(tmp_path: Path) -> None:
+    partitioned = column("day", "DATE", more="        partitioned: true\n        partitionKeyPosition: 1\n")
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=partitioned)
+    write_table(tmp_path, "mart.t", query="SELECT\n  day\nFROM core.lines", columns=partitioned)
+    with pytest.raises(ContractError, match=r"partitioned by day, but its query .* IN UNNEST\(@days\)") as caught:
+        load_catalog(tmp_path)
+    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", 3)
 
 
 def test_stray_file_is_refused(tmp_path: Path) -> None:

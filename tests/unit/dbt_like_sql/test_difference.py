@@ -37,6 +37,12 @@ def test_sums_and_a_distinct_count_of_the_key_add_up(name: str) -> None:
     assert counting_column(TABLES[name]) == "lines"
 
 
+def test_table_of_other_days_than_its_parent_s_does_not_grow() -> None:
+    by_other_day = replace(TABLES[SALES], partition_column="shipped_date")
+    with pytest.raises(ContractError, match="it is partitioned by shipped_date, and mart"):
+        check_additive(by_other_day, TABLES)
+
+
 def test_one_grouped_select_adds_up(tmp_path: Path) -> None:
     check_additive(sales(tmp_path, f"SELECT invoice_date, country, COUNT(*) AS lines {FROM}"), TABLES)
 

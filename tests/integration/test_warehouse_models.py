@@ -1,0 +1,72 @@
+"""Models beside the project's own: days that are not their source's, views in between."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from typing import Any
+
+import pytest
+
+from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
+from dbt_like_sql.errors import PublishError
+from dbt_like_sql.load import load_rows, loaded_day
+from dbt_like_sql.migrate import migrate
+from dbt_like_sql.publish import publish
+from dbt_like_sql.settings import WarehouseSettings
+from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, lines
+from tests.unit.dbt_like_sql.models import column, write_table
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+CORE = "core.invoice_lines"
+D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
+PARTITION = "        partitioned: true\n        partitionKeyPosition: 1\n"
+SHIPPED = """\
+SELECT DATE_ADD(invoice_date, INTERVAL 1 DAY) AS ship_date, event_id
+FROM core.invoice_lines
+WHERE invoice_date IN UNNEST(@days)
+"""
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    models = tmp_path_factory.mktemp("models")
+    for layer in ("control", "core"):
+        shutil.copytree(MODELS_DIR / layer, models / layer)
+    shipped = column("ship_date", "DATE", more=PARTITION) + column("event_id", "STRING")
+    write_table(models, "mart.shipped", query=SHIPPED, columns=shipped)
+    return load_catalog(models)
+
+
+@pytest.fixture(scope="module")
+def warehouse(module_warehouse_settings: WarehouseSettings, catalog: Catalog) -> Warehouse:
+    opened = open_warehouse(module_warehouse_settings)
+    migrate(opened, catalog)
+    for day in (D1, D2):
+        load(opened, day)
+    return opened
+
+
+def load(warehouse: Warehouse, day: date, first: int = 0) -> None:
+    seen = loaded_day(warehouse, CORE, day, TOPIC)
+    rows, upto = lines(day_lines(day, 0, first, 10)), {0: seen.version + 1}
+    load_rows(
+        warehouse, CORE, rows, day=day, topic=TOPIC, seen=seen, upto=upto, rebuild=False, run_id="r", code_version="1"
+    )
+
+
+def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]]:
+    return warehouse.run(f"SELECT * FROM `{warehouse.table_id(table)}` ORDER BY {order}").rows
+
+
+def test_rows_of_days_that_were_not_asked_for_are_refused_and_none_is_left(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    """Each publication would add them once more, since it takes out the rows of its own days."""
+    for _ in range(2):
+        with pytest.raises(PublishError, match=r"mart\.shipped: .* ship_date .* but 2010-12-02; .*@days") as caught:
+            publish(warehouse, catalog, "mart.shipped", days=[D1], run_id="r")
+        assert not caught.value.is_retryable
+    assert rows_of(warehouse, "mart.shipped", "event_id") == []
+    assert rows_of(warehouse, "control.publication", "table_name") == []
