@@ -58,9 +58,14 @@ def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:
     ]
 
 
-def line_of(node: exp.Expr) -> int | None:
-    """Line of the first name in a part of a query, as it was written."""
-    return next((each.meta["line"] for each in node.find_all(exp.Identifier) if "line" in each.meta), None)
+def line_of(node: exp.Expr | None) -> int | None:
+    """Line of the first name in a part of a query as it was written, or in what stands around it."""
+    while node is not None:
+        for name in node.find_all(exp.Identifier):
+            if "line" in name.meta:
+                return int(name.meta["line"])
+        node = node.parent
+    return None
 
 
 def references(query: exp.Query) -> tuple[str, ...]:

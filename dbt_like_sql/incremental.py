@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import table_nodes, tree
+from dbt_like_sql.render import computes_with_days
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,10 @@ def _problem(table: Table, tables: Mapping[str, Table], key: str) -> str | None:
         return "its column may be NULL, and NULL is found by no key"
     if len(table.depends_on) != 1 or tables[table.depends_on[0]].materialization != "loaded":
         return "its query must read one loaded table and nothing else"
-    return _query_problem(tree(table.query, table.query_path), key) or _check_problem(table, tables, key)
+    query = tree(table.query, table.query_path)
+    if computes_with_days(query):
+        return "its query uses @days for more than conditions such as invoice_date IN UNNEST(@days)"
+    return _query_problem(query, key) or _check_problem(table, tables, key)
 
 
 def _query_problem(query: Any, key: str) -> str | None:

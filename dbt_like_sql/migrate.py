@@ -263,7 +263,7 @@ def _bring(warehouse: Warehouse, table: Table, there: Any, statements: list[str]
     """Alter a table that is there, or add the statement that creates it."""
     table_id = warehouse.table_id(table.name)
     if table.materialization == "view":
-        sql = view_sql(table, table_id, render(table.query or "", table_id=warehouse.table_id))
+        sql = view_sql(table, table_id, render(table.query or "", table_id=warehouse.table_id, path=table.query_path))
         if there is not None and _same_view(there, sql.partition("\nAS SELECT")[2], table):
             return []
         statements.append(sql)
@@ -271,7 +271,7 @@ def _bring(warehouse: Warehouse, table: Table, there: Any, statements: list[str]
     if there is not None:
         return _alter(warehouse, table, there, dry_run=dry_run)
     query = table.query if table.materialization == "once" else None
-    rendered = render(query, table_id=warehouse.table_id) if query else None
+    rendered = render(query, table_id=warehouse.table_id, path=table.query_path) if query else None
     statements.append(create_sql(table, table_id, as_query=rendered))
     return [Change(table.name, f"created it ({table.materialization})")]
 

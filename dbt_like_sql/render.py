@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import sqlglot
 from sqlglot import exp
 
-from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import DIALECT, line_of, table_nodes, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,6 +56,7 @@ def render(
 
     References `layer.table` become `project.dataset.table`. `column IN UNNEST(@days)` becomes a literal predicate,
     so that BigQuery prunes table partitions (a bound array does not promise that); without days it becomes TRUE.
+    Anywhere else, such as `UNNEST(@days) AS day` or an expression of them, `@days` becomes the array of the days.
 
     Args:
         sql: plain GoogleSQL with named parameters.
@@ -62,6 +64,9 @@ def render(
         days: the days to build; None for all.
         part: instead of `days`, for days of which only some rows are built.
         path: named in errors.
+
+    Raises:
+        ContractError: see `tree`; or all days are wanted, and `@days` stands where only an array can.
     """
     query = tree(sql, path).copy()
     wanted = part if part is not None else None if days is None else Slice(days)
@@ -73,15 +78,14 @@ def render(
         node.set("this", exp.to_identifier(table, quoted=True))
         if not node.alias:
             node.set("alias", exp.TableAlias(this=exp.to_identifier(name.partition(".")[2])))
-    query = query.transform(lambda node: _literal_days(node, wanted))
+    query = query.transform(lambda node: _literal_days(node, wanted, path))
     return str(query.sql(dialect=DIALECT, pretty=True))
 
 
-def _literal_days(node: Any, part: Slice | None) -> Any:
-    if not isinstance(node, exp.In):
-        return node
-    parameter = node.args.get("unnest")
-    if parameter is None or not any(_is_days(found) for found in parameter.find_all(exp.Parameter)):
+def _literal_days(node: Any, part: Slice | None, path: object) -> Any:
+    if _is_days(node):
+        return _days_array(node, part, path)
+    if not is_in_days(node):
         return node
     if part is None:
         return exp.true()
@@ -90,26 +94,40 @@ def _literal_days(node: Any, part: Slice | None) -> Any:
     return exp.paren(predicate) if part.growing else predicate
 
 
+def _days_array(node: exp.Expr, part: Slice | None, path: object) -> exp.Expr:
+    if part is None:
+        problem = "@days stands for all days here, so it can only be used as `column IN UNNEST(@days)`"
+        raise ContractError(path, line_of(node), problem)
+    listed = ", ".join(f"DATE '{day}'" for day in sorted({*part.days, *part.growing}))
+    return sqlglot.parse_one(f"ARRAY<DATE>[{listed}]", dialect=DIALECT)
+
+
 def uses_days(query: exp.Query) -> bool:
     """Whether a query asks for the days that are built at all."""
     return any(_is_days(found) for found in query.find_all(exp.Parameter))
 
 
+def computes_with_days(query: exp.Query) -> bool:
+    """Whether a query uses `@days` for more than conditions `column IN UNNEST(@days)`."""
+    used = sum(_is_days(found) for found in query.find_all(exp.Parameter))
+    return used > sum(is_in_days(found) for found in query.find_all(exp.In))
+
+
 def is_in_days(node: Any) -> bool:
-    """Whether a condition is `column IN UNNEST(@days)`."""
+    """Whether a condition is `column IN UNNEST(@days)`: these days, and not some that are computed from them."""
     unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
-    return unnest is not None and any(_is_days(found) for found in unnest.find_all(exp.Parameter))
+    return unnest is not None and all(_is_days(each.unnest()) for each in unnest.expressions)
 
 
 def is_by_days(node: exp.Table) -> bool:
     """Whether the SELECT that reads a table reads the rows of some days of it."""
     select = node.find_ancestor(exp.Select)
     where = select.args.get("where") if select is not None else None
-    return where is not None and any(_is_days(found) for found in where.find_all(exp.Parameter))
+    return where is not None and any(is_in_days(found) for found in where.find_all(exp.In))
 
 
-def _is_days(parameter: exp.Parameter) -> bool:
-    return bool(parameter.name == DAYS)
+def _is_days(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Parameter) and node.name == DAYS
 
 
 def day_sql(column: str, days: Iterable[date]) -> str:

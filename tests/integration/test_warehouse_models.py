@@ -27,6 +27,23 @@ SELECT DATE_ADD(invoice_date, INTERVAL 1 DAY) AS ship_date, event_id
 FROM core.invoice_lines
 WHERE invoice_date IN UNNEST(@days)
 """
+COMPARED = """\
+WITH now AS (
+  SELECT invoice_date, COUNT(*) AS lines
+  FROM core.invoice_lines
+  WHERE invoice_date IN UNNEST(@days)
+  GROUP BY invoice_date
+),
+before AS (
+  SELECT invoice_date, COUNT(*) AS lines
+  FROM core.invoice_lines
+  WHERE invoice_date IN UNNEST(ARRAY(SELECT DATE_SUB(day, INTERVAL 1 DAY) FROM UNNEST(@days) AS day))
+  GROUP BY invoice_date
+)
+SELECT now.invoice_date, now.lines, before.lines AS lines_before
+FROM now
+LEFT JOIN before ON before.invoice_date = DATE_SUB(now.invoice_date, INTERVAL 1 DAY)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +53,10 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
         shutil.copytree(MODELS_DIR / layer, models / layer)
     shipped = column("ship_date", "DATE", more=PARTITION) + column("event_id", "STRING")
     write_table(models, "mart.shipped", query=SHIPPED, columns=shipped)
+    counts = column("lines", "INT64") + column("lines_before", "INT64")
+    write_table(
+        models, "mart.compared", query=COMPARED, columns=column("invoice_date", "DATE", more=PARTITION) + counts
+    )
     return load_catalog(models)
 
 
@@ -56,6 +77,11 @@ def load(warehouse: Warehouse, day: date, first: int = 0) -> None:
     )
 
 
+def test_a_day_can_look_at_the_day_before_it(warehouse: Warehouse, catalog: Catalog) -> None:
+    publish(warehouse, catalog, "mart.compared", days=[D2], run_id="r")
+    assert rows_of(warehouse, "mart.compared", "1") == [{"invoice_date": D2, "lines": 10, "lines_before": 10}]
+
+
 def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]]:
     return warehouse.run(f"SELECT * FROM `{warehouse.table_id(table)}` ORDER BY {order}").rows
 
@@ -69,4 +95,4 @@ def test_rows_of_days_that_were_not_asked_for_are_refused_and_none_is_left(
             publish(warehouse, catalog, "mart.shipped", days=[D1], run_id="r")
         assert not caught.value.is_retryable
     assert rows_of(warehouse, "mart.shipped", "event_id") == []
-    assert rows_of(warehouse, "control.publication", "table_name") == []
+    assert not [row for row in rows_of(warehouse, "control.publication", "1") if row["table_name"] == "mart.shipped"]

@@ -36,6 +36,7 @@ def test_condition_on_one_row_is_found() -> None:
         "SELECT * FROM mart.x WHERE a = 1",
         "SELECT a FROM mart.x WHERE d IN UNNEST(@days) OR a = 1",
         "SELECT a FROM mart.x LIMIT 1",
+        "SELECT a FROM mart.x WHERE d IN UNNEST(ARRAY_CONCAT(@days, [DATE '2010-01-01']))",
         "WITH y AS (SELECT a FROM mart.x) SELECT a FROM y",
     ],
 )

@@ -40,6 +40,7 @@ def fact(tmp_path: Path, query: str, *, checks: bool = False) -> Table:
             "once",
         ),
         ("SELECT UPPER(event_id) AS event_id FROM core.invoice_lines", "as it is"),
+        ("SELECT event_id FROM core.invoice_lines WHERE invoice_date IN UNNEST(ARRAY_CONCAT(@days, []))", "@days"),
         (
             "SELECT event_id FROM core.invoice_lines WHERE quantity > (SELECT AVG(quantity) FROM core.invoice_lines)",
             "once",

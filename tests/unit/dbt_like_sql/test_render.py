@@ -6,8 +6,9 @@ from datetime import date
 
 import pytest
 
-from dbt_like_sql.graph import references, tree
-from dbt_like_sql.render import day_sql, quote, render
+from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import references, table_nodes, tree
+from dbt_like_sql.render import day_sql, is_by_days, quote, render
 from dbt_like_sql.settings import WarehouseSettings
 
 SETTINGS = WarehouseSettings(project="shop-1", dataset_prefix="dev")
@@ -51,6 +52,42 @@ def test_days_become_literals_in_subqueries_and_beside_other_conditions() -> Non
     assert "@days" not in rendered
     assert "WHERE x.d = CAST('2010-12-01' AS DATE) AND a > 1" in rendered
     assert "NOT e = CAST('2010-12-01' AS DATE)" in rendered
+
+
+@pytest.mark.parametrize(
+    ("sql", "days", "rendered"),
+    [
+        (
+            "d IN UNNEST(ARRAY(SELECT DATE_SUB(e, INTERVAL 1 DAY) FROM UNNEST(@days) AS e))",
+            [D2],
+            "SELECT DATE_SUB(e, INTERVAL '1' DAY) FROM UNNEST(ARRAY<DATE>[CAST('2010-12-02' AS DATE)]) AS e",
+        ),
+        (
+            "d IN UNNEST(ARRAY_CONCAT(@days, [DATE '2010-01-01']))",
+            [D2, D1],
+            "ARRAY_CONCAT(ARRAY<DATE>[CAST('2010-12-01' AS DATE), CAST('2010-12-02' AS DATE)], [CAST('2010-01-01'",
+        ),
+        ("EXISTS(SELECT 1 FROM UNNEST(@days) AS e WHERE e = d)", [], "FROM UNNEST(ARRAY<DATE>[]) AS e"),
+        ("d IN UNNEST((@days))", [D1], "WHERE d = CAST('2010-12-01' AS DATE)"),
+    ],
+)
+def test_days_that_are_computed_with_stay_an_array_of_them(sql: str, days: list[date], rendered: str) -> None:
+    found = _render(f"SELECT a FROM core.x WHERE {sql}", days)
+    assert rendered in found.replace("( ", "(").replace(" )", ")")
+    assert "@days" not in found
+
+
+def test_days_that_are_computed_with_cannot_be_all_days() -> None:
+    sql = "SELECT a\nFROM core.x\nWHERE d IN UNNEST(ARRAY_CONCAT(@days, [e]))"
+    with pytest.raises(ContractError, match=r"q\.sql:3: @days stands for all days") as caught:
+        render(sql, table_id=SETTINGS.table_id, path="q.sql")
+    assert caught.value.line == 3
+
+
+def test_relation_is_of_the_days_only_where_its_condition_is_on_the_days_themselves() -> None:
+    for sql, is_by_day in (("@days", True), ("ARRAY_CONCAT(@days, [DATE '2010-01-01'])", False)):
+        [(_name, node)] = table_nodes(tree(f"SELECT a FROM core.x WHERE d IN UNNEST({sql})"))
+        assert is_by_days(node) is is_by_day
 
 
 def test_other_parameters_and_arrays_stay() -> None:
