@@ -151,6 +151,13 @@ class Catalog:
                     todo.append(parent)
         return [table for table in self.tables if table in found]
 
+    def sources(self, name: str) -> list[str]:
+        """Tables whose rows a table is made of: those it reads; a view has no rows, so those that it reads instead."""
+        found: set[str] = set()
+        for parent in self[name].depends_on:
+            found.update(self.sources(parent) if self[parent].materialization == "view" else [parent])
+        return sorted(found)
+
     def downstream(self, name: str) -> list[str]:
         """Every table that reads this one, directly or through others, in order."""
         return [table for table in self.tables if name in self.upstream(table)]

@@ -340,7 +340,7 @@ def _ledger(settings: WarehouseSettings, work: Publication) -> str:
     for table in work.tables:
         if table.partition_column:
             continue
-        if len(waves) == 1 or {each.name for each in waves[-1]} & set(table.depends_on):
+        if len(waves) == 1 or {each.name for each in waves[-1]} & set(work.catalog.sources(table.name)):
             waves.append([])
         waves[-1].append(table)
     return "\n".join(_ledger_rows(settings, work, wave, versions) for wave in waves if wave)
@@ -407,9 +407,9 @@ SELECT c.*, {quote(work.run_id)}, CURRENT_TIMESTAMP() FROM ({UNION.join(selects)
 
 
 def _sources(settings: WarehouseSettings, catalog: Catalog, table: Table) -> str:
-    """Versions, by day, of what a table reads directly: loads of a loaded table, publications of a published one."""
+    """Versions, by day, of what a table is made of: loads of a loaded table, publications of a published one."""
     parts = []
-    for parent in table.depends_on:
+    for parent in catalog.sources(table.name):
         if catalog[parent].materialization == "loaded":
             day = settings.table_id("control.day")
             parts.append(f"""

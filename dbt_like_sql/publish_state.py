@@ -196,20 +196,20 @@ def loaded_sources(catalog: Catalog, table: Table) -> list[str]:
 
 
 def _built_parents(catalog: Catalog, table: Table) -> list[str]:
-    return [name for name in table.depends_on if catalog[name].materialization == "table"]
+    return [name for name in catalog.sources(table.name) if catalog[name].materialization == "table"]
 
 
 def source_versions(
     catalog: Catalog, tables: Sequence[Table], days: Sequence[date], state: State
 ) -> dict[tuple[str, date], int]:
-    """Version of each day's direct sources, for tables in build order: what is built here counts as built."""
+    """Version of each day's sources, for tables in build order: what is built here counts as built."""
     found: dict[tuple[str, date], int] = {}
     for table in tables:
         if not table.partition_column:
             continue
         for day in days:
             total = 0
-            for name in table.depends_on:
+            for name in catalog.sources(table.name):
                 if catalog[name].materialization == "loaded":
                     total += sum(state.loaded.get((name, day), {}).values())
                 elif catalog[name].materialization == "table":
@@ -220,9 +220,9 @@ def source_versions(
 
 
 def rule_version(catalog: Catalog, table: Table) -> str:
-    """Hash of what a table is built by: its query, the columns of its contract, and the rules of the marts it reads."""
+    """Hash of what a table is built by: its query, its columns, and the rules of the marts and views it reads."""
     text = [table.query or "", *(f"{column.name} {column.type}" for column in table.columns)]
-    built = [catalog[name] for name in table.depends_on if catalog[name].materialization == "table"]
+    built = [catalog[name] for name in table.depends_on if catalog[name].materialization in {"table", "view"}]
     text += [rule_version(catalog, parent) for parent in built]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
 

@@ -12,7 +12,7 @@ from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.errors import PublishError
 from dbt_like_sql.load import load_rows, loaded_day
 from dbt_like_sql.migrate import migrate
-from dbt_like_sql.publish import publish
+from dbt_like_sql.publish import publish, publish_all, stale_tables
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, lines
@@ -57,6 +57,16 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     write_table(
         models, "mart.compared", query=COMPARED, columns=column("invoice_date", "DATE", more=PARTITION) + counts
     )
+    day = column("invoice_date", "DATE")
+    seen = "SELECT invoice_date FROM core.invoice_lines WHERE invoice_date >= DATE '2000-01-01'"
+    write_table(models, "mart.seen", query=seen, materialization="view", columns=day)
+    write_table(models, "mart.shown", query="SELECT invoice_date FROM mart.seen", materialization="view", columns=day)
+    shown = "SELECT invoice_date, COUNT(*) AS lines FROM mart.shown WHERE invoice_date IN UNNEST(@days) GROUP BY 1"
+    counts = column("invoice_date", "DATE", more=PARTITION) + column("lines", "INT64")
+    write_table(models, "mart.counted", query=shown, columns=counts)
+    write_table(
+        models, "mart.total", query="SELECT COUNT(*) AS lines FROM mart.shown", columns=column("lines", "INT64")
+    )
     return load_catalog(models)
 
 
@@ -80,6 +90,26 @@ def load(warehouse: Warehouse, day: date, first: int = 0) -> None:
 def test_a_day_can_look_at_the_day_before_it(warehouse: Warehouse, catalog: Catalog) -> None:
     publish(warehouse, catalog, "mart.compared", days=[D2], run_id="r")
     assert rows_of(warehouse, "mart.compared", "1") == [{"invoice_date": D2, "lines": 10, "lines_before": 10}]
+
+
+def test_tables_that_read_views_are_behind_when_what_the_views_read_is_loaded(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    """Through a view of a view, for a table of days and for a whole one."""
+    names = ["mart.counted", "mart.total"]
+
+    def stale() -> dict[str, list[date]]:
+        return {name: days for name, days in stale_tables(warehouse, catalog).items() if name in names}
+
+    assert stale() == {"mart.counted": [D1, D2], "mart.total": [D2]}
+    publish_all(warehouse, catalog, names, days=[D1, D2], run_id="first")
+    assert stale() == {}
+    load(warehouse, D1, 100)
+    assert stale() == {"mart.counted": [D1], "mart.total": [D2]}
+    done = publish_all(warehouse, catalog, names, days=[D1], run_id="late")
+    assert (done["mart.counted"].rows, done["mart.counted"].source_version) == (1, 2)
+    assert stale() == {}
+    assert [row["lines"] for row in rows_of(warehouse, "mart.counted", "1")] == [20, 10]
 
 
 def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]]:

@@ -41,6 +41,19 @@ def test_order_follows_what_tables_read() -> None:
     assert "mart.products" in CATALOG.downstream("core.invoice_lines")
 
 
+def test_sources_of_a_table_are_found_behind_views_of_views(tmp_path: Path) -> None:
+    write_table(tmp_path, "core.lines", materialization="loaded")
+    write_table(tmp_path, "mart.sums", query="SELECT a FROM core.lines")
+    write_table(
+        tmp_path, "mart.near", query="SELECT a FROM mart.sums JOIN core.lines USING (a)", materialization="view"
+    )
+    write_table(tmp_path, "mart.far", query="SELECT a FROM mart.near", materialization="view")
+    write_table(tmp_path, "mart.reader", query="SELECT a FROM mart.far JOIN mart.sums USING (a)")
+    catalog = load_catalog(tmp_path)
+    assert catalog.sources("mart.reader") == ["core.lines", "mart.sums"]
+    assert [table.name for table in CATALOG if CATALOG.sources(table.name) != list(table.depends_on)] == []
+
+
 def test_partitioned_marts_read_only_the_days_they_build() -> None:
     for table in CATALOG:
         if table.materialization == "table" and table.partition_column:

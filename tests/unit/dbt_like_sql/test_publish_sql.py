@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from dbt_like_sql.publish_state import (
     rule_version,
 )
 from dbt_like_sql.settings import WarehouseSettings
+from tests.unit.dbt_like_sql.models import write_table
 
 CATALOG = load_catalog()
 FACT, CORE, DAY, NEXT = "mart.invoice_lines", "core.invoice_lines", date(2010, 12, 1), date(2010, 12, 2)
@@ -52,3 +54,26 @@ def test_row_of_a_day_that_is_not_built_fails_as_it_is_written(sql: str, says: s
     [insert] = [each for each in sql.split(";\n") if each.strip().startswith("INSERT INTO `p.mart.invoice_lines`")]
     assert f"SELECT IF(invoice_date {says}, invoice_date, ERROR(" in insert
     assert FACT in insert
+
+
+def test_rule_of_a_table_is_another_one_when_a_view_of_a_view_that_it_reads_changes(tmp_path: Path) -> None:
+    def rule(folder: str, inner: str) -> str:
+        models = tmp_path / folder
+        write_table(models, "core.lines", materialization="loaded")
+        write_table(models, "mart.near", query=f"SELECT {inner} FROM core.lines", materialization="view")
+        write_table(models, "mart.far", query="SELECT a FROM mart.near", materialization="view")
+        write_table(models, "mart.reader", query="SELECT a FROM mart.far")
+        catalog = load_catalog(models)
+        return rule_version(catalog, catalog["mart.reader"])
+
+    assert rule("now", "a") == rule("unchanged", "a")
+    assert rule("now", "a") != rule("changed", "UPPER(a) AS a")
+
+
+def test_rules_of_tables_that_read_no_view_are_what_they_were_before_views_counted(tmp_path: Path) -> None:
+    """They stand in the ledger: another hash would have every published day look as if its rule had changed."""
+    write_table(tmp_path, "core.lines", materialization="loaded")
+    write_table(tmp_path, "mart.sums", query="SELECT a FROM core.lines")
+    write_table(tmp_path, "mart.tops", query="SELECT a FROM mart.sums")
+    catalog = load_catalog(tmp_path)
+    assert rule_version(catalog, catalog["mart.tops"]) == "fa223510eb59"
