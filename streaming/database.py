@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
 import psycopg2
 from psycopg2 import errors as pg
@@ -34,7 +35,16 @@ RETRYABLE = (
 # A server that answers says FATAL; these pass by themselves (the last one is a pooler's).
 PASSING = "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again"
 REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))", re.DOTALL)
-PASSWORD = re.compile(r"(//[^:/@\s]*:)[^@\s]*@|(password\s*=\s*)\S+", re.IGNORECASE)
+# Of a URI's query, with what of it stands behind a bare &; of key=value pairs; and of a URI's log-in, which ends at the
+# last @, as a password that is not percent-encoded may hold others, a blank or a slash.
+IN_QUERY = r"(?P<query>[?&][^=&]*password=)(?P<a>[^&]*(?:&[^=&]*(?=&|$))*)"
+IN_PAIRS = r"(?P<pairs>password\s*=\s*)(?P<b>'(?:[^'\\]|\\.)*'|\S+)"
+SETTING = re.compile(f"{IN_QUERY}|{IN_PAIRS}", re.IGNORECASE)
+LOG_IN = re.compile(r"(//[^:@]*:)(.*)@", re.DOTALL)
+NOT_ENCODED = re.compile(r"[@/\s]|%(?![0-9a-f]{2})", re.IGNORECASE)
+PARTS = re.compile(r"[%@/?#&=:,\[\]\s]+")  # where libpq may take a password apart that is not percent-encoded
+SHORTEST_PART = 3  # shorter ones are in every text
+ENCODE = "Percent-encode the password in it: @ is %40, / is %2F, % is %25, a blank is %20."
 
 
 def connect(dsn: str, *, application_name: str) -> Connection:
@@ -54,18 +64,38 @@ def connect(dsn: str, *, application_name: str) -> Connection:
         )
     except psycopg2.OperationalError as error:
         kind = LakeRefusedError if REFUSED.search(str(error)) else LakeUnavailableError
+        encode = f" {ENCODE}" if any(map(NOT_ENCODED.search, _passwords(dsn))) else ""
         raise kind(
-            f"connecting to the lake {hide_password(dsn)}: {hide_password(str(error)).strip()}. "
-            f"Nothing was written. Check that PostgreSQL is up and LAKE_DSN is right."
-        ) from error
+            f"connecting to the lake {hide_password(dsn)}: {hide_password(str(error), dsn).strip()}. "
+            f"Nothing was written. Check that PostgreSQL is up and LAKE_DSN is right.{encode}"
+        ) from None  # libpq's own text may hold the password
     except psycopg2.ProgrammingError as error:
-        raise LakeRefusedError(f"reading LAKE_DSN {hide_password(dsn)}: {hide_password(str(error))}") from error
+        raise LakeRefusedError(
+            f"reading LAKE_DSN {hide_password(dsn)}: {hide_password(str(error), dsn).strip()}. Nothing was written. "
+            f"Check how it is written. {ENCODE}"
+        ) from None
     return conn
 
 
-def hide_password(text: str) -> str:
-    """The text without passwords of connection strings."""
-    return PASSWORD.sub(lambda match: (match[1] + "***@") if match[1] else match[2] + "***", text)
+def hide_password(text: str, dsn: str = "") -> str:
+    """The text without passwords of connection strings; and without that of `dsn`, which libpq quotes in parts."""
+    shown = LOG_IN.sub(r"\1***@", SETTING.sub(lambda match: (match["query"] or match["pairs"]) + "***", text))
+    return _hide_parts(shown, dsn) if dsn else shown
+
+
+def _hide_parts(text: str, dsn: str) -> str:
+    """What stands elsewhere in the DSN too, such as a user of the same name, is no secret and stays."""
+    open_part = hide_password(dsn)
+    parts = {part for found in _passwords(dsn) for part in (found, unquote(found), *PARTS.split(found))}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= SHORTEST_PART and part not in open_part:
+            text = text.replace(part, "***")
+    return text
+
+
+def _passwords(dsn: str) -> list[str]:
+    settings = [match["a"] or match["b"] or "" for match in SETTING.finditer(dsn)]
+    return settings + [match[2] for match in LOG_IN.finditer(SETTING.sub("", dsn))]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -10,9 +11,9 @@ import pytest
 
 from streaming import stream_tables
 from streaming.batch import Batch, prepare_batch
-from streaming.database import hide_password, is_outage
+from streaming.database import connect, hide_password, is_outage
 from streaming.decode import Decoder
-from streaming.errors import DeadLetterLimitError, SettingsError
+from streaming.errors import DeadLetterLimitError, LakeUnavailableError, SettingsError
 from streaming.produce import Outgoing, Pace
 from streaming.refusal_window import RefusalWindow
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
@@ -78,10 +79,53 @@ def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
         ("postgresql://u:p%40ss@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("host=h password=hunter2 user=u", "host=h password=*** user=u"),
+        ("host=h password='hunter 2' user=u", "host=h password=*** user=u"),
+        ("postgresql://u:S3cr etPw@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:S3cr@et/Pw@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://h/d?password=S3cr etPw&sslmode=disable", "postgresql://h/d?password=***&sslmode=disable"),
+        ("postgresql://h:1/d?password=S3cr@etPw", "postgresql://h:1/d?password=***"),
+        ("postgresql://h/d?sslpassword=S3cr&etPw", "postgresql://h/d?sslpassword=***"),
     ],
 )
 def test_passwords_are_hidden_in_messages(text: str, hidden: str) -> None:
     assert hide_password(text) == hidden
+
+
+@pytest.mark.parametrize(
+    ("dsn", "told", "shown"),
+    [
+        ("postgresql://u:S3cr etPw@h/d", 'connection to server at "h" failed', 'connection to server at "h" failed'),
+        ("postgresql://u:S3cr%etPw@h/d", None, 'invalid percent-encoded token: "***"'),
+        ("postgresql://u:S3cr@etPw@h/d", 'could not translate host name "etPw@h"', 'host name "***@h"'),
+        ("postgresql://u:S3cr/etPw@h/d", 'invalid integer value "S3cr"', 'invalid integer value "***"'),
+        ("postgresql://h/d?password=S3cr&etPw", None, 'in URI query parameter: "***"'),
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_not_told_in_parts_either(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, told: str | None, shown: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psycopg2.OperationalError(told)
+
+    if told:
+        monkeypatch.setattr(psycopg2, "connect", refuse)  # what libpq says after it has looked for a host
+    with pytest.raises(LakeUnavailableError) as caught:
+        connect(dsn, application_name="test")
+    text = "".join(traceback.format_exception(caught.value))
+    assert shown in str(caught.value)
+    assert "Percent-encode the password" in str(caught.value)
+    assert "S3cr" not in text
+    assert "etPw" not in text
+
+
+def test_a_password_is_hidden_decoded_too() -> None:
+    assert hide_password('wrong: "S3cr et/Pw"', "postgresql://u:S3cr%20et%2FPw@h/d") == 'wrong: "***"'
+
+
+def test_what_the_lake_s_address_says_openly_stays_in_messages() -> None:
+    dsn = "postgresql://lander:lander@h/lake"
+    assert hide_password('FATAL: no role "lander"', dsn) == 'FATAL: no role "lander"'
+    assert hide_password(f"reading {dsn}", dsn) == "reading postgresql://lander:***@h/lake"
 
 
 def test_a_pace_spreads_events_evenly() -> None:
