@@ -5,10 +5,10 @@ Not here: why they were refused (decode.py), landing them again (replay.py).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psycopg2
 from psycopg2.extras import execute_values
 
@@ -144,10 +144,11 @@ def count_dead_letters(conn: Connection, topic: str) -> list[tuple[str, str | No
 
 
 def show_value(letter: DeadLetter) -> str:
-    """The value for people: JSON indented, text as it is, bytes escaped."""
+    """The value for people: JSON indented but else byte for byte, text as it is, bytes escaped."""
     if letter.value is None:
         return "(no value)"
     try:
-        return json.dumps(json.loads(letter.value), indent=2, ensure_ascii=False)
-    except ValueError:
-        return letter.value.decode("utf-8", "backslashreplace")
+        shown = msgspec.json.format(letter.value, indent=2)
+    except (msgspec.DecodeError, RecursionError):
+        shown = letter.value
+    return shown.decode("utf-8", "backslashreplace")

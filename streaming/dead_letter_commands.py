@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from streaming import contract as contracts
 from streaming.errors import ReplayError
@@ -63,14 +64,14 @@ def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, li
                        "replayed_at": letter.replayed_at and letter.replayed_at.isoformat()}))  # fmt: skip
         return
     console = wide_console()
-    summary = Table("reason", "field", "open", "replayed", title=f"dead letters of {topic}")
+    summary = Table("reason", "field", "open", "replayed", title=Text(f"dead letters of {topic}"))
     for found_reason, field, still_open, replayed in counts:
-        summary.add_row(found_reason, field or "", f"{still_open:,}", f"{replayed:,}")
+        summary.add_row(found_reason, Text(field or ""), f"{still_open:,}", f"{replayed:,}")
     console.print(summary)
     table = Table("part", "offset", "reason", "field", "detail", "landed at")
     for letter in letters:
-        table.add_row(str(letter.topic_partition), str(letter.topic_offset), letter.reason, letter.field or "",
-                      letter.detail, f"{letter.landed_at:%Y-%m-%d %H:%M:%S}")  # fmt: skip
+        table.add_row(str(letter.topic_partition), str(letter.topic_offset), letter.reason, Text(letter.field or ""),
+                      Text(letter.detail), f"{letter.landed_at:%Y-%m-%d %H:%M:%S}")  # fmt: skip
     console.print(table)
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from streaming import contract as contracts
 from streaming.settings import KafkaSettings, LakeSettings
@@ -60,7 +61,7 @@ def lake_status(topics: tuple[str, ...], *, is_json: bool) -> None:
 
 
 def _show_topics(found: list[TopicStatus]) -> None:
-    table = Table("topic", *(each.topic for each in found))
+    table = Table("topic", *(Column(Text(each.topic)) for each in found))
     rows: dict[str, Any] = {
         "rows": lambda s: f"{s.rows:,}" + (f" ({s.retired_rows:,} retired)" if s.retired_rows else ""),
         "event days": lambda s: f"{s.oldest_day} to {s.newest_day}" if s.oldest_day else "none",
@@ -89,7 +90,7 @@ def _show_partitions(found: list[TopicStatus]) -> None:
         for counts in each.topic_partitions:
             numbers = (f"{counts[name]:,}" for name in names)
             is_closed = "yes" if counts["is_closed"] else "[red]NO[/]"
-            table.add_row(each.topic, *numbers, is_closed, counts["owner"] or "")
+            table.add_row(Text(each.topic), *numbers, is_closed, Text(counts["owner"] or ""))
     wide_console().print(table)
 
 

@@ -287,3 +287,19 @@ def test_commands_want_a_topic_only_where_there_are_several(letters_rig: Rig) ->
     (rig.contracts_dir / "second.yaml").write_text(text.replace(rig.topic, "second"))
     assert "name the topic by --topic; there are 2 contracts" in run(rig, "list", code=2)
     assert "not_json" in run(rig, "list", "--topic", rig.topic)
+
+
+def test_what_an_event_holds_is_listed_as_it_is(letters_rig: Rig) -> None:
+    """Square brackets are the markup of what prints the tables."""
+    rig = letters_rig
+    send(rig, [json.dumps(line(1, quantity="a[/b]")).encode(), json.dumps(line(1, quantity="[red]c")).encode()])
+    send(rig, [JUST_JSON[:-1] + b', "[/x]": "\\u0000"}'])
+    rig.land(dead_letter_limit=1.0)
+    rig.execute("UPDATE control.offset SET owner = '[/o]'")
+    output = run(rig, "list")
+    for expected in ("a[/b]", "[red]c", "[/x]"):
+        assert expected in output
+    result = CliRunner().invoke(main, ["lake", "status", "--topic", rig.topic, "--topic", "[/t]"], env=rig.env)
+    assert result.exit_code == 0, result.output
+    assert "[/t]" in result.output
+    assert "[/o]" in result.output

@@ -12,6 +12,7 @@ import pytest
 from streaming import stream_tables
 from streaming.batch import Batch, prepare_batch
 from streaming.database import connect, hide_password, is_outage
+from streaming.dead_letter import DeadLetter, show_value
 from streaming.decode import Decoder
 from streaming.errors import DeadLetterLimitError, LakeUnavailableError, SettingsError
 from streaming.produce import Outgoing, Pace
@@ -225,3 +226,18 @@ def test_ddl_quotes_what_people_write() -> None:
 )
 def test_a_lost_connection_is_an_outage_by_whatever_class_it_is_told(error: psycopg2.Error, *, is_away: bool) -> None:
     assert is_outage(error) is is_away
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "(no value)"),
+        (b'{"n":12345678901234567890.123456789}', '{\n  "n": 12345678901234567890.123456789\n}'),
+        (b'{"a":1,"a":"\\u00e4"}', '{\n  "a": 1,\n  "a": "\\u00e4"\n}'),
+        (b"[" * 5_000, "[" * 5_000),
+        (b"{'a': \xff}", "{'a': \\xff}"),
+    ],
+)
+def test_a_dead_letter_is_shown_digit_for_digit(value: bytes | None, shown: str) -> None:
+    letter = DeadLetter("t", 0, 0, "wrong_type", None, "", value, None, [], None, NOW, None, None)
+    assert show_value(letter) == shown
