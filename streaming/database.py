@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
@@ -75,6 +75,21 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             f"Check how it is written. {ENCODE}"
         ) from None
     return conn
+
+
+@contextmanager
+def connected(dsn: str, *, command: str) -> Iterator[Connection]:
+    """A connection for one command of ours; what Postgres refuses on it is told with what to do."""
+    with closing(connect(dsn, application_name=f"streaming {command}")) as conn:
+        try:
+            yield conn
+        except psycopg2.Error as error:
+            tried = f"asking the lake for `streaming {command}`"
+            if is_outage(error):
+                raise LakeUnavailableError(
+                    f"{tried}: {hide_password(str(error)).strip()}. What was done before stays; run it again."
+                ) from error
+            raise_landing_error(error, tried)
 
 
 def hide_password(text: str, dsn: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,12 @@ def dead_letters() -> None:
 @click.option("--json", "is_json", is_flag=True)
 def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, limit: int, is_json: bool) -> None:
     """Counts by reason, then the letters."""
-    from streaming import dead_letter, lake  # noqa: PLC0415
+    from streaming import dead_letter  # noqa: PLC0415
+    from streaming.database import connected  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
-    with closing(lake.connect(settings.dsn, application_name="streaming dead-letters")) as conn:
+    with connected(settings.dsn, command="dead-letters") as conn:
         counts = dead_letter.count_dead_letters(conn, topic)
         letters = dead_letter.read_dead_letters(conn, topic, reason=reason, is_open=not is_all, limit=limit)
     if is_json:
@@ -96,11 +97,12 @@ def _one_letter(conn: Any, topic: str, at: str) -> Any:
 @click.option("--raw", "is_raw", is_flag=True, help="The value's bytes only, to a file or an editor.")
 def dead_letters_show(at: str, topic: str | None, *, is_raw: bool) -> None:
     """One letter, whole."""
-    from streaming import dead_letter, lake  # noqa: PLC0415
+    from streaming import dead_letter  # noqa: PLC0415
+    from streaming.database import connected  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
-    with closing(lake.connect(settings.dsn, application_name="streaming dead-letters")) as conn:
+    with connected(settings.dsn, command="dead-letters") as conn:
         letter = _one_letter(conn, topic, at)
     if is_raw:
         sys.stdout.buffer.write(letter.value or b"")
@@ -126,12 +128,13 @@ def dead_letters_show(at: str, topic: str | None, *, is_raw: bool) -> None:
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the file's ending; ndjson for others.")
 def dead_letters_export(path: str, topic: str | None, reason: str | None, form: str | None, *, is_all: bool) -> None:
     """Write letters to FILE (- for stdout), to be mended and given back by `replay --from FILE`."""
-    from streaming import dead_letter, lake  # noqa: PLC0415
+    from streaming import dead_letter  # noqa: PLC0415
+    from streaming.database import connected  # noqa: PLC0415
     from streaming.dead_letter_file import write_letters  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
-    with closing(lake.connect(settings.dsn, application_name="streaming dead-letters")) as conn:
+    with connected(settings.dsn, command="dead-letters") as conn:
         letters = dead_letter.iter_dead_letters(conn, topic, reason=reason, is_open=not is_all)
         if path == "-":
             write_letters(letters, sys.stdout, form or "ndjson")
@@ -175,7 +178,8 @@ def _written_whole(path: Path) -> Iterator[TextIO]:
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Of --from; default: by the file's ending.")
 def dead_letters_replay(topic: str | None, **options: Any) -> None:
     """Land letters again: after the contract or code was mended, or with edited values. What has landed is left out."""
-    from streaming import lake, replay  # noqa: PLC0415
+    from streaming import replay  # noqa: PLC0415
+    from streaming.database import connected  # noqa: PLC0415
     from streaming.decode import Decoder  # noqa: PLC0415
     from streaming.formats.open_reader import open_reader  # noqa: PLC0415
 
@@ -186,7 +190,7 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     contract = contracts.load_contract(topic, settings.contracts_dir)
-    with closing(lake.connect(settings.dsn, application_name="streaming replay")) as conn:
+    with connected(settings.dsn, command="dead-letters replay") as conn:
         decoder = Decoder(contract, reader=open_reader(contract, RegistrySettings.from_env(os.environ)))
         done = replay.replay_edited(conn, decoder, _chosen_letters(conn, topic, options))
     total = done.landed + len(done.refused) + done.already

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,14 +43,14 @@ def lake_status(topics: tuple[str, ...], *, is_json: bool) -> None:
 
     Lag needs Kafka: it is told where KAFKA_BOOTSTRAP_SERVERS is set.
     """
-    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.database import connected  # noqa: PLC0415 a command imports what it needs
     from streaming.lake_status import read_status  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
     has_kafka = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip())
     kafka_settings = KafkaSettings.from_env(os.environ) if has_kafka else None
     wanted = topics or tuple(contracts.load_contracts(settings.contracts_dir))
-    with closing(lake.connect(settings.dsn, application_name="streaming lake status")) as conn:
+    with connected(settings.dsn, command="lake status") as conn:
         found = [read_status(conn, name, kafka_settings) for name in wanted]
     if is_json:
         click.echo(json.dumps({each.topic: asdict(each) for each in found}, default=lambda value: value.isoformat()))
@@ -104,11 +103,11 @@ def lake_restored() -> None:
 
     Best before the consumer starts. Afterwards it helps as well: what has landed since the backup is read again.
     """
-    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.database import connected  # noqa: PLC0415 a command imports what it needs
     from streaming.restored import number_anew  # noqa: PLC0415
 
     settings = LakeSettings.from_env(os.environ)
-    with closing(lake.connect(settings.dsn, application_name="streaming lake restored")) as conn:
+    with connected(settings.dsn, command="lake restored") as conn:
         done = number_anew(conn)
     if not done:
         click.echo("nothing has landed here yet: start the consumer, then run this again")
@@ -137,12 +136,12 @@ def lake_retire(topics: tuple[str, ...], *, is_trial: bool, every_hours: float |
 
 def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool) -> None:
     """Once; contracts are read anew, so that a changed one counts."""
-    from streaming import lake  # noqa: PLC0415 a command imports what it needs
+    from streaming.database import connected  # noqa: PLC0415 a command imports what it needs
     from streaming.retention import retire  # noqa: PLC0415
 
     known = contracts.load_contracts(settings.contracts_dir)
     wanted = [contracts.load_contract(topic, settings.contracts_dir) for topic in topics] or list(known.values())
-    with closing(lake.connect(settings.dsn, application_name="streaming lake retire")) as conn:
+    with connected(settings.dsn, command="lake retire") as conn:
         done = [each for one in wanted for each in retire(conn, one, now=datetime.now(UTC), is_trial=is_trial)]
     for each in done:
         verb = "would retire" if is_trial else "retired"

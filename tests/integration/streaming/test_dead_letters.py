@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 
-from streaming import dead_letter, lake, replay
+from streaming import database, dead_letter, lake, replay
 from streaming.__main__ import main
 from streaming.decode import Decoder
-from streaming.errors import DeadLetterLimitError
+from streaming.errors import DeadLetterLimitError, LakeUnavailableError
 
 from .rig import Rig, line
 
@@ -303,3 +303,24 @@ def test_what_an_event_holds_is_listed_as_it_is(letters_rig: Rig) -> None:
     assert result.exit_code == 0, result.output
     assert "[/t]" in result.output
     assert "[/o]" in result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["dead-letters list", "dead-letters show 0:0", "dead-letters export -", "dead-letters replay --all", "lake status",
+     "lake restored"],
+)  # fmt: skip
+def test_a_lake_that_was_never_migrated_is_told_by_every_command(lake_dsn: str, command: str) -> None:
+    result = CliRunner().invoke(main, command.split(), env={"LAKE_DSN": lake_dsn})
+    assert result.exit_code == 1, result.output
+    assert "MigrationError: " in result.output
+    assert "Run `streaming migrate`" in result.output
+
+
+def test_a_lake_that_goes_away_during_a_command_is_told(lake_dsn: str) -> None:
+    with (
+        pytest.raises(LakeUnavailableError, match="What was done before stays; run it again"),
+        database.connected(lake_dsn, command="lake status") as conn,
+        conn.cursor() as cursor,
+    ):
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
