@@ -395,22 +395,18 @@ class Decoder:
         """The event (a struct), or a Refusal with the first reason found."""
         if value is None:
             return Refusal("empty", "the message has no value")
-        refusal = _judge_bytes(value, self.maximum_bytes)
-        if refusal is not None:
-            return refusal
+        judged = _judge_bytes(value, self.maximum_bytes) or self.judge_fields(value)
+        return judged if isinstance(judged, Refusal) else self._judge_time(judged, now, stamp_us) or judged
+
+    def judge_fields(self, value: bytes) -> Any:
+        """The event or a Refusal, whenever it happened."""
         try:
             event = self.decode(value)
         except msgspec.ValidationError as error:
             return self._refused_by_type(value, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Refusal("not_json", _short(error))
-        return (
-            self._judge_numbers(event)
-            or self._judge_containers(event)
-            or self._judge_zones(event)
-            or self._judge_time(event, now, stamp_us)
-            or event
-        )
+        return self._judge_numbers(event) or self._judge_containers(event) or self._judge_zones(event) or event
 
     def _judge_numbers(self, event: Any) -> Refusal | None:
         judged = (reader.judge(bytes(getattr(event, name)))[1] for name, reader in self.numbers.items())

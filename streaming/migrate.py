@@ -16,6 +16,7 @@ import psycopg2
 from streaming import stream_tables
 from streaming.database import transaction
 from streaming.errors import MigrationError
+from streaming.gained_fields import refuse_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from streaming.contract import Contract
 
 FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+Registered = tuple[str, list[dict[str, Any]], str]  # a row of control.stream: stream, fields, time zone
 LOCK = 7_203_155_001  # any number, the same for all migrations of this room
 
 BOOTSTRAP = """
@@ -82,8 +84,13 @@ def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             cursor.execute(BOOTSTRAP)
             _apply_files(cursor, done)
-            for contract in contracts:
-                _apply_contract(cursor, contract, done)
+            known = [(contract, _registered(cursor, contract.topic)) for contract in contracts]
+            for contract, row in known:  # before anything is locked: looking at all that landed may take long
+                if row is not None:
+                    check_evolution(contract, row)
+                    refuse_unreadable(cursor, contract, row[1])
+            for contract, row in known:
+                _apply_contract(cursor, contract, row, done)
     except psycopg2.Error as error:
         raise MigrationError(
             f"migrating the lake: {str(error).strip()}. Nothing was changed. The user of LAKE_DSN needs to own the "
@@ -116,25 +123,27 @@ def _apply_files(cursor: Any, done: Migrated) -> None:
             )
 
 
-def _apply_contract(cursor: Any, contract: Contract, done: Migrated) -> None:
-    cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (contract.topic,))
-    row = cursor.fetchone()
-    described = stream_tables.describe_fields(contract)
-    if row is not None:
-        check_evolution(contract, row)
-        if row[1] == described:
-            _register(cursor, contract)
-            return
-        done.changed.append(contract.topic)
-    else:
+def _registered(cursor: Any, topic: str) -> Registered | None:
+    cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (topic,))
+    row: Registered | None = cursor.fetchone()
+    return row
+
+
+def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, done: Migrated) -> None:
+    if row is None:
         done.created.append(contract.topic)
+    elif row[1] == stream_tables.describe_fields(contract):
+        _register(cursor, contract)
+        return
+    else:
+        done.changed.append(contract.topic)
     cursor.execute(stream_tables.create_landing_table(contract))
     cursor.execute(stream_tables.create_view(contract))
     _register(cursor, contract)
 
 
-def check_evolution(contract: Contract, row: tuple[str, list[dict[str, Any]], str]) -> None:
-    """Refuse a contract that breaks what has landed. Row: stream, fields and time zone as registered."""
+def check_evolution(contract: Contract, row: Registered) -> None:
+    """Refuse a contract that breaks what has landed."""
     stream, fields, time_zone = row
     problems = stream_tables.breaking_changes(fields, contract, time_zone)
     if stream != contract.stream:
@@ -152,8 +161,7 @@ def check_registered(conn: Connection, contract: Contract) -> None:
     """Refuse to land with a contract that is not the migrated one."""
     try:
         with transaction(conn) as cursor:
-            cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (contract.topic,))
-            row = cursor.fetchone()
+            row = _registered(cursor, contract.topic)
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName) as error:
         raise MigrationError("reading control.stream: the lake is empty. Run `streaming migrate` first.") from error
     if row is not None:

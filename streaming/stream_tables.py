@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streaming.contract import MESSAGE_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from streaming.contract import Contract, Field
 
@@ -31,6 +31,8 @@ SQL_TYPES = {
     "array": "json",
     "json": "json",
 }
+# what JSON calls a value that a field takes whatever it holds
+JSON_KINDS = {"string": "string", "boolean": "boolean", "object": "object", "array": "array"}
 
 
 def landing_table(contract: Contract) -> str:
@@ -91,6 +93,19 @@ FROM {landing_table(contract)} AS e
 COMMENT ON VIEW {view} IS {quote(f"{contract.topic} {contract.version}: {contract.description}")};
 {comments}
 """
+
+
+def select_gained(contract: Contract, gained: Iterable[Field]) -> str:
+    """Query of the landed events that may have something else under the keys of new fields."""
+    conditions = (
+        f"json_typeof(payload -> {quote(field.event_key)}) "
+        f"NOT IN ('null', {quote(JSON_KINDS.get(field.logical_type, 'null'))})"
+        for field in gained
+    )
+    return (
+        f"SELECT topic_partition, topic_offset, payload::text FROM {landing_table(contract)} "
+        f"WHERE {' OR '.join(conditions)}"
+    )
 
 
 def _is_identifier(source: str) -> bool:

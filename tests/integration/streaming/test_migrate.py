@@ -63,6 +63,46 @@ def test_a_new_optional_field_keeps_what_landed_and_appears_in_the_view(rig: Rig
     assert rig.query(f"SELECT colour FROM lake.{rig.contract.stream} ORDER BY event_id") == [(None,), ("red",)]
 
 
+def add_field(rig: Rig, definition: str) -> None:
+    change_contract(rig, "      - name: country", f"      - {definition}\n      - name: country")
+
+
+@pytest.mark.parametrize(
+    ("definition", "value", "detail"),
+    [
+        ("{name: qty, logicalType: integer}", "many", "Expected `int | null`, got `str`"),
+        ('{name: qty, logicalType: number, physicalType: "NUMERIC(5,2)"}', "1.005", "without rounding"),
+        ("{name: qty, logicalType: string}", 7, "Expected `str | null`, got `int`"),
+        ("{name: qty, logicalType: object}", [1], "Expected `object`, got"),
+        ("{name: qty, logicalType: timestamp}", "2026-01-01T00:00:00", "timezone"),
+        ("{name: amount, physicalName: qty, logicalType: date}", "soon", "Invalid RFC3339"),
+        ('{name: amount, physicalName: "a\'%s", logicalType: boolean}', 1, "Expected `bool | null`"),
+    ],
+)  # fmt: skip
+def test_a_new_field_whose_key_landed_with_something_else_is_refused(
+    rig: Rig, definition: str, value: object, detail: str
+) -> None:
+    key = "a'%s" if 'physicalName: "' in definition else "qty"
+    rig.send([line(1), line(2, **{key: value}), line(3, **{key: None})], partition=2)
+    rig.land()
+    add_field(rig, definition)
+    with pytest.raises(MigrationError) as caught:
+        rig.migrate()
+    assert f"the event at {rig.topic}[2] offset 1 has its key already" in str(caught.value)
+    assert detail in str(caught.value)
+    assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 3
+
+
+def test_a_new_field_takes_the_values_that_landed_before_it(rig: Rig) -> None:
+    rig.send([line(1, qty=7), line(2, qty=700), line(3, note={"any": 1}), line(4)], partition=0)
+    rig.land()
+    add_field(rig, "{name: qty, logicalType: integer, logicalTypeOptions: {maximum: 100}}")
+    add_field(rig, "{name: note, physicalType: json}")
+    rig.migrate()
+    found = rig.query(f"SELECT qty, note FROM lake.{rig.contract.stream} ORDER BY event_id")
+    assert found == [(7, None), (700, None), (None, {"any": 1}), (None, None)]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
