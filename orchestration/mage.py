@@ -10,6 +10,7 @@ the previous run without an error (docs/decisions/0007-blocks-run-in-process.md)
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import logging
 import os
@@ -103,7 +104,7 @@ def run_pipeline(
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
-        inputs = [_as_argument(results[upstream]) for upstream in block.upstream]
+        inputs = _inputs(results, block, _read_after(spec, len(runs) + 1))
         _forget_peak()
         started = time.perf_counter()
         results[block.uuid] = _execute(
@@ -126,17 +127,35 @@ def run_pipeline(
         if any(not test.passed for test in runs[-1].tests):
             break
         del inputs, output
-        _forget_read(results, spec, done=len(runs))
+        for uuid in results.keys() - _read_after(spec, len(runs)):  # so that a chain holds two frames and not all
+            del results[uuid]
     ends = [block.uuid for block in spec.outputs if block.uuid in results]
     return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
 
 
-def _forget_read(results: dict[str, list[Any]], spec: PipelineSpec, *, done: int) -> None:
-    """Let go of what no later block reads, so that a chain of blocks holds two frames and not all of them."""
-    wanted = {upstream for block in spec.blocks[done:] for upstream in block.upstream}
-    wanted |= {block.uuid for block in spec.outputs}
-    for uuid in results.keys() - wanted:
-        del results[uuid]
+def _read_after(spec: PipelineSpec, done: int) -> set[str]:
+    """The blocks whose results are still read once so many blocks are done: by a later one, or as the run's own."""
+    return {upstream for block in spec.blocks[done:] for upstream in block.upstream} | {
+        block.uuid for block in spec.outputs
+    }
+
+
+def _inputs(results: Mapping[str, list[Any]], block: BlockSpec, read_later: set[str]) -> list[Any]:
+    """What the block reads, a copy where another reads it later: Mage's storage, too, gives each its own."""
+    given = [(upstream, _as_argument(results[upstream])) for upstream in block.upstream]
+    return [_own_copy(value) if upstream in read_later else value for upstream, value in given]
+
+
+def _own_copy(value: Any) -> Any:
+    """What its reader may change in place. What cannot be copied is shared; an Arrow table cannot be changed."""
+    if isinstance(value, dict):
+        own = copy.copy(value)
+        own.update({name: _own_copy(each) for name, each in value.items()})
+        return own
+    if isinstance(value, list):
+        return [_own_copy(each) for each in value]
+    # Frames and arrays of pandas, numpy and polars have it, whose copy of a frame shares its columns; Arrow has not.
+    return copy.deepcopy(value) if hasattr(value, "__deepcopy__") else value
 
 
 def rows_of(value: Any) -> int | None:

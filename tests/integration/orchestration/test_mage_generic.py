@@ -19,6 +19,7 @@ from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
 from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_spec import load_project
+from tests.integration.orchestration.mage_projects import write_project
 
 pytestmark = [
     pytest.mark.integration,
@@ -127,22 +128,6 @@ def test_sql_block_reads_the_frame_of_this_run_never_that_of_an_earlier_one(tmp_
     project = load_project(sql_project(tmp_path))
     outputs = [run_pipeline(project, project.pipeline("sums"), {"rows": rows}).outputs["keep"] for rows in (5, 100, 1)]
     assert outputs == [{"total": 10, "rows": 5}, {"total": 4950, "rows": 100}, {"total": 0, "rows": 1}]
-
-
-def write_project(root: Path, uuid: str, blocks: dict[str, tuple[str, list[str], str]]) -> None:
-    """A project of one pipeline; of each block its type, what it reads, and its function."""
-    for name, (kind, _, code) in blocks.items():
-        path = root / f"{kind}s" / f"{name}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"@{kind}\n{code}")
-    listed = [
-        {"uuid": name, "type": kind, "language": "python", "upstream_blocks": upstream}
-        for name, (kind, upstream, _) in blocks.items()
-    ]
-    pipeline = root / "pipelines" / uuid / "metadata.yaml"
-    pipeline.parent.mkdir(parents=True)
-    pipeline.write_text(json.dumps({"uuid": uuid, "name": uuid, "type": "python", "blocks": listed}))
-    (root / "metadata.yaml").write_text("project_type: standalone\nhelp_improve_mage: false\n")
 
 
 def test_a_frame_is_let_go_once_no_later_block_reads_it(tmp_path: Path) -> None:
