@@ -220,7 +220,50 @@ def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) 
     or the frame of an earlier run in Mage's own UI.
     """
     frames = [each.to_pandas() if hasattr(each, "to_pandas") else each for each in inputs]
-    mage_block.fetch_input_variables = lambda *_args, **_kwargs: (frames, [{} for _ in frames], list(upstream))
+    mage_block.fetch_input_variables = lambda *_args, **_kwargs: (
+        [_for_sql(frame, uuid) for frame, uuid in zip(frames, upstream, strict=True)],
+        [{} for _ in frames],
+        list(upstream),
+    )
+
+
+def _for_sql(frame: Any, upstream: str) -> Any:
+    """What Mage makes the upstream block's table of; of no rows it would make none, and leave an earlier one there."""
+    if rows_of(frame) == 0 and columns_of(frame):
+        return _without_rows(frame)
+    if rows_of(frame) == 0 or (isinstance(frame, (list, dict, str, int, float, type(None))) and not frame):
+        return _Nothing(upstream)
+    return frame
+
+
+def _without_rows(frame: Any) -> Any:
+    """The frame in a form that Mage exports.
+
+    It takes a DataFrame without rows, and whatever else is false, for no data; asked whether it is false, this says no
+    and is a DataFrame from then on. Whole numbers become floats: Mage looks for the largest to choose a type for them.
+    """
+    pandas = type(frame)
+    whole = {name: "float64" for name, dtype in frame.dtypes.items() if getattr(dtype, "kind", "") in "iu"}
+
+    class WithoutRows(pandas):  # type: ignore[misc, valid-type]
+        def __bool__(self) -> bool:
+            self.__class__ = pandas
+            return True
+
+    return WithoutRows(frame.astype(whole))
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """What has no columns to make a table of: an error once the query reads it."""
+
+    upstream: str
+
+    def __bool__(self) -> bool:
+        raise ValueError(
+            f"its upstream block {self.upstream} gave neither rows nor columns, and the table that the query reads "
+            f"would be an earlier run's; let {self.upstream} return a frame that has its columns"
+        )
 
 
 def _as_argument(outputs: Sequence[Any]) -> Any:

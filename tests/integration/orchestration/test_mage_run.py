@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
 from tests.integration.orchestration.mage_projects import write_project
 
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestration.mage import PipelineRun
+    from orchestration.mage_spec import MageProject
     from tests.integration.orchestration.mage_projects import Block
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning:mage_ai")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mage_ai"),
+    pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy:UserWarning"),  # Mage reads DuckDB's that way
+]
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +84,72 @@ def test_only_what_is_read_again_is_copied_and_an_arrow_table_never_is(tmp_path:
     first, last = (outputs[block.uuid][block.uuid] for block in project.pipeline("p").outputs)
     assert first[0] != frame
     assert (first[1], last) == (table, [frame, table])
+
+
+DUCKDB = {"data_provider": "duckdb", "data_provider_profile": "default", "export_write_policy": "replace"}
+TYPED = (
+    "def load(*a, **k):\n    import pandas as pd\n"
+    "    frame = pd.DataFrame({'n': range(k['rows']), 'text': 'x', 'part': 0.5, 'at': pd.Timestamp('2020-01-01')})\n"
+    "    return frame.astype({'n': 'int64', 'part': 'float64', 'at': 'datetime64[ns]'})\n"
+)
+COUNTED = "SELECT COUNT(*) AS c, COALESCE(SUM(n), 0) AS s FROM {{ df_1 }}"
+
+
+def sql(query: str, *upstream: str, **configuration: Any) -> Block:
+    return ("transformer", list(upstream), query, {"language": "sql", "configuration": {**DUCKDB, **configuration}})
+
+
+def duckdb_project(root: Path, load: str, queries: dict[str, Block]) -> MageProject:
+    """A loader, SQL blocks, and an exporter that tells what the last of them gave."""
+    keep = "def keep(df, *a, **k):\n    return {'told': df.to_dict('records')}\n"
+    last = list(queries)[-1]
+    blocks: dict[str, Block] = {"load": ("data_loader", [], load), **queries, "keep": ("data_exporter", [last], keep)}
+    project = write_project(root, "p", blocks)
+    (root / "io_config.yaml").write_text(
+        f"version: 0.1.1\ndefault:\n  DUCKDB_DATABASE: {root / 'p.duckdb'}\n  DUCKDB_SCHEMA: main\n"
+    )
+    return project
+
+
+def told(project: MageProject, **variables: Any) -> Any:
+    return run_pipeline(project, project.pipeline("p"), variables).outputs["keep"]["told"]
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        {"q": sql(COUNTED, "load")},
+        {
+            "double": sql("SELECT n * 2 AS n FROM {{ df_1 }}", "load"),
+            "q": sql(COUNTED.replace("SUM(n)", "SUM(n) / 2"), "double"),
+        },
+        {"q": sql(f"CREATE OR REPLACE TABLE mine AS {COUNTED}; SELECT * FROM mine;", "load", use_raw_sql=True)},
+    ],
+)
+def test_sql_block_sees_no_rows_when_its_upstream_frame_has_none(tmp_path: Path, queries: dict[str, Block]) -> None:
+    project = duckdb_project(tmp_path / "project", TYPED, queries)
+    assert [told(project, rows=rows) for rows in (5, 0, 3)] == [
+        [{"c": 5, "s": 10}],
+        [{"c": 0, "s": 0}],
+        [{"c": 3, "s": 3}],
+    ]
+
+
+@pytest.mark.parametrize("made", ["None", "[]", "{}", "0", "__import__('pandas').DataFrame()"])
+def test_sql_block_that_reads_nothing_is_refused_instead_of_given_an_earlier_runs_rows(
+    tmp_path: Path, made: str
+) -> None:
+    load = (
+        f"def load(*a, **k):\n    import pandas as pd\n    return pd.DataFrame({{'n': [1]}}) if k['rows'] else {made}\n"
+    )
+    project = duckdb_project(tmp_path / "project", load, {"q": sql(COUNTED, "load")})
+    assert told(project, rows=1) == [{"c": 1, "s": 1}]
+    with pytest.raises(MageRunError, match=r"p/q \(.*its upstream block load gave neither rows nor columns"):
+        told(project, rows=0)
+
+
+def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
+    project = duckdb_project(
+        tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
+    )
+    assert told(project) == [{"n": 7}]
