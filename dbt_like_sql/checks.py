@@ -75,7 +75,10 @@ def _close(path: Path, checks: list[Check], head: tuple[int, Severity, str] | No
 
 
 def contract_checks(table: str, columns: Iterable[Column], partition_column: str | None) -> tuple[Check, ...]:
-    """Checks that follow from a contract: the key is unique, values are among the allowed ones.
+    """Checks that follow from a contract: the key is unique within a day, values are among the allowed ones.
+
+    Within a day, since a day is what is published: whether a day may be shown must not depend on which others are
+    published with it.
 
     NOT NULL needs no check: BigQuery itself refuses a NULL in a REQUIRED column.
     """
@@ -84,11 +87,12 @@ def contract_checks(table: str, columns: Iterable[Column], partition_column: str
     checks = []
     if keys:
         listed = ", ".join(keys)
+        within = ", ".join(([partition_column] if partition_column and partition_column not in keys else []) + keys)
         checks.append(
             Check(
                 f"one row for each {listed}",
                 "fail",
-                f"SELECT {listed}, COUNT(*) AS row_count FROM {table} {where} GROUP BY {listed} HAVING COUNT(*) > 1",
+                f"SELECT {within}, COUNT(*) AS row_count FROM {table} {where} GROUP BY {within} HAVING COUNT(*) > 1",
             )
         )
     for column in columns:

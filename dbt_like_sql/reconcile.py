@@ -120,6 +120,27 @@ LEFT JOIN ({_version_sql(warehouse)}) AS v ON v.event_day = c.day
     return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows, measures)
 
 
+def events_on_several_days(warehouse: Warehouse, days: Iterable[date], *, limit: int = 100) -> list[dict[str, Any]]:
+    """Events of the fact table that stand on more than one of these days, with all of their days, at most so many.
+
+    A repeat is the same event delivered again, on its own day. One that comes back with another day is another event
+    to every layer, and counted on both: a producer's mistake that nobody else can see.
+    """
+    wanted = sorted(set(days))
+    if not wanted:
+        return []
+    sql = f"""
+SELECT event_id, STRING_AGG(DISTINCT CAST(invoice_date AS STRING), ' ' ORDER BY CAST(invoice_date AS STRING)) AS days
+FROM `{warehouse.table_id(FACT)}`
+WHERE {day_sql("invoice_date", wanted)}
+GROUP BY event_id
+HAVING COUNT(DISTINCT invoice_date) > 1
+ORDER BY event_id
+LIMIT {limit}
+"""
+    return [dict(row) for row in warehouse.run(sql, kind="reconcile").rows]
+
+
 def scanned_days(
     warehouse: Warehouse,
     table: str,

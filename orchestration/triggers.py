@@ -26,6 +26,9 @@ MAX_DAYS_A_RUN = 366
 MAX_ROWS_A_PASS = 500_000
 # BigQuery changes at most 4,000 table partitions in one job; the script that names each day stays readable.
 MAX_DAYS_A_PASS = 62
+# The same after so many failures in a row: what fails by one of its days is cut down until that day fails alone, and
+# the others are loaded. The first failure may be an outage, for which nothing need be cut.
+MAX_DAYS_AFTER = {0: MAX_DAYS_A_RUN, 1: MAX_DAYS_A_RUN, 2: 7}
 # After the n-th failure in a row a day waits; a permanent error then costs a run every ten minutes, not every tick.
 FIRST_WAIT_S, MAX_WAIT_S = 5.0, 600.0
 
@@ -117,28 +120,35 @@ def choose_ranges(
     ready = [each for each in sorted(pending) if first_day <= each.day <= last_day and each.day not in avoided]
     if is_one_queued:
         ready = [each for each in ready if each.day == last_day]
-    return [_range(group, failures) for group in _groups(ready, avoided)]
+    return [_range(group, failures) for group in _groups(ready, avoided, failures)]
 
 
 _NEVER = Failures(count=0, last_ended_at=0.0)
 
 
-def _groups(ready: Sequence[Pending], avoided: Collection[date]) -> list[list[Pending]]:
+def _groups(
+    ready: Sequence[Pending], avoided: Collection[date], failures: Mapping[date, Failures]
+) -> list[list[Pending]]:
     """Neighbours together, unless the gap is long, the run would be, or a day that must not run lies between them."""
     groups: list[list[Pending]] = []
     for each in ready:
-        if groups and _joins(groups[-1], each.day, avoided):
+        if groups and _joins(groups[-1], each.day, avoided, failures):
             groups[-1].append(each)
         else:
             groups.append([each])
     return groups
 
 
-def _joins(group: Sequence[Pending], day: date, avoided: Collection[date]) -> bool:
+def _joins(group: Sequence[Pending], day: date, avoided: Collection[date], failures: Mapping[date, Failures]) -> bool:
     gap = (day - group[-1].day).days - 1
     length = (day - group[0].day).days + 1
     between = days_between(group[-1].day, day)
-    return gap <= BRIDGED_GAP_DAYS and length <= MAX_DAYS_A_RUN and not any(each in avoided for each in between)
+    failed = max(failures.get(each, _NEVER).count for each in (*(each.day for each in group), day))
+    return (
+        gap <= BRIDGED_GAP_DAYS
+        and length <= MAX_DAYS_AFTER.get(failed, 1)
+        and not any(each in avoided for each in between)
+    )
 
 
 def _range(group: Sequence[Pending], failures: Mapping[date, Failures]) -> DayRange:

@@ -180,16 +180,16 @@ class WarehouseReader:
         """Ask BigQuery about core.invoice_lines."""
         amounts = ", SUM(amount_gbp) AS amount" if whole else ""
         row = self._row(
-            "SELECT COUNT(*) AS row_count, COUNT(DISTINCT event_id) AS events"
+            "SELECT COUNT(*) AS row_count, COUNT(DISTINCT CONCAT(CAST(invoice_date AS STRING), event_id)) AS events"
             f"{amounts} FROM {self._table('core.invoice_lines')} WHERE invoice_date >= DATE '0001-01-01'"
         )
         repeats = row["row_count"] - row["events"]
         again = Decimal(0)
         if whole and repeats:
             again = self._row(
-                "SELECT SUM(amount_gbp) AS amount FROM (SELECT amount_gbp, ROW_NUMBER() OVER (PARTITION BY event_id "
-                f"ORDER BY topic_partition, topic_offset) AS nth FROM {self._table('core.invoice_lines')} "
-                "WHERE invoice_date >= DATE '0001-01-01') WHERE nth > 1"
+                "SELECT SUM(amount_gbp) AS amount FROM (SELECT amount_gbp, ROW_NUMBER() OVER ("
+                "PARTITION BY invoice_date, event_id ORDER BY topic_partition, topic_offset) AS nth "
+                f"FROM {self._table('core.invoice_lines')} WHERE invoice_date >= DATE '0001-01-01') WHERE nth > 1"
             )["amount"]
         return Layer(
             rows=row["row_count"], repeats=repeats, amount=row.get("amount"), repeats_amount=again or Decimal(0)

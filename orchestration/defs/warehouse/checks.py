@@ -58,6 +58,46 @@ def core_equals_mart(
         return reconcile_marts(conn, opened, days, context.run.run_id)
 
 
+@dg.asset_check(
+    asset=FACT,
+    name="no_event_stands_on_two_days",
+    blocking=False,
+    description=(
+        "No event_id stands on more than one day. One that does was sent again with another time: each day counts it, "
+        "since a repeat is the same event on its own day. Looked for every night, on the newest days."
+    ),
+)
+def no_event_stands_on_two_days(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """Look at the run's days, or at the newest ones where the run has none."""
+    from dbt_like_sql.reconcile import events_on_several_days
+
+    with lake.connect("orchestration.reconcile") as conn:
+        days = list(days_of_run(context)) or newest_days(conn)
+    found = events_on_several_days(warehouse.open(), days)
+    first = f"First: {found[0]['event_id']} on {found[0]['days']}. " if found else ""
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{len(found)} event(s) stand on more than one of {len(days)} day(s), and each day counts them. {first}"
+            "The producer gives an old name to a new event, or sends an event again with another time: have it mended, "
+            "and take the wrong one out by an event that reverses it."
+            if found
+            else f"no event stands on more than one of {len(days)} day(s)"
+        ),
+        metadata={
+            "days_checked": len(days),
+            "events": len(found),
+            "found": dg.MetadataValue.table(
+                [dg.TableRecord(each) for each in found],
+                schema=dg.TableSchema(columns=[dg.TableColumn("event_id"), dg.TableColumn("days")]),
+            ),
+        },
+    )
+
+
 def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str) -> dg.AssetCheckResult:
     """Compare core with the marts, record landed, core and mart of each day, and say what differs.
 

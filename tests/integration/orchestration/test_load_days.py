@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +250,25 @@ def test_the_nightly_comparison_finds_what_was_changed_by_hand_since(
     assert "2010-12-01" not in str(checks_days(job.execute_in_process(instance=instance, raise_on_error=False))), (
         "a day that waits for its run is left to it"
     )
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_event_that_comes_again_on_another_day_blocks_no_day_and_is_told_at_night(
+    landing: HandLanding, load_days: Run, warehouse: Any, instance: dg.DagsterInstance, *, together: bool
+) -> None:
+    """Whether its days are published together or one by one, they show the same."""
+    for day in (1, 2):
+        landing.land([event(event_id="moved", invoiced_at=f"2010-12-0{day}T08:26:00Z")])
+    for first, last in [("2010-12-01", "2010-12-02")] if together else [("2010-12-01",) * 2, ("2010-12-02",) * 2]:
+        assert load_days(first, last).success
+    assert {day: each.rows for day, each in mart_days(warehouse, [DAY, DAY + timedelta(1)]).items()} == {
+        DAY: 1, DAY + timedelta(1): 1,
+    }  # fmt: skip
+    night = defs.resolve_job_def("compare_days").execute_in_process(instance=instance, raise_on_error=False)
+    assert night.success, "the numbers are right as they were sent; a person has to look"
+    [found] = [each for each in night.get_asset_check_evaluations() if each.check_name == "no_event_stands_on_two_days"]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "moved on 2010-12-01 2010-12-02" in (found.description or "")
 
 
 def checks_days(result: dg.ExecuteInProcessResult) -> list[Any]:

@@ -104,6 +104,30 @@ def test_a_failing_day_does_not_hold_up_its_neighbours() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("count", "asked"),
+    [
+        (1, ["2010-12-01:2010-12-12"]),
+        (2, ["2010-12-01:2010-12-07", "2010-12-08:2010-12-12"]),
+        (3, [f"2010-12-{day:02d}:2010-12-{day:02d}" for day in range(1, 13)]),
+        (9, [f"2010-12-{day:02d}:2010-12-{day:02d}" for day in range(1, 13)]),
+    ],
+)
+def test_days_that_fail_together_are_asked_for_in_smaller_runs(count: int, asked: list[str]) -> None:
+    days = [f"2010-12-{day:02d}" for day in range(1, 13)]
+    failed = {date.fromisoformat(day): Failures(count, NOW - 10_000) for day in days}
+    assert ranges(pending(*days), failures=failed) == asked
+
+
+def test_a_day_that_fails_is_not_joined_by_days_that_do_not() -> None:
+    failed = {date(2010, 12, 2): Failures(3, NOW - 10_000)}
+    assert ranges(pending("2010-12-01", "2010-12-02", "2010-12-03"), failures=failed) == [
+        "2010-12-01:2010-12-01",
+        "2010-12-02:2010-12-02",
+        "2010-12-03:2010-12-03",
+    ]
+
+
 def test_a_long_history_is_cut_into_runs() -> None:
     days = days_between(date(2009, 12, 1), date(2011, 12, 9))
     chosen = choose_ranges(

@@ -323,9 +323,7 @@ def test_topics_without_a_contract_are_left_to_whoever_has_one(
             return
 
     asked = list[Any]()
-    monkeypatch.setattr(
-        landing.ownership, "_claim_all", lambda _, keys: asked.extend(keys) or dict.fromkeys(keys, 50)
-    )
+    monkeypatch.setattr(landing.ownership, "_claim_all", lambda _, keys: asked.extend(keys) or dict.fromkeys(keys, 50))
     group = Group()
     landing.ownership.join(group, [TOPIC], threading.Event())  # type: ignore[arg-type]
     landing.ownership.on_assign(group, [TopicPartition("gone", 0), TopicPartition(TOPIC, 0)])  # type: ignore[arg-type]
