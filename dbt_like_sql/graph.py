@@ -25,27 +25,36 @@ def tree(sql: str, path: object = "<query>") -> exp.Query:
     """Syntax tree of exactly one SELECT. Trees are shared: copy before changing.
 
     Raises:
-        ContractError: not GoogleSQL, not one statement, or not a SELECT.
+        ContractError: not GoogleSQL, not one statement, not a SELECT, or it names a table otherwise than `layer.table`.
     """
     try:
         return _parse(sql)
     except (ParseError, TokenError) as error:
         line = error.errors[0].get("line") if isinstance(error, ParseError) and error.errors else None
         raise ContractError(path, line, f"not GoogleSQL: {error}") from error
+    except ContractError as error:
+        raise ContractError(path, error.line, error.problem) from error
     except ValueError as error:
         raise ContractError(path, None, str(error)) from error
 
 
 @lru_cache(maxsize=1024)
 def _parse(sql: str) -> exp.Query:
-    statements = [statement for statement in sqlglot.parse(sql, dialect=DIALECT) if statement is not None]
+    found = sqlglot.parse(sql, dialect=DIALECT)
+    # A comment behind the last semicolon is a statement of its own to the parser.
+    statements = [each for each in found if each is not None and not isinstance(each, exp.Semicolon)]
     if len(statements) != 1:
-        message = f"expected one SELECT, found {len(statements)} statements"
-        raise ValueError(message)
+        line = line_of(statements[1]) if statements else None
+        raise ContractError("<query>", line, f"expected one SELECT, found {len(statements)} statements")
     query = statements[0]
     if not isinstance(query, exp.Query):
-        message = f"expected a SELECT, found {query.key.upper()}"
-        raise ValueError(message)  # noqa: TRY004  a wrong file, not a wrong type
+        raise ContractError("<query>", line_of(query), f"expected a SELECT, found {query.key.upper()}")
+    for node in query.find_all(exp.Table):
+        # Written in full, a table would stay in its own project and dataset in every environment, or become ours.
+        if node.catalog or (node.db and "." in node.name):
+            name = ".".join(part.sql(dialect=DIALECT) for part in node.parts)
+            problem = f"{name} is not named as layer.table; project and dataset are settings"
+            raise ContractError("<query>", line_of(node), problem)
     return query
 
 

@@ -28,6 +28,9 @@ def test_name_of_a_cte_is_no_reference() -> None:
     [
         ("SELECT FROM WHERE", "not GoogleSQL"),
         ("SELECT 1; SELECT 2", "found 2 statements"),
+        ("SELECT a FROM `prod-erp.core.a`", "prod-erp.*core.* is not named as layer.table"),
+        ("SELECT a FROM core.INFORMATION_SCHEMA.TABLES", "INFORMATION_SCHEMA.TABLES.* is not named as layer.table"),
+        ("SELECT 1 FROM (SELECT a FROM a.b.c.d)", "is not named as layer.table"),
         ("", "found 0 statements"),
         ("DELETE FROM core.a WHERE TRUE", "found DELETE"),
         ("SELECT 'open", "not GoogleSQL"),
@@ -37,6 +40,20 @@ def test_what_is_not_one_select_is_refused_with_its_file(sql: str, says: str) ->
     with pytest.raises(ContractError, match=says) as caught:
         tree(sql, "models/mart/x/query.sql")
     assert caught.value.path == "models/mart/x/query.sql"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT a\nFROM core.a;\nSELECT b", "SELECT a\nFROM core.a AS a,\n`prod-erp.core.b` AS b", "DROP\n\nTABLE x"],
+)
+def test_what_is_refused_is_found_by_its_line(sql: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        tree(sql)
+    assert caught.value.line == 3
+
+
+def test_comment_behind_the_last_semicolon_is_no_statement() -> None:
+    assert references(tree("SELECT a FROM core.a;\n-- the end\n")) == ("core.a",)
 
 
 def test_order_puts_each_table_behind_what_it_reads() -> None:

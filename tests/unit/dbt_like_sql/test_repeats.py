@@ -7,9 +7,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from sqlglot import exp, parse_one
 
 from dbt_like_sql.catalog import Catalog, load_catalog
-from dbt_like_sql.graph import table_nodes, tree
+from dbt_like_sql.graph import DIALECT, table_nodes
 from dbt_like_sql.repeats import keeps_first_of_key, query_by_repeats, repeats_sql
 
 FACT, CORE, DAY = "mart.invoice_lines", "core.invoice_lines", date(2010, 12, 1)
@@ -67,7 +68,8 @@ def test_only_what_was_taken_aside_is_put_in_order() -> None:
     def table_id(name: str) -> str:
         return f"p.d.{name.replace('.', '_')}"
 
-    query = tree(query_by_repeats(CATALOG[FACT], [DAY], table_id))
+    query = parse_one(query_by_repeats(CATALOG[FACT], [DAY], table_id), dialect=DIALECT)
+    assert isinstance(query, exp.SetOperation)
     alone, first = query.left, query.right
     assert "QUALIFY" not in alone.sql()
     assert "QUALIFY" in first.sql()
