@@ -31,11 +31,11 @@ _WHOLE = ("joins", "group", "having", "qualify", "distinct", "limit", "with", "w
 
 @dataclass(frozen=True)
 class RowCheck:
-    """A check that is a condition on single rows of one table."""
+    """A check that is a condition on single rows of one table; `day` is what it wants to be in @days, if it does."""
 
     check: Check
     relation: str
-    is_by_day: bool
+    day: str | None
     condition: str
     shown: str
 
@@ -66,7 +66,7 @@ def audit_sql(
     rows, whole = _split(tables)
     if at_hand is not None:
         whole = [(table, replace(check, sql=at_hand(table, check.sql))) for table, check in whole]
-    parts = [_one_scan(table, scan, table_id, slices(table), explain=explain) for table, scan in rows]
+    parts = [_one_scan(scan, table_id, slices(table), explain=explain) for table, scan in rows]
     if whole:
         listed = ",".join(
             check_sql(table, check, table_id, slices(table), explain=explain or check.severity == "warn")
@@ -93,13 +93,13 @@ def _split(tables: Sequence[Table]) -> tuple[list[tuple[Table, list[RowCheck]]],
     rows: list[tuple[Table, list[RowCheck]]] = []
     whole: list[tuple[Table, Check]] = []
     for table in tables:
-        scans: dict[tuple[str, bool], list[RowCheck]] = {}
+        scans: dict[tuple[str, str | None], list[RowCheck]] = {}
         for check in table.checks:
             found = row_check(check)
             if found is None:
                 whole.append((table, check))
             else:
-                scans.setdefault((found.relation, found.is_by_day), []).append(found)
+                scans.setdefault((found.relation, found.day), []).append(found)
         rows += [(table, scan) for scan in scans.values()]
     return rows, whole
 
@@ -126,12 +126,11 @@ def row_check(check: Check) -> RowCheck | None:
         return None
     shown = ", ".join(each.sql(dialect=DIALECT) for each in query.expressions)
     condition = " AND ".join(f"({each.sql(dialect=DIALECT)})" for each in own) or "TRUE"
-    return RowCheck(check, name, bool(by_day), condition, shown)
+    day = by_day[0].this.sql(dialect=DIALECT) if by_day else None
+    return RowCheck(check, name, day, condition, shown)
 
 
-def _one_scan(
-    table: Table, checks: Sequence[RowCheck], table_id: Callable[[str], str], part: Slice, *, explain: bool
-) -> str:
+def _one_scan(checks: Sequence[RowCheck], table_id: Callable[[str], str], part: Slice, *, explain: bool) -> str:
     first = checks[0]
     results = []
     for each in checks:
@@ -139,7 +138,7 @@ def _one_scan(
         if explain or each.check.severity == "warn":
             example = f"ANY_VALUE(IF({each.condition}, TO_JSON_STRING(STRUCT({each.shown})), NULL))"
         results.append(f"STRUCT(COUNTIF({each.condition}) AS failed_rows, {example} AS example)")
-    where = f"\nWHERE {table.partition_column} IN UNNEST(@{DAYS})" if first.is_by_day else ""
+    where = f"\nWHERE {first.day} IN UNNEST(@{DAYS})" if first.day else ""
     listed = ",\n  ".join(results)
     scan = render(f"SELECT [{listed}]\nFROM {first.relation}{where}", table_id=table_id, part=part)
     return f"(\n{scan}\n)"
