@@ -14,7 +14,7 @@ from sqlglot import exp
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
 from dbt_like_sql.publish import loaded_event_days, parameters, stale_tables
 from dbt_like_sql.publish_state import rule_version
-from dbt_like_sql.render import day_sql, render
+from dbt_like_sql.render import Slice, day_sql, render, with_days
 from dbt_like_sql.restate_sql import measures
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ def plan(
         names: tables; loaded ones and ledgers have nothing to publish and are left out.
         days: look at these days only; None for every day that was ever loaded.
         compare: also compute what the queries would give now and compare it with what is published, day by day. A
-            selected table that reads another selected one is compared as if that one were published before it.
+            selected table that reads another selected one is compared as if that one were published before it; a
+            table without days as if every day of it were, since one day of what it reads is not what it is made of.
     """
     tables = [table for table in catalog if table.name in set(names) and table.materialization in {"table", "view"}]
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
+    every = loaded_event_days(warehouse) if compare and days is not None else wanted
     stale, built = stale_tables(warehouse, catalog), _model_versions(warehouse)
     planned = []
     for table in tables:
@@ -83,7 +85,11 @@ def plan(
             planned.append(Planned(table.name, ("a view: migrate replaces it",), None))
             continue
         days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built)
-        differences = tuple(_compare(warehouse, catalog, table, wanted, set(names))) if compare else None
+        differences = None
+        if compare:
+            query = planned_sql(catalog, table, set(names), every)
+            compared = wanted if table.partition_column else every
+            differences = tuple(_compare(warehouse, table, query, compared))
         planned.append(
             Planned(
                 table=table.name,
@@ -96,14 +102,19 @@ def plan(
     return planned
 
 
-def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str]) -> str:
-    """A table's query in which other tables stand as their own queries, as if they were published before it."""
+def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str], every: Sequence[date]) -> str:
+    """A table's query in which other tables stand as their own queries, as if they were published before it.
+
+    What whole tables among them are made of is built of `every` day; for the others `@days` stays.
+    """
     query = tree(table.query or "", table.query_path).copy()
     for name, node in table_nodes(query):
         parent = catalog[name]
         if name not in inlined or parent.materialization != "table":
             continue
-        inner = tree(planned_sql(catalog, parent, inlined)).copy()
+        inner = tree(planned_sql(catalog, parent, inlined, every)).copy()
+        if parent.partition_column is None:
+            inner = with_days(inner, Slice(every), parent.query_path)
         alias = node.alias or name.partition(".")[2]
         node.replace(exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias))))
     return str(query.sql(dialect=DIALECT))
@@ -146,12 +157,10 @@ def _scanned(warehouse: Warehouse, table: Table, days: Sequence[date]) -> int | 
     return warehouse.dry_run(query, params=parameters(warehouse, query))
 
 
-def _compare(
-    warehouse: Warehouse, catalog: Catalog, table: Table, days: Sequence[date], inlined: Collection[str]
-) -> list[Difference]:
+def _compare(warehouse: Warehouse, table: Table, planned: str, days: Sequence[date]) -> list[Difference]:
     """Days on which the query gives other rows or sums than what is published."""
     names = measures(table)
-    query = render(planned_sql(catalog, table, inlined), table_id=warehouse.table_id, days=days)
+    query = render(planned, table_id=warehouse.table_id, days=days, path=table.query_path)
     day = table.partition_column or "CAST(NULL AS DATE)"
     where = f"\nWHERE {day_sql(table.partition_column, days)}" if table.partition_column else ""
     there = _sums(day, names, f"`{warehouse.table_id(table.name)}` AS t{where}")

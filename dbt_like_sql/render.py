@@ -78,8 +78,13 @@ def render(
         node.set("this", exp.to_identifier(table, quoted=True))
         if not node.alias:
             node.set("alias", exp.TableAlias(this=exp.to_identifier(name.partition(".")[2])))
-    query = query.transform(lambda node: _literal_days(node, wanted, path))
-    return str(query.sql(dialect=DIALECT, pretty=True))
+    return str(with_days(query, wanted, path).sql(dialect=DIALECT, pretty=True))
+
+
+def with_days(query: exp.Query, part: Slice | None, path: object) -> exp.Query:
+    """The query with literals in place of `@days`; see `render`."""
+    found: exp.Query = query.transform(lambda node: _literal_days(node, part, path))
+    return found
 
 
 def _literal_days(node: Any, part: Slice | None, path: object) -> Any:

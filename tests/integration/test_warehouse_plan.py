@@ -66,6 +66,12 @@ def test_plan_follows_a_table_from_never_published_through_late_data_to_up_to_da
     assert {planned.reasons for planned in plan(warehouse, CATALOG, [*DAILY, "mart.countries"])} == {()}
 
 
+def test_whole_tables_are_compared_whole_although_one_day_is_asked_for(warehouse: Warehouse) -> None:
+    publish_all(warehouse, CATALOG, [FACT, "mart.products"], days=None, run_id="r")
+    told = plan(warehouse, CATALOG, [FACT, "mart.products"], days=[D1], compare=True)
+    assert [(planned.table, planned.differences) for planned in told] == [(FACT, ()), ("mart.products", ())]
+
+
 def test_changed_rule_shows_the_days_and_sums_it_would_change(warehouse: Warehouse, tmp_path: Path) -> None:
     publish_all(warehouse, CATALOG, DAILY, days=[D1, D2], run_id="r")
     catalog = _changed(tmp_path / "models", FACT, "IF(l.line_kind = 'product' AND l.invoice_kind = 'sale'", "IF(TRUE")
