@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.render import day_sql, is_in_days, render
 
 if TYPE_CHECKING:
@@ -158,10 +158,8 @@ def counts_rows_sql(growth: Growth, table_id: Callable[[str], str]) -> str:
 def _over(growth: Growth, where: str) -> str:
     """The table's own query, over T instead of the whole parent."""
     query = tree(growth.table.query or "", growth.table.query_path).copy()
-    for _name, node in table_nodes(query):
-        alias = node.alias or growth.parent.name.partition(".")[2]
-        inner = tree(f"SELECT * FROM {touched_name(growth)}{where}").copy()
-        node.replace(exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias))))
+    for name, node in table_nodes(query):
+        put_in_place(tree(f"SELECT * FROM {touched_name(growth)}{where}").copy(), name, node)
     return render(str(query.sql(dialect=DIALECT, comments=False)), table_id=lambda name: name, days=sorted(growth.days))
 
 

@@ -67,6 +67,13 @@ def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:
     ]
 
 
+def put_in_place(query: exp.Expr, name: str, node: exp.Table) -> None:
+    """Have a query stand where a table is read: under its alias, with its PIVOT and its joins in brackets."""
+    alias = exp.TableAlias(this=exp.to_identifier(node.alias or name.partition(".")[2]))
+    kept = {key: node.args[key] for key in ("pivots", "joins") if node.args.get(key)}
+    node.replace(exp.Subquery(this=query, alias=alias, **kept))
+
+
 def line_of(node: exp.Expr | None) -> int | None:
     """Line of the first name in a part of a query as it was written, or in what stands around it."""
     while node is not None:

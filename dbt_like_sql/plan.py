@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
-
-from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.publish import loaded_event_days, parameters, stale_tables
 from dbt_like_sql.publish_state import rule_version
 from dbt_like_sql.render import Slice, day_sql, render, with_days
@@ -115,8 +113,7 @@ def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str], every:
         inner = tree(planned_sql(catalog, parent, inlined, every)).copy()
         if parent.partition_column is None:
             inner = with_days(inner, Slice(every), parent.query_path)
-        alias = node.alias or name.partition(".")[2]
-        node.replace(exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias))))
+        put_in_place(inner, name, node)
     return str(query.sql(dialect=DIALECT))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import order, references, tree
+from dbt_like_sql.graph import DIALECT, order, put_in_place, references, table_nodes, tree
 
 
 def test_references_are_found_wherever_a_table_can_stand() -> None:
@@ -54,6 +54,25 @@ def test_what_is_refused_is_found_by_its_line(sql: str) -> None:
 
 def test_comment_behind_the_last_semicolon_is_no_statement() -> None:
     assert references(tree("SELECT a FROM core.a;\n-- the end\n")) == ("core.a",)
+
+
+@pytest.mark.parametrize(
+    ("read", "put"),
+    [
+        ("core.a", "(SELECT 1 AS n) AS a"),
+        ("core.a AS x", "(SELECT 1 AS n) AS x"),
+        (
+            "core.a PIVOT(SUM(n) FOR b IN ('c')) AS p",
+            "(SELECT 1 AS n) AS a PIVOT(SUM(n) FOR b IN ('c')) AS p",
+        ),
+        ("(core.a JOIN core.b ON TRUE)", "((SELECT 1 AS n) AS a JOIN (SELECT 1 AS n) AS b ON TRUE)"),
+    ],
+)
+def test_query_in_place_of_a_table_keeps_what_the_table_was_read_with(read: str, put: str) -> None:
+    query = tree(f"SELECT * FROM {read}").copy()
+    for name, node in table_nodes(query):
+        put_in_place(tree("SELECT 1 AS n").copy(), name, node)
+    assert query.sql(dialect=DIALECT) == f"SELECT * FROM {put}"
 
 
 def test_order_puts_each_table_behind_what_it_reads() -> None:

@@ -26,3 +26,11 @@ def test_whole_tables_are_made_of_every_day_and_tables_of_days_of_those_asked_fo
     assert daily == "SELECT d.day FROM (SELECT day FROM core.lines WHERE day IN UNNEST(@days)) AS d"
     assert "WHERE day BETWEEN CAST('2010-12-01' AS DATE) AND CAST('2010-12-02' AS DATE)) AS daily) AS w" in whole
     assert whole.endswith("WHERE d.day IN UNNEST(@days)")
+
+
+def test_table_that_is_read_pivoted_stays_pivoted(tmp_path: Path) -> None:
+    write_table(tmp_path, "mart.sums", query="SELECT 'x' AS a")
+    write_table(tmp_path, "mart.wide", query="SELECT x AS a FROM mart.sums PIVOT(COUNT(a) FOR a IN ('x'))")
+    catalog = load_catalog(tmp_path)
+    sql = planned_sql(catalog, catalog["mart.wide"], set(catalog.tables), [])
+    assert sql == "SELECT x AS a FROM (SELECT 'x' AS a) AS sums PIVOT(COUNT(a) FOR a IN ('x'))"
