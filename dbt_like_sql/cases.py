@@ -15,10 +15,10 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from sqlglot import exp, parse_one
+from sqlglot import parse_one
 
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.render import quote, render
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def case_sql(catalog: Catalog, case: Case) -> str:
     query = tree(table.query or "", table.query_path).copy()
     for name, node in table_nodes(query):
         rows = parse_one(_rows_sql(catalog[name], case.inputs[name], case.folder), dialect=DIALECT)
-        alias = node.alias or name.partition(".")[2]
-        node.replace(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier(alias))))
+        put_in_place(rows, name, node)
     return render(str(query.sql(dialect=DIALECT)), table_id=lambda name: f"case.{name}", days=case.days)
 
 
@@ -122,8 +121,9 @@ def _rows_sql(table: Table, rows: Sequence[Mapping[str, Any]], folder: Path) -> 
 
 def _literal(column: Column, value: Any, folder: Path) -> str:
     found = _value(column, value, folder)
-    if column.type.startswith("ARRAY"):
-        return f"CAST(NULL AS {column.type})"
+    if found is not None and column.type.startswith("ARRAY"):
+        problem = f"{column.name}: a case cannot give values of an {column.type}; leave the column out, it is NULL then"
+        raise ContractError(folder, None, problem)
     if found is None:
         return f"CAST(NULL AS {column.type})"
     text = found.isoformat() if isinstance(found, (date, datetime)) else str(found)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dbt_like_sql.cases import case_sql, differences, read_cases
+from dbt_like_sql.cases import Case, case_sql, differences, read_cases
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.errors import ContractError
 
@@ -79,6 +79,13 @@ def test_amount_that_yaml_would_round_is_refused(tmp_path: Path) -> None:
 def test_wrong_case_is_refused(tmp_path: Path, files: dict[str, str], says: str) -> None:
     with pytest.raises(ContractError, match=says):
         case_sql(CATALOG, _case(tmp_path, **files))
+
+
+def test_array_that_would_become_null_is_refused(tmp_path: Path) -> None:
+    rows = {"control.day": [{"batches": [{"topic_partition": 0, "batch": 5}]}]}
+    empty: dict[str, list[dict[str, object]]] = {"control.reconciliation": [], "control.publication": []}
+    with pytest.raises(ContractError, match="batches: a case cannot give values of an ARRAY"):
+        case_sql(CATALOG, Case(tmp_path, "mart.data_trust", {**rows, **empty}, []))
 
 
 def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:
