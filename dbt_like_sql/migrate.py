@@ -190,7 +190,7 @@ def _datasets(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
 
 
 def _breaking(table: Table, there: Any, catalog: Catalog, readers: Sequence[Reader]) -> list[str]:
-    if there is None or table.materialization == "view":
+    if there is None:
         return []
     tables = catalog.downstream(table.name)
     read_by = f" (read by {', '.join(tables)})" if tables else ""
@@ -232,8 +232,12 @@ def _named(names: Sequence[str]) -> str:
 
 def breaking_changes(table: Table, there: Any) -> list[Breaking]:
     """What of a contract BigQuery cannot follow in place on the table that is there."""
-    if there.table_type == "VIEW":
-        return [Breaking("it is a view; the contract says it is a table")]
+    is_view = there.table_type == "VIEW"
+    if is_view != (table.materialization == "view"):
+        kinds = ("view", "table") if is_view else ("table", "view")
+        return [Breaking("it is a {}; the contract says it is a {}".format(*kinds))]
+    if is_view:
+        return []  # it is replaced, whatever its columns are
     problems = [*_column_problems(table, there)]
     partition = there.time_partitioning.field if there.time_partitioning else None
     if partition != table.partition_column:

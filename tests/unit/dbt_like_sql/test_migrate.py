@@ -96,6 +96,13 @@ def test_another_partitioning_names_all_that_reads_the_table() -> None:
     assert "and " in next(line for line in told.splitlines() if "breaks measures" in line)
 
 
+def test_a_table_that_would_have_to_become_a_view_is_refused_up_front() -> None:
+    catalog = load_catalog()
+    told = refusal(Catalog({**catalog.tables, "mart.dates": replace(catalog["mart.dates"], materialization="view")}))
+    assert "mart.dates: it is a table; the contract says it is a view" in told
+    assert "breaks visuals" in told
+
+
 def test_readers_name_columns_that_the_contracts_promise() -> None:
     catalog = load_catalog()
     for reader in read_readers():
