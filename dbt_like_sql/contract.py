@@ -181,6 +181,11 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         base in LOGICAL_TYPES,
         f"column {found.name}: physicalType {found.physicalType} is not one of {', '.join(LOGICAL_TYPES)}",
     )
+    need(
+        "(" not in found.physicalType,
+        f"column {found.name}: physicalType {found.physicalType} has a length or a scale, which nothing here keeps; "
+        "write the plain type, and a check where the limit matters",
+    )
     expected = LOGICAL_TYPES[base]
     need(
         found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"

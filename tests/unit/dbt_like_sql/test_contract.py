@@ -71,6 +71,7 @@ def test_contract_says_who_owns_what_and_what_its_columns_are(tmp_path: Path) ->
         ("    dataGranularityDescription: One row a thing.\n", "", 12, "grain"),
         ("        description: Its price.\n", "", 24, "price_gbp has no description"),
         ("physicalType: NUMERIC", "physicalType: MONEY", 24, "MONEY is not one of"),
+        ("physicalType: NUMERIC", "physicalType: NUMERIC(10,2)", 24, "NUMERIC(10,2) has a length or a scale"),
         ("logicalType: number", "logicalType: string", 24, "NUMERIC is number"),
         ("- name: price_gbp", "- name: THING", 24, "stands twice (case does not count)"),
         ("kind: DataContract", "kind: [", 4, "not YAML"),
