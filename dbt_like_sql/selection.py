@@ -52,6 +52,8 @@ def changed_since(catalog: Catalog, revision: str) -> list[str]:
     Raises:
         SelectionError: git is not there, or does not know the revision.
     """
+    if revision.startswith("-"):
+        raise SelectionError(f"selecting changed:{revision}: an option of git is no revision. Nothing was done.")
     folders = {table.contract_path.parent.resolve(): table.name for table in catalog}
     if not folders:
         return []

@@ -44,6 +44,11 @@ def test_changed_uncommitted_and_new_tables_are_selected_with_what_reads_them(mo
     assert select(catalog, ["changed:HEAD~1"]) == ["mart.fresh", "mart.sums"]
 
 
+def test_revision_is_never_an_option_of_git(models: Path) -> None:
+    with pytest.raises(SelectionError, match="changed:--cached: an option of git is no revision"):
+        select(load_catalog(models), ["changed:--cached"])
+
+
 def test_unknown_revision_is_told_in_git_s_own_words(models: Path) -> None:
     with pytest.raises(SelectionError, match="no-such-branch"):
         select(load_catalog(models), ["changed:no-such-branch"])
