@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from sqlglot import parse_one
 
+from dbt_like_sql.contract import read_text
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.render import quote, render
@@ -102,7 +103,7 @@ def _read_case(folder: Path) -> Case:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise ContractError(path, None, f"not YAML: {error}") from error
 

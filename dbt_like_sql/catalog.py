@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dbt_like_sql.checks import Check, contract_checks, read_checks
-from dbt_like_sql.contract import Column, Contract, read_contract
+from dbt_like_sql.contract import Column, Contract, read_contract, read_text
 from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import line_of, order, references, table_nodes, tree
@@ -78,7 +78,7 @@ class Table:
     @property
     def query(self) -> str | None:
         """Its SELECT, as it stands in query.sql."""
-        return self.query_path.read_text(encoding="utf-8") if self.query_path else None
+        return read_text(self.query_path) if self.query_path else None
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -240,7 +240,7 @@ def read_table(folder: Path, name: str) -> Table:
         requires_partition_filter=bool(contract.properties.get("requirePartitionFilter", False)),
         incremental_by=contract.properties.get("incrementalBy"),
         additive_by=contract.properties.get("additiveBy"),
-        depends_on=references(tree(found.read_text(encoding="utf-8"), found)) if found else (),
+        depends_on=references(tree(read_text(found), found)) if found else (),
         query_path=found,
         checks=contract_checks(name, contract.columns, partition) + own,
         tags=contract.tags,

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dbt_like_sql.contract import read_text
 from dbt_like_sql.errors import ContractError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def read_checks(path: Path) -> tuple[Check, ...]:
     checks: list[Check] = []
     head: tuple[int, Severity, str] | None = None
     lines: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         found = _HEAD.match(line)
         if found:
             _close(path, checks, head, lines)

@@ -60,6 +60,21 @@ class Contract:
     tags: tuple[str, ...]
 
 
+def read_text(path: Path) -> str:
+    """A file under models/ as text.
+
+    Raises:
+        ContractError: it is not UTF-8; names file and line.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ContractError(
+            path, line, f"not UTF-8: byte {error.object[error.start]:#04x}; save it as UTF-8"
+        ) from error
+
+
 def read_contract(path: Path) -> Contract:
     """Read a contract.
 
@@ -70,7 +85,7 @@ def read_contract(path: Path) -> Contract:
 
     node = _compose(path)
     _refuse_unknown(path, node, OpenDataContractStandard)
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    raw = yaml.safe_load(read_text(path))
     try:
         contract = OpenDataContractStandard(**raw)
     except ValueError as error:
@@ -79,11 +94,15 @@ def read_contract(path: Path) -> Contract:
 
 
 def _compose(path: Path) -> yaml.Node:
+    text = read_text(path)
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ContractError(path, line, f"not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ContractError(path, line, f"not YAML: control character {text[error.position]!r}") from error
     if not isinstance(node, yaml.MappingNode):
         raise ContractError(path, 1, "expected a mapping with apiVersion, kind, id, schema")
     return node

@@ -125,6 +125,16 @@ def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_mis
     assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", 3)
 
 
+@pytest.mark.parametrize(("name", "comment"), [("contract.yaml", b"# "), ("query.sql", b"-- "), ("checks.sql", b"-- ")])
+def test_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path, name: str, comment: bytes) -> None:
+    folder = write_table(tmp_path, "mart.t", query="SELECT 'x' AS a\n", checks="#warn x\nSELECT a FROM mart.t;\n")
+    text = folder.joinpath(name).read_bytes()
+    folder.joinpath(name).write_bytes(text + comment + "caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ContractError, match=rf"{name}:\d+: not UTF-8: byte 0xe9") as caught:
+        load_catalog(tmp_path)
+    assert caught.value.line == text.count(b"\n") + 1
+
+
 def test_stray_file_is_refused(tmp_path: Path) -> None:
     folder = write_table(tmp_path, "mart.t", query="SELECT 1 AS a")
     (folder / "query2.sql").write_text("SELECT 1")

@@ -75,6 +75,7 @@ def test_contract_says_who_owns_what_and_what_its_columns_are(tmp_path: Path) ->
         ("logicalType: number", "logicalType: string", 24, "NUMERIC is number"),
         ("- name: price_gbp", "- name: THING", 24, "stands twice (case does not count)"),
         ("kind: DataContract", "kind: [", 4, "not YAML"),
+        ("  name: shop\n", "  name: shop\a\n", 10, "control character"),
         ("        required: true\n", "        required: perhaps\n", None, "not a valid data contract"),
     ],
 )
