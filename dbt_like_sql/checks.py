@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Literal
 
 from dbt_like_sql.contract import read_text
 from dbt_like_sql.errors import ContractError
+from dbt_like_sql.graph import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from dbt_like_sql.contract import Column
@@ -43,7 +44,8 @@ def read_checks(path: Path) -> tuple[Check, ...]:
     """Read a checks.sql.
 
     Raises:
-        ContractError: SQL before the first #fail or #warn, a check without name or SQL, two of one name.
+        ContractError: SQL before the first #fail or #warn, a check without name or SQL, two of one name, or SQL that is
+            not one SELECT of our tables.
     """
     checks: list[Check] = []
     head: tuple[int, Severity, str] | None = None
@@ -61,7 +63,7 @@ def read_checks(path: Path) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _close(path: Path, checks: list[Check], head: tuple[int, Severity, str] | None, lines: Iterable[str]) -> None:
+def _close(path: Path, checks: list[Check], head: tuple[int, Severity, str] | None, lines: Sequence[str]) -> None:
     if head is None:
         return
     number, severity, name = head
@@ -72,6 +74,12 @@ def _close(path: Path, checks: list[Check], head: tuple[int, Severity, str] | No
         raise ContractError(path, number, f"#{severity} {name}: no SQL follows")
     if name in {check.name for check in checks}:
         raise ContractError(path, number, f"#{severity} {name}: stands twice")
+    try:
+        tree(sql, path)
+    except ContractError as error:
+        above = number + next(at for at, line in enumerate(lines) if line.strip())
+        line = above + error.line if error.line else number
+        raise ContractError(path, line, f"#{severity} {name}: {error.problem}") from error
     checks.append(Check(name, severity, sql, number))
 
 

@@ -35,6 +35,9 @@ def test_each_head_line_begins_a_check(tmp_path: Path) -> None:
         ("\n#fail\nSELECT 1;\n", 2, "without a name"),
         ("#fail a\n#warn b\nSELECT 1;\n", 1, "no SQL follows"),
         ("#fail a\nSELECT 1;\n#warn a\nSELECT 1;\n", 3, "stands twice"),
+        ("#fail a\nSELECT 1;\n#warn b\n\nSELECT c\nFROM `prod-erp.core.d`;\n", 6, "#warn b: `prod-erp`.`core`.`d` is"),
+        ("#fail a\nSELECT c FROM core.d;\nSELECT 1;\n", 1, "#fail a: expected one SELECT, found 2"),
+        ("#fail a\nSELECT c FROM WHERE d (\n", 2, "not GoogleSQL"),
     ],
 )
 def test_wrong_checks_are_refused_where_they_are_wrong(tmp_path: Path, text: str, line: int, says: str) -> None:
