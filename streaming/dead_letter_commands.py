@@ -46,7 +46,7 @@ def dead_letters() -> None:
 @TOPIC_OPTION
 @click.option("--reason")
 @click.option("--all", "is_all", is_flag=True, help="Replayed ones too.")
-@click.option("--limit", type=int, default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(0, 1_000_000), default=50, show_default=True)
 @click.option("--json", "is_json", is_flag=True)
 def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, limit: int, is_json: bool) -> None:
     """Counts by reason, then the letters."""
@@ -126,7 +126,8 @@ def dead_letters_show(at: str, topic: str | None, *, is_raw: bool) -> None:
 @click.option("--reason", help="Only letters of this reason.")
 @click.option("--all", "is_all", is_flag=True, help="Replayed ones too.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the file's ending; ndjson for others.")
-def dead_letters_export(path: str, topic: str | None, reason: str | None, form: str | None, *, is_all: bool) -> None:
+@click.option("--force", "is_forced", is_flag=True, help="Replace the file that there is.")
+def dead_letters_export(path: str, topic: str | None, **options: Any) -> None:
     """Write letters to FILE (- for stdout), to be mended and given back by `replay --from FILE`."""
     from streaming import dead_letter  # noqa: PLC0415
     from streaming.database import connected  # noqa: PLC0415
@@ -135,17 +136,33 @@ def dead_letters_export(path: str, topic: str | None, reason: str | None, form: 
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
-        letters = dead_letter.iter_dead_letters(conn, topic, reason=reason, is_open=not is_all)
+        letters = dead_letter.iter_dead_letters(conn, topic, reason=options["reason"], is_open=not options["is_all"])
         if path == "-":
-            write_letters(letters, sys.stdout, form or "ndjson")
+            write_letters(letters, sys.stdout, options["form"] or "ndjson")
             return
-        with _written_whole(Path(path)) as out:
-            count = write_letters(letters, out, form or _form_of(path))
-    click.echo(f"wrote {count:,} letters of {topic} to {path}")
+        with _opened_out(Path(path), is_forced=options["is_forced"]) as out:
+            count = write_letters(letters, out, options["form"] or _form_of(path))
+    is_file = Path(path).is_file()  # else it may be /dev/stdout, and the letters are there
+    click.echo(f"wrote {count:,} letters of {topic} to {path}", err=not is_file)
 
 
 def _form_of(path: str) -> str:
     return "csv" if path.lower().endswith(".csv") else "ndjson"
+
+
+@contextmanager
+def _opened_out(path: Path, *, is_forced: bool) -> Iterator[TextIO]:
+    """A file of its own, or the device or pipe that is there; a file with somebody's edits is replaced only if told."""
+    if path.is_file() and not is_forced:
+        raise ReplayError(
+            f"writing {path}: it exists. Nothing was exported. Name another file, or replace it by --force."
+        )
+    is_device = path.exists() and not path.is_file()
+    try:
+        with path.open("w", encoding="utf-8", newline="") if is_device else _written_whole(path.resolve()) as out:
+            yield out
+    except OSError as error:
+        raise ReplayError(f"writing {path}: {error.strerror}. No letter was changed; name another file.") from error
 
 
 @contextmanager
@@ -158,8 +175,6 @@ def _written_whole(path: Path) -> Iterator[TextIO]:
         ) as out:
             yield out
         new.replace(path)
-    except OSError as error:
-        raise ReplayError(f"writing {path}: {error.strerror}. Nothing was exported; name another file.") from error
     finally:
         new.unlink(missing_ok=True)
 
@@ -169,8 +184,9 @@ def _written_whole(path: Path) -> Iterator[TextIO]:
 @TOPIC_OPTION
 @click.option("--reason", help="With --all: only letters of this reason.")
 @click.option(
-    "--value", "value_path", type=click.Path(exists=True, path_type=Path), help="Land this file's bytes instead."
-)
+    "--value", "value_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Land this file's bytes instead.",
+)  # fmt: skip
 @click.option("--all", "is_all", is_flag=True, help="Every open letter (of the reason).")
 @click.option(
     "--from", "given_path", help="The letters of a file that `export` wrote, with the values as they are there."

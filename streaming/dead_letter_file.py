@@ -153,13 +153,21 @@ def _given(where: str, plain: dict[str, Any], text: bytes | None) -> Given:
     try:
         encoded = plain.get("value_base64")
         return Given(
-            where, str(plain["topic"]), int(plain["topic_partition"]), int(plain["topic_offset"]), text,
+            where, str(plain["topic"]), _whole(plain["topic_partition"]), _whole(plain["topic_offset"]), text,
             None if encoded is None else base64.b64decode(encoded, validate=True),
         )  # fmt: skip
     except KeyError as error:
         _refuse(where, f"{error.args[0]} is missing")
     except (TypeError, ValueError) as error:
         _refuse(where, f"topic_partition, topic_offset or value_base64 cannot be read ({error})")
+
+
+def _whole(value: Any) -> int:
+    """A whole number or its text. int() would take 30.9 and true as well, and another letter would be mended."""
+    text = str(value).strip()
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(text)
 
 
 def _refuse(where: str, problem: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,8 @@ def mend(path: Path, form: str) -> None:
         (lambda r: r | {"topic_offset": 99}, "there is no dead letter"),
         (lambda r: r | {"topic": "other"}, "it is a letter of other"),
         (lambda r: {k: v for k, v in r.items() if k != "topic_offset"}, "topic_offset is missing"),
+        (lambda r: r | {"topic_offset": 0.9}, "0.9 is no whole number"),
+        (lambda r: r | {"topic_partition": True}, "True is no whole number"),
         (lambda r: r | {"value": 7}, "value is neither a text nor a JSON object"),
         (lambda r: r | {"value_base64": "?"}, "value_base64 cannot be read"),
         (lambda r: r | {"value": "a", "value_base64": "Yg=="}, "were both edited, and differ"),
@@ -324,3 +327,44 @@ def test_a_lake_that_goes_away_during_a_command_is_told(lake_dsn: str) -> None:
         conn.cursor() as cursor,
     ):
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_an_export_replaces_a_file_only_by_force(letters_rig: Rig, tmp_path: Path) -> None:
+    rig, path, link = letters_rig, tmp_path / "letters.ndjson", tmp_path / "link"
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    path.write_text("edited")
+    link.symlink_to(path)
+    for name in (path, link):
+        assert "it exists. Nothing was exported" in run(rig, "export", str(name), code=1)
+    assert path.read_text() == "edited"
+    run(rig, "export", str(link), "--force")
+    assert link.is_symlink()
+    assert json.loads(path.read_text())["value"] == "{"
+    assert "Is a directory" in run(rig, "export", str(tmp_path), code=1)
+
+
+def test_an_export_goes_into_a_pipe_that_is_there(letters_rig: Rig, tmp_path: Path) -> None:
+    rig, path = letters_rig, tmp_path / "pipe"
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    run(rig, "export", str(path))
+    assert path.is_fifo()
+    assert json.loads(os.read(reader, 65_536))["value"] == "{"
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("list", "--limit", "-1"), "--limit"),
+        (("list", "--limit", "99999999999999999999"), "--limit"),
+        (("replay", "0:30", "--value", "."), "is a directory"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(arguments: tuple[str, ...], problem: str) -> None:
+    result = CliRunner().invoke(main, ["dead-letters", *arguments], env={"LAKE_DSN": "postgresql://127.0.0.1:1/x"})
+    assert result.exit_code == 2
+    assert problem in result.output
