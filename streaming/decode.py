@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from streaming.contract import MESSAGE_TIME
+from streaming.event_type import EPOCH_FACTORS, event_struct, struct_fields
 from streaming.iso_times import iso_times_us
 from streaming.turns import listed
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from streaming.contract import Contract, Field
     from streaming.formats.open_reader import PayloadReader
 
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 DAY_US = 86_400_000_000
 EPOCH_2000_DAYS = 10_957  # days from 1970-01-01 to 2000-01-01, Postgres' own epoch
 MEMO_ENTRIES = 200_000  # numbers repeat: a price list has thousands of prices; about 20 MB at worst
@@ -41,9 +41,6 @@ DETAIL_CHARS = 500
 LONGEST_JSON_BYTES = 200_000_000  # of JSON made from another format, whose own size the contract limits
 LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zone's last known offset
 
-EPOCH_FACTORS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # to microseconds
-EPOCH_RANGE_S = (-2_208_988_800, 253_402_300_799)  # 1900 to 9999, what both Python and Postgres can hold
-EPOCH_RANGE_DAYS = (-25_567, 2_932_896)
 ODDEST_ZONE = timedelta(hours=16)
 OPENINGS = {"object": b"{", "array": b"["}
 MISSING_AT = re.compile(r"missing required field `(.*)`", re.DOTALL)
@@ -205,50 +202,6 @@ def _shown(text: bytes) -> str:
     return text[:80].decode("utf-8", "replace")
 
 
-def _field_type(field: Field) -> Any:
-    lengths = {"min_length": field.minimum_length, "max_length": field.maximum_length}
-    limits: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
-    if field.pattern is not None:
-        limits["pattern"] = field.pattern
-    kind: Any = {
-        "string": str,
-        "integer": int,
-        "number": msgspec.Raw,
-        "boolean": bool,
-        "timestamp": datetime,
-        "date": date,
-        "object": msgspec.Raw,
-        "array": msgspec.Raw,
-        "json": msgspec.Raw,
-    }[field.logical_type]
-    if field.encoding in EPOCH_FACTORS or field.encoding == "epoch_days":
-        kind, limits = int, _epoch_limits(field)
-    elif field.logical_type == "integer":
-        limits |= _integer_limits(field)
-    elif field.logical_type == "timestamp" and field.encoding == "iso":
-        limits["tz"] = True
-    if field.allowed:
-        kind = Literal[field.allowed]
-        limits = {}
-    annotated = Annotated[kind, msgspec.Meta(**limits)] if limits else kind
-    return Union[annotated, None] if field.nullable and kind is not msgspec.Raw else annotated  # noqa: UP007
-
-
-def _epoch_limits(field: Field) -> dict[str, Any]:
-    first, last = EPOCH_RANGE_DAYS if field.encoding == "epoch_days" else EPOCH_RANGE_S
-    factor = 1 if field.encoding == "epoch_days" else 1_000_000 // EPOCH_FACTORS[field.encoding]
-    return {"ge": first * factor, "le": last * factor}
-
-
-def _integer_limits(field: Field) -> dict[str, Any]:
-    lowest = [INT64_MIN] + ([field.minimum] if field.minimum is not None else [])
-    highest = [INT64_MAX] + ([field.maximum] if field.maximum is not None else [])
-    lowest += [field.exclusive_minimum + 1] if field.exclusive_minimum is not None else []
-    highest += [field.exclusive_maximum - 1] if field.exclusive_maximum is not None else []
-    limits: dict[str, Any] = {"ge": max(lowest), "le": min(highest)}
-    return limits | ({"multiple_of": field.multiple_of} if field.multiple_of else {})
-
-
 class Decoder:
     """A contract compiled: decodes and checks values of its topic."""
 
@@ -257,18 +210,9 @@ class Decoder:
         self.reader = reader  # of a format other than plain JSON: gives the JSON that is checked here
         self.translates = reader is not None or contract.tombstones == "skip"
         self.maximum_bytes = contract.maximum_payload_bytes if reader is None else LONGEST_JSON_BYTES
-        raw_null = msgspec.Raw(b"null")
-        required = [(f.name, _field_type(f)) for f in contract.fields if not f.nullable]
-        optional = [
-            (f.name, _field_type(f), raw_null if _field_type(f) is msgspec.Raw else None)
-            for f in contract.fields
-            if f.nullable
-        ]
+        required, optional = struct_fields(contract.fields)
         self.names = {f.event_key: f.name for f in contract.fields}
-        rename = {f.name: f.event_key for f in contract.fields if f.event_key != f.name} or None
-        self.struct: type[Any] = msgspec.defstruct(
-            "Event", [*required, *optional], kw_only=True, gc=False, rename=rename
-        )
+        self.struct = event_struct("Event", required, optional, contract.fields)
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
         self._time_text: Callable[[Any], str] = attrgetter(contract.event_time_field)
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
@@ -276,12 +220,12 @@ class Decoder:
         self._decode_texts: Callable[[bytes], Any] | None = None  # only while numbers come as JSON texts
         if contract.event_time_field != MESSAGE_TIME and contract.field(contract.event_time_field).encoding == "iso":
             quick = [(name, str if name == contract.event_time_field else kind) for name, kind in required]
-            struct = msgspec.defstruct("Checked", [*quick, *optional], kw_only=True, gc=False, rename=rename)
+            struct = event_struct("Checked", quick, optional, contract.fields)
             self._decode_quick = msgspec.json.Decoder(struct).decode
             if self.numbers:
                 texts = [(name, str if name in self.numbers else kind) for name, kind in quick]
                 texts_or_null = [(n, str | None, None) if n in self.numbers else (n, k, d) for n, k, d in optional]
-                struct = msgspec.defstruct("Texts", [*texts, *texts_or_null], kw_only=True, gc=False, rename=rename)
+                struct = event_struct("Texts", texts, texts_or_null, contract.fields)
                 self._decode_texts = msgspec.json.Decoder(struct).decode
         self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]
         self.instants = [

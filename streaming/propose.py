@@ -25,8 +25,9 @@ from streaming.contract import (
     Contract,
     read_contract,
 )
-from streaming.decode import EPOCH_FACTORS, Decoder, Refusal
+from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
+from streaming.event_type import EPOCH_FACTORS
 
 if TYPE_CHECKING:
     from streaming.sample import Sample, Seen
