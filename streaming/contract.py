@@ -11,16 +11,18 @@ import re
 import typing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 import pydantic
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 
-from streaming.contract_yaml import compose, problems_text, unknown_keys
+from streaming.contract_limits import contradictions, read_limit
+from streaming.contract_yaml import compose, problems_text, property_lines, unknown_keys
 from streaming.errors import ContractError
+from streaming.event_type import event_struct, struct_fields
 
 CONTRACTS_DIR = Path(__file__).parent / "contracts"
 API_VERSIONS = ("v3.1.0", "v3.2.0")
@@ -46,11 +48,13 @@ DEFAULT_MAXIMUM_AHEAD_S = 86_400  # a day: clocks of tills are wrong by hours, n
 DEFAULT_MAXIMUM_PAYLOAD_BYTES = 1_000_000  # Kafka's own default limit of a message
 DEFAULT_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST_POSSIBLE = datetime(1900, 1, 1, tzinfo=UTC)  # a month is a table partition: no bound, no end of partitions
-INT64 = 2**63
+MOST_RETENTION_MONTHS = 1_200  # a century; events may be from 1900 on, and months are counted back from today
+MOST_FIELDS = 1_595  # PostgreSQL's 1,600 columns, less the five that a view has of its own
 NUMERIC = re.compile(r"(?:numeric|decimal)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
 FIELD_NAME = re.compile(r"[a-z_][a-z0-9_]{0,58}")
 EVENT_KEY = re.compile(r'[^"\\\x00-\x1f]*')
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+RESERVED_PREFIX = "__"  # of a class's own parts, and of names that it changes
 RESERVED_FIELDS = frozenset({"topic", "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key"})
 
 
@@ -187,15 +191,16 @@ def read_contract(text: str, *, path: str = "<contract>") -> Contract:
     except pydantic.ValidationError as error:
         problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ContractError(problems_text(path, problems)) from error
-    return _Reader(document, path).contract()
+    return _Reader(document, path, property_lines(node)).contract()
 
 
 class _Reader:
     """Turns a standard document into a Contract, collecting problems on the way."""
 
-    def __init__(self, document: OpenDataContractStandard, path: str) -> None:
+    def __init__(self, document: OpenDataContractStandard, path: str, lines: list[int]) -> None:
         self.document = document
         self.path = path
+        self.lines = lines  # of the properties
         self.problems: list[str] = []
         self.properties: dict[str, Any] = {}
 
@@ -208,13 +213,19 @@ class _Reader:
             self.problems.append(f"schema.physicalName {topic!r} is not a topic's name (letters, digits, . _ -)")
         if not FIELD_NAME.fullmatch(stream) or len(stream) > 50:  # noqa: PLR2004 a month's suffix has to fit in 63
             self.problems.append(f"schema.name {stream!r} is not a table's name (a-z, 0-9, _; at most 50)")
-        fields = tuple(self._field(prop) for prop in schema.properties or [])
+        places = [self._place(at, prop) for at, prop in enumerate(schema.properties or [])]
+        fields = tuple(self._field(prop, where) for prop, where in zip(schema.properties or [], places, strict=True))
+        if len(fields) > MOST_FIELDS:
+            self.problems.append(
+                f"schema has {len(fields)} properties, a table of PostgreSQL takes {MOST_FIELDS}; leave some out, they "
+                f"stay in the payload"
+            )
         for what, given in (("properties", [f.name for f in fields]), ("physicalNames", [f.event_key for f in fields])):
             repeated = sorted({name for name in given if given.count(name) > 1})
             if repeated:
                 self.problems.append(f"{what} given twice: {', '.join(repeated)}")
         event_time = self._event_time(fields)
-        self._check_limits(fields, event_time)
+        self._check_limits(fields, places, event_time)
         contract = Contract(
             topic=topic,
             stream=stream,
@@ -231,16 +242,29 @@ class _Reader:
             message_key=self._message_key(fields),
             keep_headers=self._flag("keepHeaders"),
             topic_partitions=self._whole("topicPartitions", 4, least=1),
-            retention_months=self._whole("retentionMonths", 0, least=0) or None,
+            retention_months=self._whole("retentionMonths", 0, least=0, most=MOST_RETENTION_MONTHS) or None,
             payload_format=self._choice("payloadFormat", PAYLOAD_FORMATS, "json"),
             envelope=(envelope := self._choice("envelope", ENVELOPES, "none")),
             tombstones=self._choice("tombstones", TOMBSTONES, "skip" if envelope == "debezium" else "refuse"),
             path=self.path,
         )
         self.problems.extend(f"customProperties: unknown property {name!r}" for name in self.properties)
+        if not self.problems:
+            self._compile(fields)
         if self.problems:
             raise ContractError(problems_text(self.path, self.problems))
         return contract
+
+    def _place(self, at: int, prop: SchemaProperty) -> str:
+        line = f"line {self.lines[at]}: " if at < len(self.lines) else ""
+        return f"{line}property {prop.name or ''!r}"
+
+    def _compile(self, fields: tuple[Field, ...]) -> None:
+        """What no check above has thought of is told here, not by the first command that reads an event."""
+        try:
+            msgspec.json.Decoder(event_struct("Event", *struct_fields(fields), fields))
+        except (TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError) as error:
+            self.problems.append(f"no event could be read by its properties, mend one of them: {error}")
 
     def _schema(self) -> SchemaObject:
         document = self.document
@@ -261,12 +285,14 @@ class _Reader:
                 continue
             self.properties[entry.property] = entry.value
 
-    def _whole(self, name: str, default: int, *, least: int) -> int:
+    def _whole(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
         value = self.properties.pop(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.problems.append(f"customProperties: {name} is {value!r}, expected a whole number from {least}")
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or value < least or (most is not None and value > most):
+            expected = f"a whole number from {least}" + ("" if most is None else f" to {most}, or leave it out")
+            self.problems.append(f"customProperties: {name} is {value!r}, expected {expected}")
             return default
-        return value
+        return int(value)
 
     def _choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         value = self.properties.pop(name, default)
@@ -302,13 +328,12 @@ class _Reader:
             return None
         return found
 
-    def _check_limits(self, fields: tuple[Field, ...], event_time: Field | None) -> None:
+    def _check_limits(self, fields: tuple[Field, ...], places: list[str], event_time: Field | None) -> None:
         """Refuse limits that the landing would not check: a promise that nobody keeps is worse than none."""
-        for field in fields:
+        for field, where in zip(fields, places, strict=True):
             if field.logical_type == "timestamp" and field is not event_time and (field.minimum or field.maximum):
-                self.problems.append(f"property {field.name!r}: only the event time may have a minimum or maximum")
-            if field.allowed and field.logical_type not in ("string", "integer"):
-                self.problems.append(f"property {field.name!r}: enum is known for string and integer only")
+                self.problems.append(f"{where}: only the event time may have a minimum or maximum")
+            self.problems.extend(f"{where}: {problem}" for problem in contradictions(field))
 
     def _message_key(self, fields: tuple[Field, ...]) -> str | None:
         name: str | None = self.properties.pop("messageKey", None)
@@ -326,11 +351,15 @@ class _Reader:
         team = self.document.team
         return (team.name or "") if team is not None and not isinstance(team, list) else ""
 
-    def _field(self, prop: SchemaProperty) -> Field:
+    def _field(self, prop: SchemaProperty, where: str) -> Field:
         name = prop.name or ""
-        where = f"property {name!r}"
         if not FIELD_NAME.fullmatch(name):
             self.problems.append(f"{where}: the name is no column's name (a-z, 0-9, _)")
+        if name.startswith(RESERVED_PREFIX):
+            self.problems.append(
+                f"{where}: names that begin with {RESERVED_PREFIX} are Python's own; choose another name, and give the "
+                f"event's key as physicalName"
+            )
         if prop.physicalName is not None and not EVENT_KEY.fullmatch(prop.physicalName):
             self.problems.append(
                 f"{where}: physicalName {prop.physicalName!r} has a quote, a backslash or a control character, which "
@@ -362,14 +391,14 @@ class _Reader:
             encoding=self._encoding(options, logical_type, where),
             precision=precision,
             scale=scale,
-            minimum=self._limit(options.get("minimum"), logical_type, where),
-            maximum=self._limit(options.get("maximum"), logical_type, where),
-            exclusive_minimum=self._limit(options.get("exclusiveMinimum"), logical_type, where),
-            exclusive_maximum=self._limit(options.get("exclusiveMaximum"), logical_type, where),
-            minimum_length=options.get("minLength"),
-            maximum_length=options.get("maxLength"),
+            minimum=self._limit(options, "minimum", logical_type, where),
+            maximum=self._limit(options, "maximum", logical_type, where),
+            exclusive_minimum=self._limit(options, "exclusiveMinimum", logical_type, where),
+            exclusive_maximum=self._limit(options, "exclusiveMaximum", logical_type, where),
+            minimum_length=self._limit(options, "minLength", logical_type, where),
+            maximum_length=self._limit(options, "maxLength", logical_type, where),
             pattern=self._pattern(options.get("pattern"), where),
-            multiple_of=options.get("multipleOf"),
+            multiple_of=self._limit(options, "multipleOf", logical_type, where),
             allowed=tuple(entry.value for entry in prop.enum or ()),
             is_key=bool(prop.primaryKey),
         )
@@ -413,18 +442,12 @@ class _Reader:
             )
         return precision or 38, scale
 
-    def _limit(self, value: Any, logical_type: str, where: str) -> Any:
+    def _limit(self, options: dict[str, Any], name: str, logical_type: str, where: str) -> Any:
+        value = options.get(name)
         if value is None:
             return None
         try:
-            if logical_type == "number":
-                return Decimal(str(value))
-            if logical_type == "integer":
-                return int(value)
-            if logical_type == "timestamp":
-                instant = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-                return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        except (ArithmeticError, ValueError) as error:
-            self.problems.append(f"{where}: limit {value!r} is no {logical_type}: {error}")
+            return read_limit(name, value, logical_type)
+        except ValueError as error:
+            self.problems.append(f"{where}: {name} is {value!r}, {error}")
             return None
-        return value

@@ -69,3 +69,19 @@ def unknown_keys(node: yaml.Node, annotation: Any, where: str, path: str) -> typ
         close = difflib.get_close_matches(key, known, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "put your own settings into customProperties"
         yield f"line {line}: unknown key {inner!r}; {remedy}"
+
+
+def property_lines(node: yaml.Node) -> list[int]:
+    """Lines on which the properties of the first schema begin; none where they are merged in from elsewhere."""
+    schema = _value_of(node, "schema")
+    first = schema.value[0] if isinstance(schema, yaml.SequenceNode) and schema.value else None
+    properties = _value_of(first, "properties")
+    if not isinstance(properties, yaml.SequenceNode):
+        return []
+    return [item.start_mark.line + 1 for item in properties.value]
+
+
+def _value_of(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if name.value == key), None)

@@ -21,7 +21,9 @@ from streaming.contract import (
     EARLIEST_POSSIBLE,
     EVENT_KEY,
     MESSAGE_TIME,
+    MOST_FIELDS,
     RESERVED_FIELDS,
+    RESERVED_PREFIX,
     Contract,
     read_contract,
 )
@@ -79,6 +81,12 @@ def propose_contract(topic: str, sample: Sample, *, now: datetime) -> tuple[str,
     ]
     if not fields:
         raise SourceError(f"proposing a contract for {topic} from {sample.name}: no key of its events can be a field.")
+    if len(fields) > MOST_FIELDS:
+        raise SourceError(
+            f"proposing a contract for {topic} from {sample.name}: its events have {len(fields)} keys, a table of "
+            f"PostgreSQL takes {MOST_FIELDS}. Nothing was written. Take keys that are values, such as dates, out of "
+            f"the sample; they stay in the payload."
+        )
     for _ in range(len(fields) + 1):
         text = _render(topic, sample, fields, now)
         contract = read_contract(text, path=f"the proposal for {topic}")
@@ -204,6 +212,8 @@ def _column_name(key: str, number: int, taken: set[str]) -> str:
     is_lost = any(c.isalnum() and not c.isascii() for c in text)  # a script of which nothing would be left
     text = re.sub(r"[^a-z0-9_]+", "_", text)
     text = text if text.startswith("_") and key.startswith("_") else text.strip("_")
+    if text.startswith(RESERVED_PREFIX):
+        text = f"_{text.lstrip('_')}"
     if is_lost or not text:
         text = f"field_{number}"
     if text[0].isdigit():

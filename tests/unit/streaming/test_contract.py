@@ -55,13 +55,94 @@ def test_a_key_given_twice_is_refused() -> None:
         ("maxLength: 20", "maximumLength: 20", "logicalTypeOptions.maximumLength is not known for string"),
         ('"^[^#]*$"', '"(["', "no regular expression"),
         ("2009-01-01T00:00:00Z", "1066-10-14T00:00:00Z", "before 1900"),
-        ("2009-01-01T00:00:00Z", "soon", "limit 'soon' is no timestamp"),
+        ("2009-01-01T00:00:00Z", "soon", "minimum is 'soon', expected a timestamp"),
         ("physicalName: shop.orders", "physicalName: shop orders", "not a topic's name"),
     ],
 )
 def test_a_contract_that_cannot_be_kept_is_refused(old: str, new: str, problem: str) -> None:
     with pytest.raises(ContractError, match=problem):
         orders_contract(**{old: new})
+
+
+@pytest.mark.parametrize(
+    ("kind", "promise", "problem"),
+    [
+        ("string", "enum: [{value: no}]", "enum value False is not a text; quote it"),
+        ("string", "enum: [{value: a}, {value: 1.0}]", "enum value 1.0 is not a text; quote it"),
+        ("string", "enum: [{value: 2026-01-01}]", r"enum value datetime.date\(.*\) is not a text; quote it"),
+        ("string", "enum: [{label: a}]", "enum value None is not a text; quote it"),
+        ("integer", 'enum: [{value: "A"}]', "enum value 'A' is not a whole number of 64 bits; write it without quotes"),
+        ("integer", "enum: [{value: 5.0}]", "enum value 5.0 is not a whole number"),
+        ("integer", "enum: [{value: yes}]", "enum value True is not a whole number"),
+        ("integer", "enum: [{value: 9223372036854775808}]", "enum value 9223372036854775808 is not a whole number"),
+        ("integer", "enum: [{value: 5}], logicalTypeOptions: {maximum: 4}", "enum value 5 breaks the field's own"),
+        ("string", "enum: [{value: ab}], logicalTypeOptions: {maxLength: 1}", "enum value 'ab' breaks the field's own"),
+        ("string", "enum: [{value: ab}], logicalTypeOptions: {pattern: ^b}", "enum value 'ab' breaks the field's own"),
+        ("boolean", "enum: [{value: true}]", "enum is known for string and integer only"),
+        ("string", 'logicalTypeOptions: {minLength: "5"}', "minLength is '5', expected a whole number from 0"),
+        ("string", "logicalTypeOptions: {minLength: -5}", "minLength is -5, expected a whole number from 0"),
+        ("string", "logicalTypeOptions: {maxLength: 2.0}", "maxLength is 2.0, expected a whole number from 0"),
+        ("string", "logicalTypeOptions: {minLength: 3, maxLength: 2}", "no value lies between its limits 3 and 2"),
+        ("string", "logicalTypeOptions: {minimum: a, maximum: 5}", "maximum is not known for string"),
+        ("integer", "logicalTypeOptions: {multipleOf: x}", "multipleOf is 'x', expected a whole number from 1"),
+        ("integer", "logicalTypeOptions: {multipleOf: 0}", "multipleOf is 0, expected a whole number from 1"),
+        ("integer", "logicalTypeOptions: {minimum: 99999999999999999999999}", "minimum is 9{23}, expected a whole"),
+        ("integer", "logicalTypeOptions: {minimum: 1.5}", "minimum is 1.5, expected a whole number"),
+        ("integer", "logicalTypeOptions: {maximum: true}", "maximum is True, expected a whole number"),
+        ("integer", "logicalTypeOptions: {minimum: [1]}", r"minimum is \[1\], expected a whole number"),
+        ("integer", "logicalTypeOptions: {minimum: 6, maximum: 5}", "no value lies between its limits 6 and 5"),
+        ("integer", "logicalTypeOptions: {exclusiveMinimum: 5, exclusiveMaximum: 6}", "between its limits 6 and 5"),
+        ("integer", "logicalTypeOptions: {exclusiveMinimum: 9223372036854775807}", "no value lies between its limits"),
+        ("number", "logicalTypeOptions: {minimum: .nan}", "minimum is nan, expected a number; leave it out"),
+        ("number", "logicalTypeOptions: {maximum: .inf}", "maximum is inf, expected a number"),
+        ("number", "logicalTypeOptions: {maximum: much}", "maximum is 'much', expected a number"),
+        ("number", "logicalTypeOptions: {minimum: 1, exclusiveMaximum: 1.0}", r"lies between its limits 1 and 1\.0"),
+    ],
+)  # fmt: skip
+def test_values_and_limits_that_nothing_could_keep_are_refused(kind: str, promise: str, problem: str) -> None:
+    field = f'{{name: due_on, logicalType: {kind}, physicalType: "NUMERIC(9,2)", {promise}}}'
+    with pytest.raises(ContractError, match=rf"line 21: property 'due_on': .*{problem}"):
+        orders_contract(**{"{name: due_on, logicalType: date}": field})
+
+
+@pytest.mark.parametrize("name", ["__dict__", "__init__", "__slots__", "__post_init__", "__op"])
+def test_a_field_with_a_name_of_python_s_own_is_refused(name: str) -> None:
+    with pytest.raises(ContractError, match=f"line 21: property '{name}': names that begin with __.*as physicalName"):
+        orders_contract(**{"name: due_on": f"name: {name}"})
+    assert orders_contract(**{"name: due_on": f"name: due_on, physicalName: {name}"}).field("due_on").event_key == name
+
+
+def test_values_and_limits_that_can_be_kept_are_read() -> None:
+    found = orders_contract(
+        **{"{name: due_on, logicalType: date}": "{name: due_on, logicalType: integer, enum: [{value: 4}, {value: -1}], "
+           "logicalTypeOptions: {minimum: -9223372036854775808, exclusiveMaximum: 5, multipleOf: 1}}",
+           "{value: web}, {value: till}": '{value: "no"}, {value: "5"}, {value: ""}'}
+    )  # fmt: skip
+    assert (found.field("due_on").allowed, found.field("channel").allowed) == ((4, -1), ("no", "5", ""))
+
+
+@pytest.mark.parametrize("months", ["1201", "99999", "-1", "1.5"])
+def test_a_retention_that_begins_before_any_event_is_refused(months: str) -> None:
+    entry = "customProperties:\n  - {property: retentionMonths, value: %s}"
+    assert orders_contract(**{"customProperties:": entry % 1200}).retention_months == 1200
+    with pytest.raises(ContractError, match="expected a whole number from 0 to 1200, or leave it out"):
+        orders_contract(**{"customProperties:": entry % months})
+
+
+def test_more_fields_than_a_table_has_columns_are_refused() -> None:
+    many = "\n".join(f"      - {{name: f{n}, logicalType: boolean}}" for n in range(1585))
+    place = "      - {name: due_on, logicalType: date}"
+    assert len(orders_contract(**{place: many}).fields) == 1595
+    with pytest.raises(
+        ContractError, match="schema has 1596 properties, a table of PostgreSQL takes 1595; leave some out"
+    ):
+        orders_contract(**{place: f"{many}\n{place}"})
+
+
+def test_what_no_check_has_thought_of_is_told_when_the_contract_is_read(monkeypatch) -> None:
+    monkeypatch.setattr("streaming.contract.RESERVED_PREFIX", "?")
+    with pytest.raises(ContractError, match=r"no event could be read by its properties.*__dict__"):
+        orders_contract(**{"name: due_on": "name: __dict__, physicalName: due_on"})
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -176,6 +176,21 @@ def test_a_key_that_no_field_can_have_is_left_out_and_said() -> None:
         propose({"back\\slash": 1})
 
 
+def test_keys_that_are_python_s_own_names_become_others_and_land() -> None:
+    keys = ["__dict__", "__op", "op", "_id", "___", "__init__", "__post_init__", "__slots__"]
+    _, contract = propose(dict.fromkeys(keys, 1))
+    assert [field.event_key for field in contract.fields] == keys
+    assert [field.name for field in contract.fields] == [
+        "_dict__", "_op", "op", "_id", "_", "_init__", "_post_init__", "_slots__",
+    ]  # fmt: skip
+
+
+def test_more_keys_than_a_table_has_columns_are_refused() -> None:
+    assert len(propose({f"k{n}": n for n in range(1595)})[1].fields) == 1595
+    with pytest.raises(SourceError, match="its events have 1596 keys, a table of PostgreSQL takes 1595"):
+        propose({f"k{n}": n for n in range(1596)})
+
+
 def test_topics_become_tables_names() -> None:
     assert stream_name("Shop.Orders-v2") == "shop_orders_v2"
     assert stream_name("2nd") == "s_2nd"
