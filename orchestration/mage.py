@@ -79,12 +79,26 @@ class PipelineRun:
         return next((test for test in self.tests if not test.passed), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part of a caller's run a call is, for what its errors say.
+
+    Attributes:
+        name: None where it is all of it.
+        before: the parts that are written already.
+    """
+
+    name: str | None = None
+    before: Sequence[str] = ()
+
+
 def run_pipeline(
     project: MageProject,
     spec: PipelineSpec,
     variables: Mapping[str, Any],
     *,
     keep: Callable[[str, Any], None] | None = None,
+    part: Part | None = None,
 ) -> PipelineRun:
     """Run the blocks in order, each on the results of those it reads, each followed by its tests.
 
@@ -96,11 +110,13 @@ def run_pipeline(
         spec: the pipeline.
         variables: runtime variables, on top of the pipeline's own.
         keep: told each block's result, for whoever wants to look at frames (tests do).
+        part: what this is of the caller's run, if not all of it.
 
     Raises:
         MageRunError: a block raised.
     """
     pipeline = _open(project.root, spec.uuid)
+    part = part or Part()
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
@@ -108,7 +124,10 @@ def run_pipeline(
         _forget_peak()
         started = time.perf_counter()
         results[block.uuid] = _execute(
-            pipeline.get_block(block.uuid), inputs, {**spec.variables, **variables}, _Place(spec, block, tuple(runs))
+            pipeline.get_block(block.uuid),
+            inputs,
+            {**spec.variables, **variables},
+            _Place(spec, block, tuple(runs), part),
         )
         output = _as_argument(results[block.uuid])
         if keep is not None:
@@ -200,6 +219,7 @@ class _Place:
     spec: PipelineSpec
     block: BlockSpec
     done: tuple[BlockRun, ...]
+    part: Part
 
 
 def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
@@ -301,14 +321,8 @@ def _run_test(
 def _block_error(place: _Place, error: BaseException) -> MageRunError:
     spec, block = place.spec, place.block
     line = error.lineno if isinstance(error, SyntaxError) else _line_in_block(error)
-    kinds = {each.uuid: each.type for each in spec.blocks}
-    written = [run.block for run in place.done if kinds[run.block] == "data_exporter"]
-    if written:
-        state = f"Already written by: {', '.join(written)}"
-    elif block.type == "data_exporter":
-        state = "No exporter of this run had finished; whether this one wrote is in its own message"
-    else:
-        state = "Nothing was written"
+    written = _exporters_of(spec, place.done)
+    state = written_told(spec, place.done, place.part, failed=block)
     is_told = getattr(error, "says_next_step", False)  # then the block is not what is to be mended
     mend = "" if is_told else " Mend the block, in Mage's UI or in its file, and run again."
     failure = MageRunError(
@@ -319,8 +333,34 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
         path=block.path,
         line=line,
     )
-    failure.is_retryable = bool(getattr(error, "is_retryable", False))
+    failure.is_retryable = bool(getattr(error, "is_retryable", False)) and not written
     return failure
+
+
+def written_told(spec: PipelineSpec, done: Sequence[BlockRun], part: Part, *, failed: BlockSpec | None = None) -> str:
+    """What a run that failed had written: by which of its exporters, and in which parts before this one.
+
+    Args:
+        spec: the pipeline.
+        done: the blocks that had finished.
+        part: which part of the run failed.
+        failed: the block that raised, if one did.
+    """
+    written = _exporters_of(spec, done)
+    is_exporter = failed is not None and failed.type == "data_exporter"
+    of_part = f" of {part.name}" if part.name else ""
+    if written:
+        told = f"Already written{of_part} by: {', '.join(written)}"
+    elif is_exporter:
+        told = f"No exporter{of_part or ' of this run'} had finished"
+    else:
+        told = f"Nothing{of_part} was written"
+    doubt = "; whether this one wrote is in its own message" if is_exporter else ""
+    return f"{told}{doubt}" + (f"; already written before: {', '.join(part.before)}" if part.before else "")
+
+
+def _exporters_of(spec: PipelineSpec, runs: Sequence[BlockRun]) -> list[str]:
+    return [run.block for run in runs if spec.block(run.block).type == "data_exporter"]
 
 
 def _line_in_block(error: BaseException) -> int | None:

@@ -12,7 +12,7 @@ import dagster as dg
 
 from orchestration import mage
 from orchestration.errors import MageRunError
-from orchestration.mage import PipelineRun, TestRun
+from orchestration.mage import Part, PipelineRun, TestRun
 from orchestration.mage_graph import picture
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
 
@@ -116,7 +116,8 @@ def _definition(
         }
         failed: TestRun | None = None
         for part in _passes(context, pipeline, runs):
-            run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)})
+            named = Part(name=_label(part) if part else None, before=tuple(done))
+            run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)}, named)
             done[_label(part)] = run
             failed = run.failed
             if failed is not None:
@@ -128,19 +129,19 @@ def _definition(
                     )
         yield from _check_results(first_key, pipeline, done)
         if failed is not None:
-            raise _test_failure(pipeline, done, failed)
+            raise _test_failure(pipeline, run, named, failed)
         for block in pipeline.outputs:
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
     return run_blocks
 
 
-def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, str]) -> PipelineRun:
-    """One pass, from its loader on; again if a block says that reading again may help and wrote nothing."""
+def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, str], part: Part) -> PipelineRun:
+    """One pass, from its loader on; again if a block says that reading again may help and no exporter had finished."""
     tries = 1
     while True:
         try:
-            return mage.run_pipeline(project, pipeline, variables)
+            return mage.run_pipeline(project, pipeline, variables, part=part)
         except MageRunError as error:
             if not error.is_retryable or tries == PASS_TRIES:
                 raise
@@ -229,13 +230,11 @@ def _check_results(
             )
 
 
-def _test_failure(pipeline: PipelineSpec, runs: Mapping[str, PipelineRun], failed: TestRun) -> MageRunError:
+def _test_failure(pipeline: PipelineSpec, run: PipelineRun, part: Part, failed: TestRun) -> MageRunError:
     block = pipeline.block(failed.block)
-    *done, last = runs
-    state = f"{last} was written before the test" if block.type == "data_exporter" else f"nothing of {last} was written"
-    earlier = f"; already written: {', '.join(done)}" if done else ""
+    state = mage.written_told(pipeline, run.blocks, part)
     return MageRunError(
-        f"testing Mage block {pipeline.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}{earlier}. "
+        f"testing Mage block {pipeline.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}. "
         "Look at what the block was given, mend, and run it again.]",
         pipeline=pipeline.uuid,
         block=block.uuid,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import pytest
 
 from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
-from tests.integration.orchestration.mage_projects import write_project
+from orchestration.mage_assets import AssetOptions, build_mage_assets
+from tests.integration.orchestration.mage_projects import LOAD, write_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +155,74 @@ def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
         tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
     )
     assert told(project) == [{"n": 7}]
+
+
+def failure_of(project: MageProject, **ways: Any) -> str:
+    """What a materialization of the project's one pipeline fails with."""
+    with pytest.raises(MageRunError) as failure:
+        dg.materialize(build_mage_assets(project, options=lambda *_: AssetOptions(**ways)), **RANGE if ways else {})
+    return str(failure.value)
+
+
+DAYS = dg.StaticPartitionsDefinition(["d1", "d2", "d3"])
+RANGE = {"tags": {"dagster/asset_partition_range_start": "d1", "dagster/asset_partition_range_end": "d3"}}
+FAILING_TEST = "\n\n@test\ndef is_good(*a) -> None:\n    assert False, 'bad'\n"
+
+
+def writer(name: str, *upstream: str, log: Path, then: str = "", **configuration: Any) -> Block:
+    """An exporter that notes its name and day, and then does as told."""
+    note = f"        f.write('{name} ' + k.get('day', '') + ';')\n{then}"
+    code = f"def {name}(*a, **k):\n    with open('{log}', 'a') as f:\n{note}"
+    return ("data_exporter", list(upstream), code, {"configuration": configuration})
+
+
+def test_no_pass_is_tried_again_once_an_exporter_has_written(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    out_of_date = "    error = RuntimeError('out of date')\n    error.is_retryable = True\n    raise error\n"
+    once = {"load": LOAD, "second": writer("second", "load", log=log, then=out_of_date)}
+    failure_of(write_project(tmp_path / "once", "p", once))
+    assert log.read_text() == "second ;" * 3
+    log.unlink()
+    first = writer("first", "load", log=log)
+    told = failure_of(write_project(tmp_path / "twice", "p", {"load": LOAD, "first": first, **once}))
+    assert log.read_text() == "first ;second ;"
+    assert "Already written by: first; whether this one wrote is in its own message" in told
+
+
+def test_failed_test_tells_which_exporters_had_written(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "raw": writer("raw", "load", log=log),
+        "after": ("transformer", ["raw"], "def after(*a, **k):\n    return 1\n" + FAILING_TEST),
+        "out": writer("out", "after", log=log),
+    }
+    told = failure_of(write_project(tmp_path / "project", "p", blocks))
+    assert log.read_text() == "raw ;"
+    assert "p/after: is_good failed" in told
+    assert "[Already written by: raw. " in told
+
+
+def test_failed_test_keeps_exporters_from_writing_that_do_not_depend_on_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "raw": writer("raw", "load", log=log),
+        "changed": ("transformer", ["load"], "def changed(df, *a, **k):\n    return df\n" + FAILING_TEST),
+    }
+    assert "[Nothing was written. " in failure_of(write_project(tmp_path / "project", "p", blocks))
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("fails", ["    assert k['day'] != 'd3', 'bad'\n", "    pass\n"])
+def test_failed_pass_is_named_with_those_that_are_written(tmp_path: Path, fails: str) -> None:
+    log = tmp_path / "log"
+    test = "\n\n@test\ndef is_good(df, *a, **k) -> None:\n    assert k['day'] != 'd3', 'bad'\n"
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "changed": ("transformer", ["load"], f"def changed(df, *a, **k):\n{fails}    return df\n{test}"),
+        "out": writer("out", "changed", log=log, partition_variable="day"),
+    }
+    told = failure_of(write_project(tmp_path / "project", "p", blocks), partitions_def=DAYS)
+    assert log.read_text() == "out d1;out d2;"
+    assert "[Nothing of d3 was written; already written before: d1, d2. " in told
