@@ -249,12 +249,16 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
     An exporter may return a mapping; its entry `partitions` says what there is to say of each partition alone.
     """
     report = run.outputs.get(output.uuid)
-    reported = dict(report) if isinstance(report, dict) else {}
-    own = dict((reported.pop("partitions", None) or {}).get(partition) or {})
+    reported = {str(name): _plain(value) for name, value in report.items()} if isinstance(report, dict) else {}
+    partitions = reported.pop("partitions") if isinstance(reported.get("partitions"), dict) else {}
+    own = partitions.get(partition)
+    own = own if isinstance(own, dict) else {}
     written = next((each for each in run.blocks if each.block == output.uuid), None)
     rows = own.get("rows_read", reported.get("rows_inserted", written.rows_in if written else None))
     return {
-        **({"dagster/partition_row_count" if partition else "dagster/row_count": rows} if rows is not None else {}),
+        **(
+            {"dagster/partition_row_count" if partition else "dagster/row_count": rows} if isinstance(rows, int) else {}
+        ),
         **{name: _value(value) for name, value in own.items()},
         **{f"pass/{name}": _value(value) for name, value in reported.items()},
         "blocks": dg.MetadataValue.table(
@@ -289,6 +293,19 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
         ),
         "mage_seconds": round(sum(each.seconds for each in run.blocks), 3),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Whatever an exporter returned, as JSON has it: it has written by then, and what it says must not fail the run."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return _plain(value.tolist())
+    return str(value)
 
 
 def _value(value: Any) -> Any:

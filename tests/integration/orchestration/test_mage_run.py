@@ -226,3 +226,47 @@ def test_failed_pass_is_named_with_those_that_are_written(tmp_path: Path, fails:
     told = failure_of(write_project(tmp_path / "project", "p", blocks), partitions_def=DAYS)
     assert log.read_text() == "out d1;out d2;"
     assert "[Nothing of d3 was written; already written before: d1, d2. " in told
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        ("{'v': __import__('numpy').int64(3)}", {"pass/v": 3}),
+        ("{'v': __import__('numpy').array([1, 2])}", {"pass/v": [1, 2]}),
+        ("{'v': __import__('decimal').Decimal('1.50')}", {"pass/v": "1.50"}),
+        ("{'v': __import__('datetime').datetime(2020, 1, 2)}", {"pass/v": "2020-01-02 00:00:00"}),
+        ("{'v': (1, 'a')}", {"pass/v": [1, "a"]}),
+        ("{'v': {7}}", {"pass/v": [7]}),
+        ("{'v': {1: {'a': [__import__('decimal').Decimal(1)]}}}", {"pass/v": {"1": {"a": ["1"]}}}),
+        ("{'v': object}", {"pass/v": "<class 'object'>"}),
+        ("{5: None}", {"pass/5": None}),
+        ("{'partitions': ['a']}", {"pass/partitions": ["a"]}),
+        ("{'partitions': {None: 'a'}}", {}),
+        ("{'rows_inserted': __import__('numpy').int64(4)}", {"pass/rows_inserted": 4, "dagster/row_count": 4}),
+        ("{'rows_inserted': 'many'}", {"pass/rows_inserted": "many", "dagster/row_count": None}),
+        ("__import__('numpy').int64(3)", {}),
+    ],
+)
+def test_what_an_exporter_returns_is_shown_and_never_fails_the_run(
+    tmp_path: Path, returned: str, shown: dict[str, Any]
+) -> None:
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "out": ("data_exporter", ["load"], f"def out(*a, **k):\n    return {returned}\n"),
+    }
+    result = dg.materialize(build_mage_assets(write_project(tmp_path / "project", "p", blocks)))
+    [event] = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    told = {name: each.value for name, each in metadata.items() if name.startswith(("pass/", "dagster/row_count"))}
+    assert {"dagster/row_count": None, **told} == {"dagster/row_count": 3, **shown}
+
+
+def test_what_an_exporter_tells_of_a_partition_is_shown_at_that_partition(tmp_path: Path) -> None:
+    told = "{'partitions': {k['day']: {'rows_read': __import__('numpy').int64(5), 'at': {1: 2}}}}"
+    out = writer("out", "load", log=tmp_path / "log", then=f"    return {told}\n", partition_variable="day")
+    project = write_project(tmp_path / "project", "p", {"load": LOAD, "out": out})
+    assets = build_mage_assets(project, options=lambda *_: AssetOptions(partitions_def=DAYS))
+    for event in dg.materialize(assets, **RANGE).get_asset_materialization_events():
+        metadata = event.step_materialization_data.materialization.metadata
+        assert metadata["dagster/partition_row_count"].value == 5
+        assert metadata["at"].value == {"1": 2}
