@@ -166,13 +166,13 @@ class _Document:
             raise MageSpecError(path, line, f"not valid YAML: {error.problem}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise MageSpecError(path, None, f"not valid YAML: {error}") from error
-        if not isinstance(fields, dict) or not isinstance(fields.get("blocks"), list):
+        if not isinstance(fields, dict) or not isinstance(fields.get("blocks") or [], list):
             raise MageSpecError(path, 1, "expected a mapping with a list named blocks")
         return cls(path, fields, tuple(_block_lines(node)))
 
     def blocks(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Each block's fields with its line."""
-        for block, line in zip(self.fields["blocks"], self.block_lines, strict=True):
+        for block, line in zip(self.fields.get("blocks") or (), self.block_lines, strict=True):
             if not isinstance(block, dict) or not block.get("uuid"):
                 raise MageSpecError(self.path, line, "a block without a uuid")
             yield block, line
@@ -196,6 +196,12 @@ def _why_left_out(document: _Document) -> str | None:
     for block, line in document.blocks():
         if block.get("type") in UNSUPPORTED:
             return f"block {block['uuid']} (line {line}) is of type {block['type']}, which only Mage's scheduler runs"
+        if (block.get("configuration") or {}).get("dynamic"):
+            return (
+                f"block {block['uuid']} (line {line}) is dynamic: only Mage's scheduler runs others as often as it says"
+            )
+    if all(block.get("type") in NOTES for block, _ in document.blocks()):
+        return "it has no block that runs"
     return None
 
 

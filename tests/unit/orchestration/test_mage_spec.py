@@ -246,6 +246,24 @@ def test_pipelines_that_only_mages_scheduler_can_run_are_left_out_with_the_reaso
     assert reason in found.left_out["p"]
 
 
+def test_a_dynamic_block_leaves_its_pipeline_out(scratch: Scratch) -> None:
+    scratch.pipeline(block("many", "data_loader", configuration={"dynamic": True}), block("one", "transformer", "many"))
+    found = load_project(scratch.root)
+    assert found.pipelines == ()
+    assert "block many (line 2) is dynamic" in found.left_out["p"]
+
+
+@pytest.mark.parametrize("blocks", [None, [], [block("note", "markdown"), block("try", "scratchpad")], "absent"])
+def test_a_pipeline_without_a_block_that_runs_is_left_out_and_the_others_stay(scratch: Scratch, blocks: Any) -> None:
+    scratch.pipeline(block("in", "data_loader"), name="whole")
+    path = scratch.pipeline(name="new")
+    fields = {"uuid": "new", "type": "python", **({} if blocks == "absent" else {"blocks": blocks})}
+    path.write_text(yaml.safe_dump(fields))
+    found = load_project(scratch.root)
+    assert [each.uuid for each in found.pipelines] == ["whole"]
+    assert found.left_out == {"new": "it has no block that runs"}
+
+
 def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
     scratch.pipeline(block("in", "data_loader"))
     before = load_project(scratch.root).pipeline("p").code_version
