@@ -66,19 +66,24 @@ def _show_topics(found: list[TopicStatus]) -> None:
         "event days": lambda s: f"{s.oldest_day} to {s.newest_day}" if s.oldest_day else "none",
         "newest message": lambda s: f"{s.newest_produced_at:%Y-%m-%d %H:%M:%S} UTC" if s.newest_produced_at else "none",
         "last landing": lambda s: f"{s.last_landed_at:%Y-%m-%d %H:%M:%S} UTC" if s.last_landed_at else "none",
-        "lag": lambda s: (
-            "Kafka not asked" if s.lag_events is None else f"{s.lag_events:,} events, {s.lag_s or 0:.1f} s"
-        ),
+        "lag": _show_lag,
         "dead letters": lambda s: f"{s.dead_letters:,} open, {s.dead_letters_replayed:,} replayed",
         "gaps": lambda s: f"{s.gap_offsets:,} offsets, of them lost {s.lost_offsets:,}",
         "landing": lambda s: f"{_size(s.table_bytes)} + {_size(s.index_bytes)} of indexes, {s.months} months",
         "dead tuples": lambda s: f"{s.dead_tuples:,}",
         "ledger (all topics)": lambda s: f"{_size(s.ledger_bytes)}; {s.batches:,} batches of this topic",
-        "closed": lambda s: "yes" if s.is_closed else "[red]NO[/]",
+        "closed": lambda s: "[red]NO[/]" if not s.is_closed else "yes" if s.topic_partitions else "nothing has landed",
     }
     for name, show in rows.items():
         table.add_row(name, *(show(each) for each in found))
     wide_console().print(table)
+
+
+def _show_lag(status: TopicStatus) -> str:
+    if status.lag_events is None:
+        return "Kafka not asked"
+    since = "none has landed yet" if status.lag_s is None else f"{status.lag_s:.1f} s"
+    return f"{status.lag_events:,} events, {since}"
 
 
 def _show_partitions(found: list[TopicStatus]) -> None:

@@ -72,7 +72,7 @@ def read_status(conn: Connection, topic: str, kafka_settings: KafkaSettings | No
     """Ask the lake, and Kafka for what has not landed.
 
     `lag_s` is the age of the newest landed message while something waits to land, 0 if nothing does, and None if Kafka
-    was not asked.
+    was not asked, or while nothing has landed.
     """
     counts = lake.topic_counts(conn, topic)
     newest = lake.watermark(conn, topic)

@@ -158,3 +158,13 @@ def test_the_command_retires_by_the_contract_and_tells_what_it_would_do(rig: Rig
     assert run(rig, "lake", "retire") == "nothing is older than its contract keeps\n"
     status = json.loads(run(rig, "lake", "status", "--json"))[rig.topic]
     assert (status["rows"], status["retired_rows"], status["months"]) == (12, 12, 0)
+
+
+def test_a_topic_of_which_nothing_has_landed_is_not_told_as_well(rig: Rig) -> None:
+    rig.send(line(number) for number in range(7))
+    said = run(rig, "lake", "status")
+    assert "7 events, none has landed yet" in said
+    assert "nothing has landed" in said
+    assert json.loads(run(rig, "lake", "status", "--json"))[rig.topic]["lag_s"] is None
+    rig.land()
+    assert "nothing has landed" not in run(rig, "lake", "status")
