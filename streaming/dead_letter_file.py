@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +30,8 @@ COLUMNS = (
 )  # fmt: skip
 NULL = "\\N"  # in CSV, where an empty text and none would look alike
 FORMATS = ("ndjson", "csv")
+SEPARATORS = ",;\t"  # what spreadsheets save with: the first two by the country, tabs as text
+BOM = "\ufeff"  # theirs too, as "CSV UTF-8"
 csv.field_size_limit(2**31 - 1)  # a value may have megabytes
 
 
@@ -113,10 +116,12 @@ def _cell(value: Any) -> Any:
 
 def read_given(lines: TextIO, form: str, *, name: str) -> Iterator[Given]:
     """What a file gives back. Raises ReplayError with the line that cannot be read."""
-    yield from _read_csv(lines, name) if form == "csv" else _read_ndjson(lines, name)
+    first = lines.readline().removeprefix(BOM)
+    whole = itertools.chain([first], lines)
+    yield from _read_csv(whole, first, name) if form == "csv" else _read_ndjson(whole, name)
 
 
-def _read_ndjson(lines: TextIO, name: str) -> Iterator[Given]:
+def _read_ndjson(lines: Iterable[str], name: str) -> Iterator[Given]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -137,11 +142,12 @@ def _read_ndjson(lines: TextIO, name: str) -> Iterator[Given]:
         yield _given(where, plain, text)
 
 
-def _read_csv(lines: TextIO, name: str) -> Iterator[Given]:
-    rows = csv.DictReader(lines)
+def _read_csv(lines: Iterable[str], header: str, name: str) -> Iterator[Given]:
+    rows = csv.DictReader(lines, delimiter=max(SEPARATORS, key=header.count))
     missing = {"topic", "topic_partition", "topic_offset"} - set(rows.fieldnames or ())
     if missing:
-        _refuse(f"{name} line 1", f"columns are missing: {', '.join(sorted(missing))}")
+        found = f"found {header.strip()[:200]!r}, expected names between commas, semicolons or tabs"
+        _refuse(f"{name} line 1", f"columns are missing: {', '.join(sorted(missing))}; {found}")
     for row in rows:
         where = f"{name} line {rows.line_num}"
         plain = {key: None if cell in (NULL, None) else cell for key, cell in row.items()}

@@ -5,6 +5,7 @@ Not here: what is made of it (propose.py).
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -142,7 +143,7 @@ def read_sample(lines: Iterable[bytes], *, name: str) -> Sample:
     """Look at every line. Raises SourceError with the line that is no event."""
     sample = Sample(name)
     for number, raw in enumerate(lines, start=1):
-        line = raw.rstrip(b"\r\n")
+        line = (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).rstrip(b"\r\n")
         if not line.strip():
             continue
         if sample.events >= MAXIMUM_EVENTS:

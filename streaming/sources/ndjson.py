@@ -7,6 +7,7 @@ A line that is no JSON object is sent all the same: the landing keeps it as a de
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import uuid
@@ -23,13 +24,13 @@ NAMESPACE = uuid.UUID("c0f7f0c6-9a55-4a4e-8a3a-60d9f7c2d1a2")
 
 
 def read_ndjson_events(lines: Iterable[bytes], contract: Contract | None, *, name: str = "stdin") -> Iterator[Outgoing]:
-    """One event a line; empty lines are left out."""
+    """One event a line; empty lines are left out, and the mark by which some editors begin a file in UTF-8."""
     keys = {field.name: field.event_key for field in contract.fields} if contract else {}
     key_field = keys.get(contract.message_key or "") if contract else None
     id_fields = [field.event_key for field in contract.fields if field.is_key] if contract else []
     time_field = keys.get(contract.event_time_field) if contract else None  # none: the message's own timestamp
     for number, line in enumerate(lines, start=1):
-        value = line.rstrip(b"\r\n")
+        value = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
         if not value.strip():
             continue
         event = _read(value)

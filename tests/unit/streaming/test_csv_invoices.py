@@ -214,6 +214,15 @@ def test_other_delimiters_are_recognised(tmp_path: Path, delimiter: str) -> None
     assert refusals(write(tmp_path, row, header=HEADER.replace(",", delimiter))) == [None]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("price", ["2,55", "1,234", "1.234,56"])
+def test_a_decimal_comma_is_never_read_as_another_number(tmp_path: Path, delimiter: str, price: str) -> None:
+    row = delimiter.join(("1", "A", "B", "1", "2010-12-01 08:00:00", f'"{price}"', "", "UK"))
+    path = write(tmp_path, row, header=HEADER.replace(",", delimiter), encoding="utf-8-sig")
+    assert events_of(path)[0]["unit_price"] == price
+    assert refusals(path) == ["wrong_type"]
+
+
 def test_missing_columns_are_told_before_anything_is_sent(tmp_path: Path) -> None:
     write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK\n", name="a.csv")
     write(tmp_path, "1,A\n", header="InvoiceNo,StockCode", name="b.csv")

@@ -212,7 +212,7 @@ def test_topics_become_tables_names() -> None:
         ([b'{"a":"\xff"}'], "it is not UTF-8"),
         ([b'{"a":{"b":"\\u0000"}}'], r"a holds the character U\+0000"),
         ([b'{"a":"\\ud800"}'], "line 1: it is not JSON"),
-        ([b"\xef\xbb\xbf{}"], "line 1: it is not JSON"),
+        ([b"{}", b"\xef\xbb\xbf{}"], "line 2: it is not JSON"),
         ([b"[" * 100_000], "line 1: it is not JSON"),
     ],
 )
@@ -275,3 +275,8 @@ def test_whatever_the_sample_it_lands_by_its_own_proposal(events: list[dict[str,
         return
     decoder = Decoder(contract)
     assert not any(isinstance(decoder.judge(line, now=NOW, stamp_us=0), Refusal) for line in lines)
+
+
+def test_a_byte_order_mark_before_a_sample_is_left_out() -> None:
+    sample = read_sample([b'\xef\xbb\xbf{"a": 1}\r\n', b'{"a": 2}'], name="x")
+    assert sample.lines == [b'{"a": 1}', b'{"a": 2}']

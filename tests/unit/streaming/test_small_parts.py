@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from streaming import stream_tables
 from streaming.batch import Batch, prepare_batch
 from streaming.database import connect, hide_password, is_outage
 from streaming.dead_letter import DeadLetter, show_value
+from streaming.dead_letter_file import Given, read_given
 from streaming.decode import Decoder
-from streaming.errors import DeadLetterLimitError, LakeUnavailableError, SettingsError
+from streaming.errors import DeadLetterLimitError, LakeUnavailableError, ReplayError, SettingsError
 from streaming.produce import Outgoing, Pace
 from streaming.refusal_window import RefusalWindow
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
@@ -188,6 +190,13 @@ def test_json_lines_take_key_and_id_from_the_contract() -> None:
     assert isinstance(events[1], Outgoing)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
+    lines = [b"\xef\xbb\xbf" + order_bytes(order_id="a") + b"\n", b"\xef\xbb\xbf" + order_bytes(order_id="b")]
+    first, second = read_ndjson_events(lines, orders_contract(), name="x")
+    assert first.value == order_bytes(order_id="a")
+    assert second.value == lines[1], "within a file it is a fault, which the landing tells"
+
+
 def test_json_lines_of_a_topic_without_a_contract_have_ids_too() -> None:
     first, second = (next(read_ndjson_events([b'{"a":1}'], None)).event_id for _ in range(2))
     assert first == second
@@ -241,3 +250,28 @@ def test_a_lost_connection_is_an_outage_by_whatever_class_it_is_told(error: psyc
 def test_a_dead_letter_is_shown_digit_for_digit(value: bytes | None, shown: str) -> None:
     letter = DeadLetter("t", 0, 0, "wrong_type", None, "", value, None, [], None, NOW, None, None)
     assert show_value(letter) == shown
+
+
+LETTERS = 'topic,topic_partition,topic_offset,value\nt,3,18411,"{""a"": ""1,5;\t2""}"\n'
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_letters_come_back_from_a_spreadsheet(separator: str, mark: str) -> None:
+    head, _, values = LETTERS.partition("\n")
+    saved = (
+        head.replace(",", separator) + "\r\n" + values.replace("t,3,18411,", separator.join(("t", "3", "18411", "")))
+    )
+    (letter,) = read_given(io.StringIO(mark + saved, newline=""), "csv", name="x")
+    assert letter == Given("x line 2", "t", 3, 18411, b'{"a": "1,5;\t2"}', None)
+
+
+def test_a_mark_before_letters_as_json_lines_does_no_harm() -> None:
+    line = '\ufeff{"topic": "t", "topic_partition": 3, "topic_offset": 7}\n'
+    (letter,) = read_given(io.StringIO(line), "ndjson", name="x")
+    assert (letter.where, letter.topic_offset) == ("x line 1", 7)
+
+
+def test_letters_without_their_columns_are_refused_with_what_was_found() -> None:
+    with pytest.raises(ReplayError, match=r"topic_offset, topic_partition; found 'topic\|a', expected .* semicolons"):
+        list(read_given(io.StringIO("topic|a\n"), "csv", name="x"))
