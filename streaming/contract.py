@@ -53,6 +53,7 @@ MOST_FIELDS = 1_595  # PostgreSQL's 1,600 columns, less the five that a view has
 NUMERIC = re.compile(r"(?:numeric|decimal)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
 FIELD_NAME = re.compile(r"[a-z_][a-z0-9_]{0,58}")
 EVENT_KEY = re.compile(r'[^"\\\x00-\x1f]*')
+MONTH_NAME = re.compile(r"(.+)_\d{4}_\d{2}")  # of a month's table: the stream's and YYYY_MM
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 RESERVED_PREFIX = "__"  # of a class's own parts, and of names that it changes
 RESERVED_FIELDS = frozenset({"topic", "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key"})
@@ -177,7 +178,21 @@ def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contrac
                 f"reading {folder}: topics {other} and {contract.topic} both call their stream {contract.stream}, "
                 f"so they would share landing.{contract.stream}. Give one schema another name."
             )
+    for contract in contracts.values():
+        owner = next((topic for stream, topic in streams.items() if is_month_of(contract.stream, stream)), None)
+        if owner is not None:
+            raise ContractError(
+                f"reading {folder}: topic {contract.topic} calls its stream {contract.stream}, as a month of topic "
+                f"{owner} is called in landing: the one's events would be shown as the other's. Give one schema another "
+                f"name."
+            )
     return contracts
+
+
+def is_month_of(stream: str, other: str) -> bool:
+    """Whether a stream is called as a month's table of the other one is."""
+    match = MONTH_NAME.fullmatch(stream)
+    return match is not None and match[1] == other
 
 
 def read_contract(text: str, *, path: str = "<contract>") -> Contract:

@@ -64,3 +64,9 @@ def _refuse_shared_stream(contract: contracts.Contract, folder: Path) -> None:
                 f"proposing a contract for {contract.topic}: topic {other.topic} has the landing table "
                 f"landing.{contract.stream} already. Nothing was written. Take --stdout, and change schema.name in it."
             )
+        if contracts.is_month_of(other.stream, contract.stream):
+            raise ContractError(
+                f"proposing a contract for {contract.topic}: topic {other.topic} has the table landing.{other.stream}, "
+                f"as a month of landing.{contract.stream} would be called. Nothing was written. Take --stdout, and "
+                f"change schema.name in it."
+            )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 
 from streaming import stream_tables
+from streaming.contract import is_month_of
 from streaming.database import transaction
 from streaming.errors import MigrationError
 from streaming.gained_fields import refuse_unreadable
@@ -90,6 +91,7 @@ def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
                     check_evolution(contract, row)
                     refuse_unreadable(cursor, contract, row[1])
             for contract, row in known:
+                _refuse_other_table(cursor, contract)
                 _apply_contract(cursor, contract, row, done)
     except psycopg2.Error as error:
         raise MigrationError(
@@ -127,6 +129,28 @@ def _registered(cursor: Any, topic: str) -> Registered | None:
     cursor.execute("SELECT stream, fields, time_zone FROM control.stream WHERE topic = %s", (topic,))
     row: Registered | None = cursor.fetchone()
     return row
+
+
+def _refuse_other_table(cursor: Any, contract: Contract) -> None:
+    """Refuse to land into what is not the stream's own table, and names by which two streams' tables would mix."""
+    cursor.execute(
+        "SELECT relkind = 'p' AND NOT relispartition FROM pg_class WHERE oid = to_regclass(%s)",
+        (stream_tables.landing_table(contract),),
+    )
+    found: tuple[bool] | None = cursor.fetchone()
+    if found == (False,):
+        raise MigrationError(
+            f"migrating topic {contract.topic}: {stream_tables.landing_table(contract)} exists, and is not the table "
+            f"of a stream but a part of one. Nothing was changed. Give the schema of {contract.path} another name."
+        )
+    cursor.execute("SELECT topic, stream FROM control.stream WHERE topic <> %s", (contract.topic,))
+    for topic, stream in cursor.fetchall():
+        if is_month_of(contract.stream, stream) or is_month_of(stream, contract.stream):
+            raise MigrationError(
+                f"migrating topic {contract.topic}: its stream {contract.stream} and the stream {stream} of topic "
+                f"{topic} are called as a table and a month of it are. Nothing was changed. Give the schema of "
+                f"{contract.path} another name."
+            )
 
 
 def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, done: Migrated) -> None:

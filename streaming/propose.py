@@ -21,6 +21,7 @@ from streaming.contract import (
     EARLIEST_POSSIBLE,
     EVENT_KEY,
     MESSAGE_TIME,
+    MONTH_NAME,
     MOST_FIELDS,
     RESERVED_FIELDS,
     RESERVED_PREFIX,
@@ -232,7 +233,10 @@ def _column_name(key: str, number: int, taken: set[str]) -> str:
 def stream_name(topic: str) -> str:
     """The landing table's name for a topic."""
     name = re.sub(r"[^a-z0-9]+", "_", topic.lower()).strip("_") or "stream"
-    return (f"s_{name}" if name[0].isdigit() else name)[:LONGEST_STREAM]
+    name = (f"s_{name}" if name[0].isdigit() else name)[:LONGEST_STREAM]
+    if MONTH_NAME.fullmatch(name):  # as a month of another stream's table may be called
+        name = f"{name[: LONGEST_STREAM - len('_events')]}_events"
+    return name
 
 
 # -- choices ----------------------------------------------------------------------------------------------------------

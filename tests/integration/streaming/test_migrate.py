@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from streaming import lake, migrate
-from streaming.errors import MigrationError
+from streaming.errors import LandingError, MigrationError
 
 from .rig import Rig, line
 
@@ -162,6 +163,38 @@ def test_a_limit_that_is_narrowed_or_a_field_relaxed_leaves_what_landed_readable
         ]
     assert {"e1", "e2"} <= {row["event_id"] for row in decoded}
     assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == len(decoded)
+
+
+@pytest.mark.parametrize("part", ["2010_12", "2010_12_pkey"])
+def test_a_stream_called_like_a_part_of_another_one_s_table_is_refused(rig: Rig, part: str) -> None:
+    rig.send([line(1)])
+    rig.land()
+    other = replace(rig.contract, topic="other", stream=f"{rig.contract.stream}_{part}")
+    rig.execute("DELETE FROM control.stream")  # of streams that the lake knows no longer tables are left too
+    with rig.connect() as conn, pytest.raises(MigrationError, match="is not the table of a stream but a part of one"):
+        migrate.migrate(conn, [other])
+    assert rig.query("SELECT count(*) FROM control.stream") == [(0,)]
+
+
+def test_streams_called_like_a_table_and_its_month_are_refused_whichever_came_first(rig: Rig) -> None:
+    table, month = (replace(rig.contract, topic=name, stream=name) for name in ("u", "u_2031_01"))
+    for first, second in ((table, month), (month, table)):
+        with rig.connect() as conn:
+            migrate.migrate(conn, [first])
+            with pytest.raises(MigrationError, match="are called as a table and a month of it are"):
+                migrate.migrate(conn, [second])
+        rig.execute("DELETE FROM control.stream WHERE topic = %s", first.topic)
+        rig.execute(f"DROP TABLE landing.{first.stream} CASCADE")
+
+
+def test_a_table_that_is_no_month_of_the_stream_is_not_landed_into(rig: Rig) -> None:
+    rig.execute(f"CREATE TABLE landing.{rig.contract.stream}_2010_12 (LIKE landing.{rig.contract.stream})")
+    rig.send([line(1)])
+    with pytest.raises(LandingError, match=r"_2010_12 exists and is no month of landing\.t_"):
+        rig.land()
+    rig.execute(f"ALTER TABLE landing.{rig.contract.stream}_2010_12 RENAME TO of_somebody")
+    rig.land()
+    rig.assert_exact(1)
 
 
 def test_a_migration_that_was_changed_afterwards_is_refused(rig: Rig) -> None:

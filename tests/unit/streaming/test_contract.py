@@ -177,5 +177,18 @@ def test_two_topics_never_share_a_landing_table(tmp_path) -> None:
         load_contracts(tmp_path)
 
 
+def test_no_stream_is_called_like_a_month_of_another(tmp_path) -> None:
+    text = ORDERS.replace("shop.orders", "shop.orders.2024.05").replace(
+        "name: shop_orders", "name: shop_orders_2024_05"
+    )
+    (tmp_path / "shop.orders.2024.05.yaml").write_text(text)
+    assert load_contracts(tmp_path)["shop.orders.2024.05"].stream == "shop_orders_2024_05"
+    (tmp_path / "shop.orders.yaml").write_text(ORDERS)
+    with pytest.raises(
+        ContractError, match=r"topic shop\.orders\.2024\.05 .* as a month of topic shop\.orders is called"
+    ):
+        load_contracts(tmp_path)
+
+
 def test_the_contracts_are_part_of_the_package() -> None:
     assert (CONTRACTS_DIR / "retail.invoices.yaml").is_file()

@@ -195,6 +195,8 @@ def test_topics_become_tables_names() -> None:
     assert stream_name("Shop.Orders-v2") == "shop_orders_v2"
     assert stream_name("2nd") == "s_2nd"
     assert len(stream_name("x" * 200)) == 50
+    assert stream_name("evo.a.2024.05") == "evo_a_2024_05_events"
+    assert stream_name("x" * 42 + ".2024.05") == "x" * 42 + "__events"
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,18 @@ def run(*arguments: str, folder: Path, stdin: bytes | None = None) -> Any:
     return CliRunner().invoke(
         main, ["new-stream", *arguments], env={"STREAMING_CONTRACTS_DIR": str(folder)}, input=stdin
     )
+
+
+def test_a_stream_of_which_another_one_is_called_like_a_month_is_not_written(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.ndjson"
+    sample.write_text('{"a": 1}\n')
+    assert run("evo.a", "--from-sample", str(sample), folder=tmp_path).exit_code == 0
+    text = (tmp_path / "evo.a.yaml").read_text()
+    (tmp_path / "evo.a.yaml").unlink()
+    (tmp_path / "b.yaml").write_text(text.replace("evo.a", "b").replace("name: evo_a", "name: evo_a_2024_05"))
+    refused = run("evo.a", "--from-sample", str(sample), folder=tmp_path)
+    assert "topic b has the table landing.evo_a_2024_05, as a month of landing.evo_a would be called" in refused.output
+    assert not (tmp_path / "evo.a.yaml").exists()
 
 
 def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
