@@ -4,11 +4,15 @@ Belongs here: turning specs into asset definitions, and a run of blocks into eve
 pipelines this project has and what its assets depend on (defs/transform), or how blocks run (mage.py).
 """
 
+import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from orchestration import mage
 from orchestration.errors import MageRunError
@@ -77,28 +81,54 @@ def build_mage_assets(
         runs: what to say about runs.
     """
     choose = options or (lambda _pipeline, _block: AssetOptions())
-    return [
-        _definition(
-            project, pipeline, {block.uuid: choose(pipeline, block) for block in pipeline.outputs}, runs or RunOptions()
-        )
-        for pipeline in project.pipelines
-    ]
+    keys = _asset_keys(project)
+    definitions = []
+    for pipeline in project.pipelines:
+        chosen = {block.uuid: choose(pipeline, block) for block in pipeline.outputs}
+        named = {uuid: replace(each, key=each.key or keys[pipeline.uuid, uuid]) for uuid, each in chosen.items()}
+        definitions.append(_definition(project, pipeline, named, runs or RunOptions()))
+    return definitions
 
 
-def asset_key_of(pipeline: PipelineSpec, block: BlockSpec) -> dg.AssetKey:
-    """schema.table becomes schema/table; an output that names no table is pipeline/block."""
-    return dg.AssetKey(block.table.split(".")) if block.table else dg.AssetKey([pipeline.uuid, block.uuid])
+def _asset_keys(project: MageProject) -> Mapping[tuple[str, str], dg.AssetKey]:
+    """schema.table becomes schema/table; an output that names no table is pipeline/block.
+
+    So are those that name the same table of different stores.
+    """
+    outputs = [(pipeline, block) for pipeline in project.pipelines for block in pipeline.outputs]
+    keys = {
+        (pipeline.uuid, block.uuid): _key(block.table.split(".") if block.table else (pipeline.uuid, block.uuid))
+        for pipeline, block in outputs
+    }
+    outputs_of = Counter(key.to_python_identifier() for key in keys.values())  # Dagster calls an asset's output so
+    return {
+        output: key if outputs_of[key.to_python_identifier()] == 1 else dg.AssetKey([_name(part) for part in output])
+        for output, key in keys.items()
+    }
+
+
+def _key(parts: Sequence[str]) -> dg.AssetKey:
+    """Of an asset; Dagster itself makes dots and dashes into underscores where it takes the key for a name."""
+    return dg.AssetKey([part if re.fullmatch(r"[A-Za-z0-9_.-]+", part) else _name(part) for part in parts])
+
+
+def _name(text: str) -> str:
+    """In Dagster's alphabet; what had to be changed ends in a hash, so that it meets no other name."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", text)
+    if plain == text and text not in DISALLOWED_NAMES:
+        return text
+    return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _definition(
     project: MageProject, pipeline: PipelineSpec, options: Mapping[str, AssetOptions], runs: RunOptions
 ) -> dg.AssetsDefinition:
-    keys = {block.uuid: options[block.uuid].key or asset_key_of(pipeline, block) for block in pipeline.outputs}
+    keys = {uuid: each.key for uuid, each in options.items() if each.key is not None}
     partitions = next((each.partitions_def for each in options.values() if each.partitions_def is not None), None)
     first_key = next(iter(keys.values()))
 
     @dg.multi_asset(
-        name=pipeline.uuid,
+        name=_name(pipeline.uuid),
         specs=[_spec(pipeline, block, keys[block.uuid], options[block.uuid]) for block in pipeline.outputs],
         check_specs=[_check_spec(first_key, block, test) for block in pipeline.blocks for test in block.tests],
         partitions_def=partitions,
@@ -198,7 +228,7 @@ def _check_spec(key: dg.AssetKey, block: BlockSpec, test: TestSpec) -> dg.AssetC
 
 
 def _check_name(block: str, test: str) -> str:
-    return f"{block}__{test}".replace("/", "_").replace("-", "_")
+    return _name(f"{block}__{test}")
 
 
 def _check_results(

@@ -71,6 +71,12 @@ class BlockSpec:
             return None
         return f"{schema}.{name}" if schema else str(name)
 
+    @property
+    def store(self) -> tuple[Any, ...]:
+        """Where that table is, as far as the block says: one name in two stores is two tables."""
+        fields = ("data_provider", "data_provider_profile", "data_provider_database")
+        return tuple(self.configuration.get(field) for field in fields)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSpec:
@@ -357,13 +363,12 @@ def _code_version(path: Path, blocks: Mapping[str, BlockSpec]) -> str:
 
 
 def _refuse_shared_tables(pipelines: list[PipelineSpec]) -> None:
-    owner: dict[str, str] = {}
+    owner: dict[tuple[Any, ...], str] = {}
     for pipeline in pipelines:
         for block in pipeline.outputs:
-            table = block.table
-            if table is None:
+            if block.table is None:
                 continue
-            name = f"{pipeline.uuid}/{block.uuid}"
+            name, table = f"{pipeline.uuid}/{block.uuid}", (block.table, *block.store)
             if table in owner:
-                raise MageSpecError(pipeline.path, block.line, f"{name} writes {table}, as does {owner[table]}")
+                raise MageSpecError(pipeline.path, block.line, f"{name} writes {block.table}, as does {owner[table]}")
             owner[table] = name

@@ -270,3 +270,14 @@ def test_what_an_exporter_tells_of_a_partition_is_shown_at_that_partition(tmp_pa
         metadata = event.step_materialization_data.materialization.metadata
         assert metadata["dagster/partition_row_count"].value == 5
         assert metadata["at"].value == {"1": 2}
+
+
+def test_a_pipeline_with_names_of_mages_alphabet_runs(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = f"def salida(*a, **k):\n    open('{log}', 'w').close()\n\n\n@test\ndef is_told(*a) -> None:\n    pass\n"
+    blocks: dict[str, Block] = {"load": LOAD, "sub/salida año": ("data_exporter", ["load"], code)}
+    project = write_project(tmp_path / "project", "ventas-año", blocks)
+    result = dg.materialize(build_mage_assets(project))
+    assert log.exists()
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+    assert len(result.get_asset_materialization_events()) == 1

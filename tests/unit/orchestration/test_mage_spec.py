@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
 from orchestration.defs.topics import feeds, project
 from orchestration.errors import MageSpecError
+from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_graph import picture, svg
 from orchestration.mage_spec import RUNNABLE, load_project
 
@@ -36,7 +38,7 @@ class Scratch:
             folder = RUNNABLE.get(block["type"])
             if folder and block.pop("file", True):
                 path = self.root / folder / f"{block['uuid']}.{'sql' if block.get('language') == 'sql' else 'py'}"
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.pop("code", BLOCK.format(kind=block["type"])))
         path = self.root / "pipelines" / name / "metadata.yaml"
         path.parent.mkdir(parents=True)
@@ -226,6 +228,63 @@ def test_two_pipelines_that_write_one_table_are_told(scratch: Scratch) -> None:
     scratch.pipeline(block("y", "data_exporter", **exporter), name="two")
     with pytest.raises(MageSpecError, match=r"two/y writes core\.a, as does one/x"):
         load_project(scratch.root)
+
+
+def sql_exporter(uuid: str, **configuration: str) -> dict[str, Any]:
+    table = {"data_provider_schema": "public", "data_provider_table": "users"}
+    return block(uuid, "data_exporter", language="sql", code="select 1", configuration={**table, **configuration})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data_provider": "snowflake", "data_provider_profile": "default"},
+        {"data_provider": "postgres", "data_provider_profile": "replica"},
+        {"data_provider": "postgres", "data_provider_profile": "default", "data_provider_database": "other"},
+    ],
+)
+def test_one_table_name_in_two_stores_is_two_assets(scratch: Scratch, other: dict[str, str]) -> None:
+    scratch.pipeline(sql_exporter("x", data_provider="postgres", data_provider_profile="default"), name="one")
+    scratch.pipeline(sql_exporter("y", **other), name="two")
+    assets = dg.Definitions(assets=build_mage_assets(load_project(scratch.root))).resolve_asset_graph()
+    assert {key.to_user_string() for key in assets.get_all_asset_keys()} == {"one/x", "two/y"}
+
+
+def test_one_table_of_one_store_that_two_pipelines_write_is_told(scratch: Scratch) -> None:
+    store = {"data_provider": "postgres", "data_provider_profile": "default"}
+    scratch.pipeline(sql_exporter("x", **store), name="one")
+    scratch.pipeline(sql_exporter("y", **store), name="two")
+    with pytest.raises(MageSpecError, match=r"two/y writes public\.users, as does one/x"):
+        load_project(scratch.root)
+
+
+@pytest.mark.parametrize("pipeline", ["ventas_año", "my-pipe", "a.b", "Mi Pipe", "input", "plain"])
+@pytest.mark.parametrize("exporter", ["sub/salida", "carga_año", "load-it", "a.b", "Load It", "plain"])
+def test_any_name_that_mage_takes_becomes_one_of_dagster(scratch: Scratch, pipeline: str, exporter: str) -> None:
+    scratch.pipeline(block("in", "data_loader"), block(exporter, "data_exporter", "in"), name=pipeline)
+    [asset] = build_mage_assets(load_project(scratch.root))
+    [key] = asset.keys
+    assert [asset.op.name == pipeline, key.path[1] == exporter] == [
+        pipeline == "plain",
+        exporter in {"plain", "load-it", "a.b"},
+    ]
+    dg.Definitions(assets=[asset]).resolve_asset_graph()
+
+
+def test_names_that_differ_to_mage_alone_stay_apart(scratch: Scratch) -> None:
+    for name in ("a-b", "a_b"):
+        scratch.pipeline(
+            block("a-b", "data_loader"),
+            block("a_b", "transformer", "a-b"),
+            block("s/x", "data_exporter", "a_b"),
+            block("s-x", "data_exporter", "a_b"),
+            block("s_x", "data_exporter", "a_b"),
+            name=name,
+        )
+    assets = build_mage_assets(load_project(scratch.root))
+    assert {len(each.keys) for each in assets} == {3}
+    assert {len(each.check_keys) for each in assets} == {5}
+    assert len(dg.Definitions(assets=assets).resolve_asset_graph().get_all_asset_keys()) == 6
 
 
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
