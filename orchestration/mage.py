@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,18 +118,15 @@ def run_pipeline(
     """
     pipeline = _open(project.root, spec.uuid)
     part = part or Part()
+    given = {"execution_date": _execution_date(spec, variables), **spec.variables, **variables}
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
         inputs = _inputs(results, block, _read_after(spec, len(runs) + 1))
         _forget_peak()
         started = time.perf_counter()
-        results[block.uuid] = _execute(
-            pipeline.get_block(block.uuid),
-            inputs,
-            {**spec.variables, **variables},
-            _Place(spec, block, tuple(runs), part),
-        )
+        mage_block = pipeline.get_block(block.uuid)
+        results[block.uuid] = _execute(mage_block, inputs, given, _Place(spec, block, tuple(runs), part))
         output = _as_argument(results[block.uuid])
         if keep is not None:
             keep(block.uuid, output)
@@ -140,7 +138,7 @@ def run_pipeline(
                 columns=columns_of(output),
                 seconds=time.perf_counter() - started,
                 peak_mib=_peak_mib(),
-                tests=_run_tests(pipeline, block, results[block.uuid], variables),
+                tests=_run_tests(mage_block, block, results[block.uuid]),
             )
         )
         if any(not test.passed for test in runs[-1].tests):
@@ -150,6 +148,13 @@ def run_pipeline(
             del results[uuid]
     ends = [block.uuid for block in spec.outputs if block.uuid in results]
     return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
+
+
+def _execution_date(spec: PipelineSpec, variables: Mapping[str, Any]) -> datetime:
+    """Midnight of the day that is run, else now: what Mage's scheduler and its notebook give to every block."""
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(str(variables.get(spec.partition_variable or ""))).replace(tzinfo=UTC)
+    return datetime.now(UTC)
 
 
 def _read_after(spec: PipelineSpec, done: int) -> set[str]:
@@ -287,17 +292,13 @@ class _Nothing:
 
 
 def _as_argument(outputs: Sequence[Any]) -> Any:
-    """What Mage hands to the next block: the one result, or all of them as a list."""
-    if not outputs:
-        return None
+    """What Mage hands to the next block: the one result, or all of them as a list, which of no result is empty."""
     return outputs[0] if len(outputs) == 1 else list(outputs)
 
 
-def _run_tests(
-    pipeline: Any, block: BlockSpec, outputs: Sequence[Any], variables: Mapping[str, Any]
-) -> tuple[TestRun, ...]:
-    functions: list[Callable[..., Any]] = pipeline.get_block(block.uuid).test_functions
-    return tuple(_run_test(block, function, outputs, variables) for function in functions)
+def _run_tests(mage_block: Any, block: BlockSpec, outputs: Sequence[Any]) -> tuple[TestRun, ...]:
+    functions: list[Callable[..., Any]] = mage_block.test_functions
+    return tuple(_run_test(block, function, outputs, mage_block.global_vars) for function in functions)
 
 
 def _run_test(

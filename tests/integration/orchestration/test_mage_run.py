@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -32,9 +33,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGE_DATA_DIR", str(tmp_path / "mage"))
 
 
-def run(root: Path, blocks: dict[str, Block], variables: dict[str, Any] | None = None, **fields: Any) -> PipelineRun:
-    project = write_project(root, "p", blocks, **fields)
-    return run_pipeline(project, project.pipeline("p"), variables or {})
+def run(root: Path, blocks: dict[str, Block]) -> PipelineRun:
+    project = write_project(root, "p", blocks)
+    return run_pipeline(project, project.pipeline("p"), {})
 
 
 FIRST_OF_BOTH = (
@@ -281,3 +282,42 @@ def test_a_pipeline_with_names_of_mages_alphabet_runs(tmp_path: Path) -> None:
     assert log.exists()
     assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
     assert len(result.get_asset_materialization_events()) == 1
+
+
+def test_tests_are_given_what_their_block_is_given(tmp_path: Path) -> None:
+    test = (
+        "\n\n@test\ndef sees(df, *a, **k) -> None:\n    assert len(df) == k['least'] + k['configuration']['more']\n"
+        "    assert (k['block_uuid'], k['given']) == ('load', 1)\n"
+    )
+    blocks: dict[str, Block] = {"load": (*LOAD[:2], LOAD[2] + test, {"configuration": {"more": 1}})}
+    project = write_project(tmp_path / "project", "p", blocks, variables={"least": 2})
+    [done] = run_pipeline(project, project.pipeline("p"), {"given": 1}).tests
+    assert done.message == "passed"
+
+
+def test_an_empty_list_reaches_the_next_block_as_one(tmp_path: Path) -> None:
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], "def load(*a, **k):\n    return []\n"),
+        "out": ("data_exporter", ["load"], "def out(rows, *a, **k):\n    return {'rows': len(rows)}\n"),
+    }
+    assert run(tmp_path / "p", blocks).outputs["out"] == {"rows": 0}
+
+
+def test_blocks_are_given_the_date_of_their_run_as_mages_scheduler_gives_it(tmp_path: Path) -> None:
+    blocks: dict[str, Block] = {
+        "out": (
+            "data_exporter",
+            [],
+            "def out(*a, **k):\n    return {'date': k['execution_date']}\n",
+            {"configuration": {"partition_variable": "day"}},
+        )
+    }
+    project = write_project(tmp_path / "p", "p", blocks)
+
+    def date(**variables: Any) -> Any:
+        return run_pipeline(project, project.pipeline("p"), variables).outputs["out"]["date"]
+
+    assert date(day="2010-12-01") == datetime(2010, 12, 1, tzinfo=UTC)
+    assert date(execution_date="told") == "told"
+    assert abs(date(day="no date") - datetime.now(UTC)) < timedelta(minutes=1)
+    assert abs(date() - datetime.now(UTC)) < timedelta(minutes=1)
