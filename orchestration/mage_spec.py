@@ -111,8 +111,7 @@ class PipelineSpec:
         return self._declared("last_partition_variable")
 
     def _declared(self, name: str) -> str | None:
-        values = {block.configuration.get(name) for block in self.outputs} - {None}
-        return str(min(values, key=str)) if values else None
+        return next((str(block.configuration[name]) for block in self.outputs if block.configuration.get(name)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +221,7 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         if fields["uuid"] in blocks:
             raise MageSpecError(document.path, line, f"block {fields['uuid']} is listed twice")
         blocks[fields["uuid"]] = _block(root, document.path, fields, line)
-    return PipelineSpec(
+    pipeline = PipelineSpec(
         uuid=uuid,
         description=document.fields.get("description"),
         variables=dict(document.fields.get("variables") or {}),
@@ -230,6 +229,8 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         path=document.path,
         code_version=_code_version(document.path, blocks),
     )
+    _refuse_two_variables_of_one_day(pipeline)
+    return pipeline
 
 
 def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int) -> BlockSpec:
@@ -360,6 +361,22 @@ def _code_version(path: Path, blocks: Mapping[str, BlockSpec]) -> str:
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _refuse_two_variables_of_one_day(pipeline: PipelineSpec) -> None:
+    """All outputs of a pipeline are written in one pass, for one partition."""
+    names = {
+        "partition_variable": pipeline.partition_variable,
+        "last_partition_variable": pipeline.last_partition_variable,
+    }
+    for field_name, first in names.items():
+        for block in pipeline.outputs:
+            name = block.configuration.get(field_name)
+            if name and str(name) != first:
+                problem = (
+                    f"block {block.uuid} has the {field_name} {name}, another of the pipeline's outputs has {first}"
+                )
+                raise MageSpecError(pipeline.path, block.line, f"{problem}; give both one name")
 
 
 def _refuse_shared_tables(pipelines: list[PipelineSpec]) -> None:

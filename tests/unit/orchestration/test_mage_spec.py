@@ -287,6 +287,18 @@ def test_names_that_differ_to_mage_alone_stay_apart(scratch: Scratch) -> None:
     assert len(dg.Definitions(assets=assets).resolve_asset_graph().get_all_asset_keys()) == 6
 
 
+@pytest.mark.parametrize("field", ["partition_variable", "last_partition_variable"])
+def test_outputs_that_take_their_partition_from_two_variables_are_told(scratch: Scratch, field: str) -> None:
+    scratch.pipeline(
+        block("in", "data_loader"),
+        block("first", "data_exporter", "in", configuration={field: "day"}),
+        block("none", "data_exporter", "in"),
+        block("second", "data_exporter", "in", configuration={field: "event_day"}),
+    )
+    with pytest.raises(MageSpecError, match=rf"metadata\.yaml:\d+: block second has the {field} event_day, .* has day"):
+        load_project(scratch.root)
+
+
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not found"):
         load_project(tmp_path)
