@@ -37,10 +37,15 @@ class Outgoing:
     due_at: float | None = None
     where: str = ""
     progress: float | None = None
+    is_unreadable: bool = False  # a row that the landing will refuse: its dead letter says where it stands
 
     def headers(self) -> list[tuple[str, str | bytes | None]]:
         """Headers of the message."""
-        return [("event-id", self.event_id.encode()), ("event-time", self.event_time.encode())]
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("event-id", self.event_id.encode()),
+            ("event-time", self.event_time.encode()),
+        ]
+        return [*headers, ("source", self.where.encode())] if self.is_unreadable else headers
 
 
 @dataclass(slots=True)

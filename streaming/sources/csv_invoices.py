@@ -7,7 +7,6 @@ letter with a reason. Not here: retail rules (mage_project), sending (produce.py
 from __future__ import annotations
 
 import codecs
-import csv
 import json
 import re
 import uuid
@@ -15,19 +14,22 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
 from streaming.errors import SourceError
 from streaming.produce import Outgoing
+from streaming.sources.csv_records import read_records, split_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from streaming.sources.csv_records import Record
+
 NAMESPACE = uuid.UUID("5b1c4f6e-3f0a-4b7e-9a5d-2f1f6a1f7c11")
 TILL_ZONE = ZoneInfo("Europe/London")
-FIELD_LIMIT_BYTES = 16_000_000  # csv's own limit of 131,072 would stop at one long field
+HEADER_LIMIT = 1_000_000  # characters in which a header must end
 WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -86,11 +88,15 @@ def open_csv_source(path: Path) -> list[CsvFile]:
 
 def _open(path: Path) -> CsvFile:
     encoding = _encoding(path)
-    with path.open(encoding=encoding, newline="", errors="cp1252_or_latin1") as lines:
-        first = next((line for line in lines if line.strip()), "")
+    with path.open(encoding=encoding, newline="", errors="cp1252_or_latin1") as text:
+        first = next((line for line in text.read(HEADER_LIMIT).split("\n") if line.strip()), "").rstrip("\r")
+    if "\r" in first:
+        raise SourceError(
+            f"reading the header of {path}: lines end with CR alone. Nothing was sent. Save the file with LF or CRLF."
+        )
     best: tuple[str, tuple[str, ...], dict[str, int]] | None = None
     for delimiter in DELIMITERS:
-        header = tuple(next(csv.reader([first], delimiter=delimiter), []))
+        header = tuple(split_line(first, delimiter))
         places = _places(header)
         if best is None or len(places) > len(best[2]):
             best = (delimiter, header, places)
@@ -135,24 +141,27 @@ codecs.register_error("cp1252_or_latin1", _keep_byte)
 
 def read_csv_events(files: Sequence[CsvFile]) -> Iterator[Outgoing]:
     """One event a row. `line_no` counts the rows of an invoice in file order, from 1, across files."""
-    csv.field_size_limit(FIELD_LIMIT_BYTES)
     lines_of: Counter[str] = Counter()
     total = sum(file.size for file in files) or 1
     done = 0
     for file in files:
         with file.path.open("rb") as raw:
-            text = codecs.getreader(file.encoding)(raw, "cp1252_or_latin1")
-            rows = csv.reader(_lines(text), delimiter=file.delimiter)
-            try:
-                for row in _skip_header(rows):
-                    progress = min((done + raw.tell()) / total, 1.0)
-                    yield _outgoing(file, row, lines_of, where=f"{file.path}:{rows.line_num}", progress=progress)
-            except csv.Error as error:
-                raise SourceError(
-                    f"reading {file.path} near line {rows.line_num}: {error}. The rows before were sent. Mend the "
-                    f"file, then start again with --resume."
-                ) from error
+            for record in _read_rows(file, raw):
+                progress = min((done + raw.tell()) / total, 1.0)
+                yield _outgoing(file, record, lines_of, progress=progress)
         done += file.size
+
+
+def _read_rows(file: CsvFile, raw: BinaryIO) -> Iterator[Record]:
+    """The records after the header, which is the first line that is not blank."""
+    lines = enumerate(_lines(codecs.getreader(file.encoding)(raw, "cp1252_or_latin1")), start=1)
+    header_at = next((number for number, line in lines if line.strip()), 0)
+    return read_records(
+        (line for _, line in lines),
+        first=header_at + 1,
+        delimiter=file.delimiter,
+        is_row=lambda values: _is_row(file, values),
+    )
 
 
 def _lines(text: Any) -> Iterator[str]:
@@ -166,34 +175,41 @@ def _lines(text: Any) -> Iterator[str]:
         yield rest
 
 
-def _skip_header(rows: Iterator[list[str]]) -> Iterator[list[str]]:
-    is_header = True
-    for row in rows:
-        if not row:
-            continue
-        if is_header:
-            is_header = False
-            continue
-        yield row
+def _is_row(file: CsvFile, values: list[str]) -> bool:
+    """Whether these are the values of a whole row: as many as the header has, and two of its three numbers readable."""
+    if len(values) != len(file.header):
+        return False
+    quantity, price, at = (values[file.places[field]].strip() for field in ("quantity", "unit_price", "invoiced_at"))
+    found = (isinstance(read_quantity(quantity), int), NUMBER.fullmatch(price), _instant(at))
+    return sum(map(bool, found)) >= 2  # noqa: PLR2004 one of them may be what is wrong with the row
 
 
-def _outgoing(file: CsvFile, row: list[str], lines_of: Counter[str], *, where: str, progress: float) -> Outgoing:
-    raw = {field: row[place] for field, place in file.places.items() if place < len(row)}
-    is_readable = not any(row[len(file.header) :])
+def _outgoing(file: CsvFile, record: Record, lines_of: Counter[str], *, progress: float) -> Outgoing:
+    values = split_line(record.values[0], file.delimiter) if record.problem else record.values
+    raw = {field: values[place] for field, place in file.places.items() if place < len(values)}
+    problem = record.problem or _shifted(file, values)
     invoice_no = raw.get("invoice_no", "").strip()
     lines_of[invoice_no] += 1
     line_no = lines_of[invoice_no]
     event_id = str(uuid.uuid5(NAMESPACE, f"{invoice_no}/{line_no}"))
     event: dict[str, Any] = {"event_id": event_id, "invoice_no": invoice_no, "line_no": line_no}
-    event |= _readable(raw) if is_readable else _unreadable(file, row, raw)
+    event |= _unreadable(record, problem) if problem else _readable(raw)
     return Outgoing(
         key=invoice_no.encode("utf-8"),
         value=json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8"),
         event_id=event_id,
         event_time=str(event.get("invoiced_at", "")),
-        where=where,
+        where=f"{file.path}:{record.line}",
         progress=progress,
+        is_unreadable=bool(problem),
     )
+
+
+def _shifted(file: CsvFile, values: list[str]) -> str:
+    """What is wrong with a row of more values than the header: nobody knows which is which."""
+    if not any(values[len(file.header) :]):
+        return ""
+    return f"the row has {len(values)} values, the header {len(file.header)}"
 
 
 def _readable(raw: dict[str, str]) -> dict[str, Any]:
@@ -205,10 +221,9 @@ def _readable(raw: dict[str, str]) -> dict[str, Any]:
     return event
 
 
-def _unreadable(file: CsvFile, row: list[str], raw: dict[str, str]) -> dict[str, Any]:
-    """A row with more values than the header: they are shifted, nobody knows which is which."""
-    problem = f"the row has {len(row)} values, the header {len(file.header)}"
-    return {"quantity": raw.get("quantity"), "unreadable_row": row, "problem": problem} | {"quantity": problem}
+def _unreadable(record: Record, problem: str) -> dict[str, Any]:
+    """The row as it stands. Its quantity is the problem, so that the landing refuses it and names that."""
+    return {"quantity": problem, "unreadable_row": record.values, "problem": problem}
 
 
 def read_quantity(text: str) -> int | str:
@@ -230,19 +245,23 @@ def read_price(text: str) -> str:
 
 def read_time(text: str) -> str:
     """ISO or M/D/YYYY H:MM, in London's time unless it has a zone -> ISO in UTC."""
-    stripped = text.strip()
-    match = US_DATE.fullmatch(stripped)
+    instant = _instant(text.strip())
+    return text if instant is None else instant.isoformat().replace("+00:00", "Z")
+
+
+def _instant(text: str) -> datetime | None:
+    match = US_DATE.fullmatch(text)
     try:
         if match:
             month, day, year = int(match[1]), int(match[2]), int(match[3]) + (2000 if len(match[3]) == 2 else 0)  # noqa: PLR2004
             instant = datetime(year, month, day, int(match[4] or 0), int(match[5] or 0), int(match[6] or 0))  # noqa: DTZ001 zone below
         else:
-            instant = datetime.fromisoformat(stripped)
+            instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             instant = instant.replace(tzinfo=TILL_ZONE)
-        return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return instant.astimezone(UTC)
     except (ValueError, OverflowError):
-        return text
+        return None
 
 
 def read_customer(text: str) -> str | None:

@@ -157,6 +157,64 @@ def test_a_row_with_too_many_values_keeps_them_all(tmp_path: Path) -> None:
     assert events_of(path)[0]["unreadable_row"] == ["1", "A", "B", "MORE", "1", "2010-12-01 08:00:00", "1", "", "UK"]
 
 
+A = "9,A,SPOT,6,12/25/2010 8:26,2.55,17850,UK"
+B = "9,B,GOOD,6,12/25/2010 8:26,3.39,17850,UK"
+C = '9,C,"BLUE SPOT",6,12/25/2010 8:26,3.39,17850,UK'
+OPEN = A.replace("SPOT", '"SPOT')
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost"),
+    [
+        ([OPEN, B, C, B], [0]),
+        ([OPEN, B, B, B], [0]),  # nobody closes it: csv would take all to the end of the file
+        (
+            [OPEN, B, B.replace("GOOD", 'GOOD"'), B],
+            [0],
+        ),  # somebody else's quote closes it: without strict rules no error
+        ([OPEN, B.replace("GOOD", 'GOOD"'), B], [0]),
+        ([OPEN.replace("2.55", "cheap"), B.replace("GOOD", 'GOOD"'), B], [0]),
+        ([A.replace("UK", '"UK'), B, B.replace("GOOD", 'GOOD"'), B], [0]),
+        ([C.replace('SPOT"', 'SPOT" LARGE'), B], [0]),
+        ([B, OPEN, OPEN, B], [1, 2]),
+    ],
+)
+def test_an_open_quote_costs_its_own_row_and_no_other(tmp_path: Path, rows: list[str], lost: list[int]) -> None:
+    write(tmp_path, "\n".join(rows) + "\n")
+    events = events_of(tmp_path)
+    assert [event["line_no"] for event in events] == list(range(1, len(rows) + 1))
+    assert [number for number, event in enumerate(events) if "problem" in event] == lost
+    assert [events[number]["unreadable_row"] for number in lost] == [[rows[number]] for number in lost]
+    assert [event["stock_code"] for event in events if "problem" not in event] == [
+        row.split(",")[1] for number, row in enumerate(rows) if number not in lost
+    ]
+    assert [number for number, reason in enumerate(refusals(tmp_path)) if reason == "wrong_type"] == lost
+
+
+def test_an_unreadable_row_says_where_it_stands(tmp_path: Path) -> None:
+    write(tmp_path, f'1,A,"TWO\nLINES",6,12/25/2010 8:26,2.55,17850,UK\n{OPEN}\n{B}\n')
+    first, second, third = read_csv_events(open_csv_source(tmp_path))
+    assert dict(second.headers())["source"] == f"{tmp_path}/a.csv:4".encode()
+    assert "source" not in dict(first.headers()) | dict(third.headers())
+    assert third.where == f"{tmp_path}/a.csv:5"
+
+
+@pytest.mark.parametrize(
+    "note", ["two\nlines", "12/25/2010 8:26\n1,2,3,4", 'a "quoted"\n\nword', "\n" + A.rpartition(",")[0]]
+)
+def test_a_value_of_several_lines_may_stand_in_any_column(tmp_path: Path, note: str) -> None:
+    quoted = note.replace('"', '""')
+    write(tmp_path, f'9,A,"{quoted}",6,12/25/2010 8:26,2.55,,UK,"{quoted}"\n', header=f"{HEADER},Note")
+    assert [event["description"] for event in events_of(tmp_path)] == [note]
+    assert refusals(tmp_path) == [None]
+
+
+def test_lines_that_end_with_carriage_returns_alone_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(f"{HEADER}\r{A}\r".encode())
+    with pytest.raises(SourceError, match="lines end with CR alone"):
+        open_csv_source(tmp_path)
+
+
 def test_a_trailing_comma_does_no_harm(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK,\n")) == [None]
 
