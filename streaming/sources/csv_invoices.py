@@ -94,26 +94,35 @@ def _open(path: Path) -> CsvFile:
         raise SourceError(
             f"reading the header of {path}: lines end with CR alone. Nothing was sent. Save the file with LF or CRLF."
         )
-    best: tuple[str, tuple[str, ...], dict[str, int]] | None = None
-    for delimiter in DELIMITERS:
-        header = tuple(split_line(first, delimiter))
-        places = _places(header)
-        if best is None or len(places) > len(best[2]):
-            best = (delimiter, header, places)
-    delimiter, header, places = best or (",", (), {})
-    missing = [SHOWN[name] for name in COLUMNS if name not in places]
+    headers = {delimiter: tuple(split_line(first, delimiter)) for delimiter in DELIMITERS}
+    delimiter, header = max(headers.items(), key=lambda found: len(_columns(found[1])))
+    columns = _columns(header)
+    _require_one_column_each(path, header, columns)
+    places = {field: found[0] for field, found in columns.items()}
+    return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
+
+
+def _columns(header: Sequence[str]) -> dict[str, list[int]]:
+    """Field -> places of all columns that are called like it."""
+    names = [re.sub(r"[\s_]", "", name).lower() for name in header]
+    found = {field: [place for place, name in enumerate(names) if name in known] for field, known in COLUMNS.items()}
+    return {field: places for field, places in found.items() if places}
+
+
+def _require_one_column_each(path: Path, header: Sequence[str], columns: dict[str, list[int]]) -> None:
+    missing = [SHOWN[field] for field in COLUMNS if field not in columns]
     if missing:
         found = ", ".join(header) if header else "nothing: the file is empty"
         raise SourceError(
             f"reading the header of {path}: column(s) {', '.join(missing)} missing; found {found[:300]}. Nothing was "
             f"sent. Rename the columns, or leave the file out."
         )
-    return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
-
-
-def _places(header: Sequence[str]) -> dict[str, int]:
-    names = [re.sub(r"[\s_]", "", name).lower() for name in header]
-    return {field: names.index(name) for field, known in COLUMNS.items() for name in known if names.count(name) == 1}
+    doubled = [" and ".join(repr(header[at]) for at in places) for places in columns.values() if len(places) > 1]
+    if doubled:
+        raise SourceError(
+            f"reading the header of {path}: columns {', '.join(doubled)} are names of one thing. Nothing was sent. "
+            f"Rename or remove the one that is not meant."
+        )
 
 
 def _encoding(path: Path) -> str:

@@ -290,6 +290,16 @@ def test_missing_columns_are_told_before_anything_is_sent(tmp_path: Path) -> Non
         open_csv_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [("Price", "'UnitPrice' and 'Price'"), ("Invoice", "'InvoiceNo' and 'Invoice'"), ("QUANTITY", "'Quantity' and")],
+)
+def test_two_columns_for_one_field_are_refused_before_anything_is_sent(tmp_path: Path, column: str, named: str) -> None:
+    write(tmp_path, f"{A},9.99\n", header=f"{HEADER},{column}")
+    with pytest.raises(SourceError, match=f"a.csv: columns {named}.* are names of one thing. Nothing was sent"):
+        open_csv_source(tmp_path)
+
+
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(SourceError, match="found nothing: the file is empty"):
