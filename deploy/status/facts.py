@@ -56,6 +56,7 @@ class Facts:
     runs_at_work: int | None = None
     days: int | None = None
     differing_days: tuple[str, ...] = ()
+    uncompared_days: int | None = None  # loaded since their last comparison: while events flow that is today
     is_lake_restored: bool | None = None  # and was not told of it
     mart_rows: int | None = None
     mart_as_of: datetime | None = None
@@ -199,9 +200,8 @@ def _parts(facts: Facts) -> dict[str, str]:
     work, failed, pending = (_count(each) for each in (facts.runs_at_work, facts.failed_runs, facts.pending_days))
     daemon, code = _yes(facts.is_daemon_alive), _yes(facts.is_code_loaded)
     # the rows are those of the last comparison, minutes ago: beside the newest instant they would look like a loss
-    compared = (
-        f"{_count(facts.days)} days, {len(facts.differing_days)} differ of {_count(facts.mart_rows)} rows compared"
-    )
+    days, differ, uncompared = _count(facts.days), len(facts.differing_days), _count(facts.uncompared_days)
+    compared = f"{days} days, {differ} differ, {uncompared} not compared yet ({_count(facts.mart_rows)} rows compared)"
     refreshed = instant(facts.refreshed_at)
     return {
         "kafka": f"{_count(facts.unlanded)} events wait to be landed",

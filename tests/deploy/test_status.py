@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 from contextlib import closing
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dbt_like_sql.reconcile import DayTotals, Reconciliation, record
+from dbt_like_sql.settings import WarehouseSettings
+from dbt_like_sql.warehouse import open_warehouse
 from deploy.status import ask as asking
 from deploy.status.exposition import NAMES, expose
 from deploy.status.facts import PARTS, Facts, Level, Limits, describe, judge, span
@@ -20,8 +23,8 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 WELL = Facts(
     asked_at=NOW, unlanded=0, landed_rows=1_000, dead_letters=0, lost_offsets=0, newly_lost_offsets=0, unaccounted=0,
     newest_landed_at=NOW, pending_days=0, is_daemon_alive=True, is_code_loaded=True, failed_runs=0, runs_at_work=1,
-    days=3, mart_rows=1_000, mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW, is_refresh_failed=False,
-    is_lake_restored=False,
+    days=3, uncompared_days=0, mart_rows=1_000, mart_as_of=NOW, report_as_of=NOW, refreshed_at=NOW,
+    is_refresh_failed=False, is_lake_restored=False,
 )  # fmt: skip
 AN_HOUR_AGO = NOW - timedelta(hours=1)
 
@@ -94,9 +97,9 @@ def test_the_worst_comes_first_and_names_the_line() -> None:
 
 
 def test_rows_of_the_last_comparison_are_not_told_as_the_marts_of_now() -> None:
-    facts = replace(WELL, days=2, mart_rows=299, landed_rows=53_481)
+    facts = replace(WELL, days=2, uncompared_days=1, mart_rows=299, landed_rows=53_481)
     [line] = [each for each in describe(facts, []).splitlines() if "warehouse" in each]
-    assert "2 days, 0 differ of 299 rows compared; marts as of" in line
+    assert "2 days, 0 differ, 1 not compared yet (299 rows compared); marts as of" in line
 
 
 def test_the_status_stays_about_ten_lines_however_bad_it_is() -> None:
@@ -207,6 +210,30 @@ def test_a_day_waits_since_its_first_batch_that_was_not_read_however_many_follow
             return found["pending_days"], age
 
         assert [waits_for_minutes(read) for read in (0, 1, 2, 3)] == [(1, 90), (1, 60), (1, 0), (0, 0)]
+
+
+def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated_env: dict[str, str]) -> None:
+    """Days of equal counts: an amount or another mart may differ. A day loaded since, or never compared, does not."""
+    warehouse = open_warehouse(WarehouseSettings.from_env(migrated_env))
+    agrees, differs, loaded_since, never = (date(2010, 12, number) for number in (1, 2, 3, 4))
+    days = ", ".join(
+        f"('core.invoice_lines', 'retail.invoices', DATE '{day}', {version}, 'run', '1', CURRENT_TIMESTAMP())"
+        for day, version in {agrees: 1, differs: 1, loaded_since: 2, never: 1}.items()
+    )
+    columns = "table_name, topic, event_day, version, run_id, code_version, changed_at"
+    warehouse.run(f"INSERT INTO `{warehouse.table_id('control.day')}` ({columns}) VALUES {days}")
+    same = [
+        Reconciliation(
+            "retail.invoices", day, landed_rows=5, landed_checksum=9, dead_letter_rows=0, is_reconciled=day != differs,
+            core=DayTotals(day, rows=5, checksum=9, version=1), mart=DayTotals(day, rows=5),
+        )
+        for day in (agrees, differs, loaded_since)
+    ]  # fmt: skip
+    record(warehouse, same, run_id="run")
+    found = asking.ask_warehouse(migrated_env)
+    assert (found["days"], found["differing_days"], found["uncompared_days"]) == (4, (str(differs),), 2)
+    [finding] = judge(replace(WELL, **{**found, "is_lake_restored": False, "mart_as_of": NOW}))
+    assert (finding.level, finding.what) == (Level.BROKEN, "does not reconcile: 2010-12-02")
 
 
 def test_a_part_that_hangs_is_called_silent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
