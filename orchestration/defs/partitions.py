@@ -1,11 +1,11 @@
-"""The days of the business: one partition a calendar day of the shop, today included.
+"""The days of the business: one partition a calendar day of the shop, up to the last that an event may have.
 
 Belongs here: partitions and how a run's days are read back. Not here: which days need a run (triggers.py).
 """
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 FIRST_DAY = date(2009, 1, 1)
 TIME_ZONE = "Europe/London"
 
-DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone=TIME_ZONE, end_offset=1)
+# The contract takes events up to 24 h ahead of the clock (maximumAheadSeconds): tomorrow's, and late on the eve of a
+# day of 23 h those of the day after. A day without a partition is not loaded: the line would stand still until then.
+DAYS_AHEAD = 2
+
+DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone=TIME_ZONE, end_offset=1 + DAYS_AHEAD)
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
@@ -49,6 +53,11 @@ def days_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContex
     return days_in_tags(context.run.tags)
 
 
-def last_day(now: datetime) -> date:
-    """The newest day that has a partition at `now`: today in the shop's time zone."""
+def today(now: datetime) -> date:
+    """The day in the shop's time zone."""
     return now.astimezone(ZoneInfo(TIME_ZONE)).date()
+
+
+def last_day(now: datetime) -> date:
+    """The newest day that has a partition at `now`."""
+    return today(now) + timedelta(days=DAYS_AHEAD)

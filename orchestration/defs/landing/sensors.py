@@ -15,7 +15,7 @@ from dagster._core.storage.tags import PRIORITY_TAG
 
 from orchestration.defs import keep_up
 from orchestration.defs.jobs import load_days
-from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags
+from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags, today
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.runs import busy_days, failures_by_day, is_one_queued, runs_at_work
 from orchestration.defs.topics import MARTS_READER, Feed, feeds
@@ -69,10 +69,10 @@ def _request(days: DayRange, keep_up_s: float) -> dg.RunRequest:
     """Without a run key: Dagster would drop a repeated key for ever, and it is the ledger that says what is needed.
 
     A run of one day goes on while its day's batches land; a run of many days brings what was late or missed, and ends.
-    Today's goes before older days that wait in the queue: it is what the report is looked at for.
+    Today's goes before other days that wait in the queue: it is what the report is looked at for.
     """
     tags = {**range_tags(days.first, days.last), RANGE_TAG: days.key}
-    if days.last == last_day(datetime.now(tz=UTC)):
+    if days.first <= today(datetime.now(tz=UTC)) <= days.last:
         tags[PRIORITY_TAG] = "1"
     if days.first == days.last and keep_up_s:
         tags[keep_up.TAG] = f"{keep_up_s:g}"
@@ -108,14 +108,15 @@ def _wait(waiting: Any, seconds: float) -> None:
 
 def _choose(instance: dg.DagsterInstance, pending: list[Pending]) -> list[DayRange]:
     now, at_work = datetime.now(tz=UTC), runs_at_work(instance)
+    is_queued = is_one_queued(at_work, load_days.name)
     return choose_ranges(
         pending,
         busy=busy_days(at_work, now.timestamp()),
         failures=failures_by_day(instance, load_days.name),
         first_day=FIRST_DAY,
-        last_day=last_day(now),
+        last_day=today(now) if is_queued else last_day(now),  # behind a queued run only the last day is asked for
         now=now.timestamp(),
-        is_one_queued=is_one_queued(at_work, load_days.name),
+        is_one_queued=is_queued,
     )
 
 

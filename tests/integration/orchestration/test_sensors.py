@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,12 +15,13 @@ from orchestration.definitions import defs
 from orchestration.defs import keep_up
 from orchestration.defs.landing import sensors as landing_sensors
 from orchestration.defs.landing.sensors import landed_batches
+from orchestration.defs.partitions import DAYS
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.serving import sensors as serving_sensors
 from orchestration.defs.serving.changes import SEMANTIC_MODEL, changed_since_refresh
 from orchestration.defs.serving.sensors import published_days
 from orchestration.settings import KEEP_UP_EMULATED_S
-from tests.integration.orchestration.landing import HandLanding, event
+from tests.integration.orchestration.landing import LONDON, HandLanding, event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,8 +125,8 @@ def test_a_day_at_work_is_not_asked_for_twice(landing: HandLanding, instance: dg
 def test_late_days_wait_for_a_queued_run_to_begin_and_are_then_asked_for_together(
     landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landing_sensors, "last_day", lambda _now: date(2010, 12, 5))
-    days = ["2010-12-01", "2010-12-02", "2010-12-03", "2010-12-05"]
+    monkeypatch.setattr(landing_sensors, "today", lambda _now: date(2010, 12, 5))
+    days = ["2010-12-01", "2010-12-02", "2010-12-03", "2010-12-05", "2010-12-06"]
     landing.land([event(line_no=at + 1, invoiced_at=f"{day}T09:00:00Z") for at, day in enumerate(days)])
     queued = enqueue(instance, "2010-12-01", "2010-12-01")
     today = tick(instance)
@@ -136,9 +137,9 @@ def test_late_days_wait_for_a_queued_run_to_begin_and_are_then_asked_for_togethe
     assert asked(tick(instance)) == []
     instance.report_run_canceled(queued)
     rest = tick(instance)
-    assert asked(rest) == [("2010-12-02", "2010-12-03")]
+    assert asked(rest) == [("2010-12-02", "2010-12-03"), ("2010-12-06", "2010-12-06")]
     assert isinstance(rest, dg.SensorResult)
-    assert [each.tags.get("dagster/priority") for each in rest.run_requests or []] == [None]
+    assert [each.tags.get("dagster/priority") for each in rest.run_requests or []] == [None, None]
 
 
 def test_a_killed_run_is_asked_for_again_though_no_event_comes(
@@ -167,7 +168,37 @@ def test_a_tick_wakes_up_when_a_batch_lands(
     assert time.monotonic() - started < 15
 
 
-def test_tomorrow_waits_until_it_has_a_partition(
+def test_an_event_as_far_ahead_as_its_contract_takes_is_loaded_and_shown_at_once(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, warehouse: Any
+) -> None:
+    ahead = datetime.now(tz=UTC) + timedelta(seconds=landing.contract.maximum_ahead_s - 60)
+    landing.land([event(invoiced_at=ahead.isoformat())])
+    [(first, last)] = asked(tick(instance))
+    assert first == last == ahead.astimezone(LONDON).date().isoformat()
+    assert first in DAYS.get_partition_keys()
+    assert load_days(first).success
+    assert (
+        defs.resolve_job_def("__ASSET_JOB")
+        .execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["mart", "dates"])])
+        .success
+    )
+    lines, dates = warehouse.table_id("mart.invoice_lines"), warehouse.table_id("mart.dates")
+    shown = warehouse.run(f"SELECT date FROM `{dates}` JOIN `{lines}` ON date = invoice_date").rows
+    assert [str(row["date"]) for row in shown] == [first]
+
+
+def test_today_goes_first_in_one_run_with_tomorrow(
+    landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing_sensors, "today", lambda _now: date(2010, 12, 1))
+    landing.land([event(), event(line_no=2, invoiced_at="2010-12-02T09:00:00Z")])
+    result = tick(instance)
+    assert asked(result) == [("2010-12-01", "2010-12-02")]
+    assert isinstance(result, dg.SensorResult)
+    assert [each.tags.get("dagster/priority") for each in result.run_requests or []] == ["1"]
+
+
+def test_a_day_waits_until_it_has_a_partition(
     landing: HandLanding, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     landing.land([event()])
