@@ -161,4 +161,6 @@ def _secret(env: Mapping[str, str], name: str, problems: list[str]) -> str:
         return Path(file).read_text(encoding="utf-8").strip()
     except OSError as error:
         problems.append(f"{name}_FILE {file!r} cannot be read: {error.strerror}")
-        return ""
+    except UnicodeDecodeError:
+        problems.append(f"{name}_FILE {file!r} is not UTF-8 text")
+    return ""

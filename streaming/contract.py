@@ -183,8 +183,8 @@ def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contrac
         if owner is not None:
             raise ContractError(
                 f"reading {folder}: topic {contract.topic} calls its stream {contract.stream}, as a month of topic "
-                f"{owner} is called in landing: the one's events would be shown as the other's. Give one schema another "
-                f"name."
+                f"{owner} is called in landing: the one's events would be shown as the other's. Give one schema "
+                f"another name."
             )
     return contracts
 

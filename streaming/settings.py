@@ -50,7 +50,9 @@ class _Environment:
             return Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
             self.problems.append(f"{name}_FILE={path} cannot be read: {error.strerror}")
-            return ""
+        except UnicodeDecodeError:
+            self.problems.append(f"{name}_FILE={path} is not UTF-8 text")
+        return ""
 
     def file(self, name: str) -> str:
         """The path of a file that has to be readable."""

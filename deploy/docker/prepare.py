@@ -54,6 +54,8 @@ def prepare_schema(_env: Mapping[str, str]) -> None:
 
 
 def _connect(psycopg2: Any, dsn: str) -> Any:
+    from streaming.database import hide_password  # noqa: PLC0415
+
     deadline = time.monotonic() + CONNECT_S
     while True:
         try:
@@ -61,9 +63,10 @@ def _connect(psycopg2: Any, dsn: str) -> Any:
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error) or time.monotonic() > deadline:
                 raise SystemExit(
-                    f"preparing the lake: PostgreSQL does not let us in: {str(error).strip()}\nNothing was changed. If "
-                    f"the password is refused, the secrets are newer than the data: docs/runbooks/change-a-password.md"
-                ) from error
+                    f"preparing the lake: PostgreSQL does not let us in: {hide_password(str(error), dsn).strip()}\n"
+                    "Nothing was changed. If the password is refused, the secrets are newer than the data: "
+                    "docs/runbooks/change-a-password.md"
+                ) from None
             time.sleep(1.0)
 
 

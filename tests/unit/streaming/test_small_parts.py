@@ -74,6 +74,9 @@ def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
         KafkaSettings.from_env(env | {"KAFKA_SASL_PASSWORD": "x"})
     with pytest.raises(SettingsError, match="cannot be read"):
         KafkaSettings.from_env(env | {"KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "none")})
+    file.write_bytes(b"hunter\xff")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        KafkaSettings.from_env(env)
 
 
 @pytest.mark.parametrize(
