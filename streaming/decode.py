@@ -42,6 +42,8 @@ LONGEST_JSON_BYTES = 200_000_000  # of JSON made from another format, whose own 
 LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zone's last known offset
 
 ODDEST_ZONE = timedelta(hours=16)
+EDGE_YEARS = frozenset({1, 9999})
+LAST_INSTANT_US = 253_402_300_799_999_999  # of the year 9999
 OPENINGS = {"object": b"{", "array": b"["}
 MISSING_AT = re.compile(r"missing required field `(.*)`", re.DOTALL)
 ERROR_PATH = re.compile(r"at `\$\.(.*)`", re.DOTALL)
@@ -312,7 +314,7 @@ class Decoder:
         if self.containers and any(self._judge_containers(event) for event in events):
             raise DoubtError
         for field in self.instants:  # of the event time it is seen where it is read
-            if field.name != self.contract.event_time_field and has_odd_zone(map(attrgetter(field.name), events)):
+            if field.name != self.contract.event_time_field and _has_odd_instant(attrgetter(field.name), events):
                 raise DoubtError
         if events and (times_us.min() < self.earliest_us or times_us.max() > self._latest_us(now)):
             raise DoubtError
@@ -375,6 +377,9 @@ class Decoder:
                 return Refusal(
                     "wrong_type", f"{instant.isoformat()} is 16 hours or more off UTC; no zone is", field.name
                 )
+            if field.name != self.contract.event_time_field and _leaves_calendar(instant):
+                detail = f"{instant.isoformat()} is outside the years 1 to 9999 in UTC"
+                return Refusal("out_of_range", detail, field.name)
         return None
 
     def _judge_time(self, event: Any, now: datetime, stamp_us: int | None) -> Refusal | None:
@@ -396,7 +401,7 @@ class Decoder:
 
     def _latest_us(self, now: datetime) -> int:
         latest = _epoch_us(now) + self.contract.maximum_ahead_s * 1_000_000
-        return min(latest, _epoch_us(self.latest_field)) if self.latest_field is not None else latest
+        return min(latest, LAST_INSTANT_US, *([] if self.latest_field is None else [_epoch_us(self.latest_field)]))
 
     def _refused_by_type(self, value: bytes, error: msgspec.ValidationError) -> Refusal:
         text = str(error)
@@ -423,8 +428,35 @@ def _time_reader(field: Field) -> Callable[[Any], datetime]:
 
 def has_odd_zone(instants: Iterable[datetime | None]) -> bool:
     """Whether one is 16 hours or more off UTC: Postgres reads none, and one would spoil all reads of a view."""
+    return any(abs(offset) >= ODDEST_ZONE for offset in _zone_offsets_of(instants))
+
+
+def _zone_offsets_of(instants: Iterable[datetime | None]) -> set[timedelta]:
     zones = {getattr(instant, "tzinfo", None) for instant in instants}
-    return any(zone is not None and abs(zone.utcoffset(None) or timedelta(0)) >= ODDEST_ZONE for zone in zones)
+    return {zone.utcoffset(None) or timedelta(0) for zone in zones if zone is not None}
+
+
+def _has_odd_instant(read: Callable[[Any], datetime | None], events: Sequence[Any]) -> bool:
+    """Whether one is in an odd zone, or in a year that Python cannot read back from the view."""
+    offsets = _zone_offsets_of(map(read, events))
+    if offsets <= {timedelta(0)}:
+        return False
+    if any(abs(offset) >= ODDEST_ZONE for offset in offsets):
+        return True
+    if EDGE_YEARS.isdisjoint(map(attrgetter("year"), filter(None, map(read, events)))):  # half the time of asking each
+        return False
+    return any(map(_leaves_calendar, map(read, events)))
+
+
+def _leaves_calendar(instant: datetime | None) -> bool:
+    """Whether it lies outside the years 1 to 9999 in UTC."""
+    if instant is None or instant.year not in EDGE_YEARS or instant.tzinfo is None:
+        return False
+    try:
+        instant.astimezone(UTC)
+    except OverflowError:
+        return True
+    return False
 
 
 def as_instant(value: Any, encoding: str) -> datetime:

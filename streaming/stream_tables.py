@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 FORM = ""  # stands for the message's form among the described fields; no field is called so
 NO_FIELDS = (MESSAGE_TIME, FORM)
 LONGEST_IDENTIFIER = 63  # bytes
-EPOCH_UNITS = {"epoch_s": "second", "epoch_ms": "millisecond", "epoch_us": "microsecond"}
+EPOCH_UNITS = {  # and how many a second has
+    "epoch_s": ("second", 1), "epoch_ms": ("millisecond", 1_000), "epoch_us": ("microsecond", 1_000_000),
+}  # fmt: skip
 HAS_ZONE = r"([zZ]|[T t].*[+-]\d\d:?\d*)$"
 SQL_TYPES = {
     "string": "text",
@@ -136,7 +138,11 @@ def _column(field: Field) -> str:
     if field.encoding == "epoch_days":
         return f"(date '1970-01-01' + {value}::integer)"
     if field.encoding in EPOCH_UNITS:
-        return f"(timestamptz '1970-01-01 00:00:00+00' + {value} * interval '1 {EPOCH_UNITS[field.encoding]}')"
+        unit, of_second = EPOCH_UNITS[field.encoding]  # parts, since an interval is multiplied as a float of 53 bits
+        return (
+            f"(timestamptz '1970-01-01 00:00:00+00' + {value} / {of_second} * interval '1 second' "
+            f"+ {value} % {of_second} * interval '1 {unit}')"
+        )
     if field.encoding == "iso_utc":
         return f"({value} || CASE WHEN {value} ~ {quote(HAS_ZONE)} THEN '' ELSE 'Z' END)::timestamptz"
     return value

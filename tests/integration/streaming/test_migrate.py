@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from streaming import lake, migrate
+from streaming.decode import as_instant
 from streaming.errors import LandingError, MigrationError
 
 from .rig import Rig, line
@@ -102,6 +103,23 @@ def test_a_new_field_takes_the_values_that_landed_before_it(rig: Rig) -> None:
     rig.migrate()
     found = rig.query(f"SELECT qty, note FROM lake.{rig.contract.stream} ORDER BY event_id")
     assert found == [(7, None), (700, None), (None, {"any": 1}), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "counts"),
+    [
+        ("epoch_us", [9_007_199_254_740_993, 253_402_300_799_000_000 - 1, -1, -2_208_988_799_999_999, 0]),
+        ("epoch_ms", [253_402_300_798_999, 253_402_300_797_877, -1, -2_208_988_799_999, 0]),
+        ("epoch_s", [253_402_300_799, -1, -2_208_988_800, 0]),
+    ],
+)
+def test_counts_of_any_size_are_exact_in_the_view(rig: Rig, unit: str, counts: list[int]) -> None:
+    add_field(rig, f"{{name: seen_at, logicalType: timestamp, logicalTypeOptions: {{format: {unit}}}}}")
+    rig.migrate()
+    rig.send([line(number, seen_at=count) for number, count in enumerate([*counts, None])], partition=0)
+    rig.land()
+    found = rig.query(f"SELECT seen_at FROM lake.{rig.contract.stream} ORDER BY topic_offset")
+    assert [at for (at,) in found] == [*(as_instant(count, unit) for count in counts), None]
 
 
 @pytest.mark.parametrize(

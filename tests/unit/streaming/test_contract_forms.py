@@ -11,7 +11,7 @@ import pytest
 
 from streaming import stream_tables
 from streaming.contract import Contract, read_contract
-from streaming.decode import Decoder, Refusal, decode_column
+from streaming.decode import Decoder, DoubtError, Refusal, decode_column
 from streaming.errors import ContractError
 
 from .events import NOW
@@ -102,6 +102,52 @@ def test_what_is_not_of_the_form_is_refused(changes: dict[str, Any], reason: str
     refusal = judge(changes)
     assert isinstance(refusal, Refusal)
     assert (refusal.reason, refusal.field) == (reason, field)
+
+
+@pytest.mark.parametrize("options", ["", ", logicalTypeOptions: {timezone: false}"])
+@pytest.mark.parametrize(
+    ("seen_at", "is_good"),
+    [
+        ("9999-12-31T23:59:59-05:00", False),
+        ("9999-12-31T19:00:00-05:00", False),
+        ("0001-01-01T00:00:00.0000000+01:00", False),
+        ("9999-12-31T18:59:59.999999-05:00", True),
+        ("9999-12-31T23:59:59Z", True),
+        ("9999-12-31T23:59:59+15:59", True),
+        ("0001-01-01T01:00:00+01:00", True),
+        ("0001-01-01T00:00:00Z", True),
+        (None, True),
+    ],
+)
+def test_an_instant_outside_the_years_that_readers_know_is_refused(seen_at: str, is_good: bool, options: str) -> None:  # noqa: FBT001
+    decoder = Decoder(contract(**{", logicalTypeOptions: {timezone: false}": options}))
+    values = [json.dumps(GOOD | {"seen_at": at}).encode() for at in ("2026-07-01T12:00:00+02:00", seen_at)]
+    judged = decoder.judge(values[1], now=NOW)
+    if is_good:
+        assert len(decoder.check_all(values, now=NOW)) == 2
+        events, _ = decoder.decode_all(values, now=NOW)
+        assert decode_column(decoder, events, decoder.contract.field("seen_at")).to_pylist()[1] == judged.seen_at
+    else:
+        assert (judged.reason, judged.field) == ("out_of_range", "seen_at")
+        for check in (decoder.check_all, decoder.decode_all):
+            with pytest.raises(DoubtError):
+                check(values, now=NOW)
+
+
+def test_an_event_time_outside_the_years_that_readers_know_is_refused_however_far_ahead_it_may_be() -> None:
+    far = contract(
+        **{
+            "customProperties:": "customProperties:\n  - {property: maximumAheadSeconds, value: 1000000000000}",
+            "eventTimeField, value: taken_at": "eventTimeField, value: seen_at",
+            "timezone: false}": "}, required: true",
+        }
+    )
+    decoder = Decoder(far)
+    good, late = (json.dumps(GOOD | {"seen_at": f"9999-12-31T{hour}:00:00-05:00"}).encode() for hour in (18, 19))
+    assert len(decoder.check_all([good], now=NOW)) == 1
+    assert decoder.judge(late, now=NOW).reason == "event_time_too_late"
+    with pytest.raises(DoubtError):
+        decoder.check_all([late], now=NOW)
 
 
 @pytest.mark.parametrize("value", [1, "x", True, None, [1, "a"], {"a": 1.10}])
