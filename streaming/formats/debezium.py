@@ -110,7 +110,8 @@ def _variable_decimal(value: Any, _: dict[str, str]) -> str:
 
 
 def _instant(microseconds: int) -> str:
-    return (EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    instant = EPOCH + timedelta(microseconds=microseconds)
+    return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _nanoseconds(value: Any, _: dict[str, str]) -> str:
@@ -123,7 +124,16 @@ def _day(value: Any, _: dict[str, str]) -> str:
 
 
 def _time(factor: int) -> Callable[[Any, dict[str, str]], str]:
-    return lambda value, _: (EPOCH + timedelta(microseconds=value * factor)).time().isoformat()
+    """A time of day or, in MySQL, a span of up to 838 hours: [-]hh:mm:ss[.ffffff]."""
+
+    def written(value: Any, _: dict[str, str]) -> str:
+        seconds, microseconds = divmod(abs(value * factor), 1_000_000)
+        minutes, second = divmod(seconds, 60)
+        hour, minute = divmod(minutes, 60)
+        fraction = f".{microseconds:06d}" if microseconds else ""
+        return f"{'-' if value < 0 else ''}{hour:02d}:{minute:02d}:{second:02d}{fraction}"
+
+    return written
 
 
 CONVERSIONS: dict[str, Callable[[Any, dict[str, str]], Any]] = {
