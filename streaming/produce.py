@@ -6,24 +6,26 @@ Not here: where events come from (sources/), what they must look like (contracts
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer
 
 from streaming import kafka
+from streaming.already_sent import Sent
 from streaming.errors import ProduceError, TopicError
-from streaming.headers import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from confluent_kafka import KafkaError
+
+    from streaming.already_sent import AlreadySent
     from streaming.settings import KafkaSettings
 
 FLUSH_S = 30.0
-SCAN_TIMEOUT_S = 30.0
 POLL_EVERY = 500  # messages between two looks at delivery reports
+CHANGED_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Outgoing:
     where: str = ""
     progress: float | None = None
     is_unreadable: bool = False  # a row that the landing will refuse: its dead letter says where it stands
+    document: str | None = None  # in which the id counts rows: behind a changed one each has the number of another
 
     def headers(self) -> list[tuple[str, str | bytes | None]]:
         """Headers of the message."""
@@ -55,6 +58,9 @@ class Produced:
     queued: int = 0
     sent: int = 0
     skipped: int = 0
+    changed: int = 0  # not sent: the topic has something else under the id
+    changed_at: list[str] = field(default_factory=list)  # where the first of them stand
+    unreadable: int = 0
     bytes: int = 0
     progress: float | None = None
     started_at: float = field(default_factory=time.monotonic)
@@ -65,6 +71,9 @@ class Produced:
         return {
             "sent": self.sent,
             "skipped": self.skipped,
+            "changed": self.changed,
+            "changed_at": self.changed_at,
+            "unreadable": self.unreadable,
             "bytes": self.bytes,
             "seconds": round(seconds, 3),
             "events_per_s": round(self.sent / seconds, 1) if seconds > 0 else 0.0,
@@ -184,76 +193,25 @@ def require_topic(settings: KafkaSettings, topic: str) -> None:
         )
 
 
-def read_event_ids(settings: KafkaSettings, topic: str, *, tell: Callable[[int], None] | None = None) -> Counter[bytes]:
-    """How often each event id is in the topic already, by a scan of it."""
-    consumer = Consumer(
-        {
-            **settings.client_config(),
-            "group.id": "streaming-resume",  # never joined: partitions are assigned by hand
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 10,
-            "log_level": 3,
-        }
-    )
-    found: Counter[bytes] = Counter()
-    try:
-        partitions = consumer.list_topics(topic, timeout=kafka.ADMIN_TIMEOUT_S).topics[topic].partitions
-        marks = {number: kafka.read_watermarks(consumer, topic, number) for number in partitions}
-        open_partitions = {number for number, (low, high) in marks.items() if high > low}
-        consumer.assign([TopicPartition(topic, number, marks[number][0]) for number in sorted(open_partitions)])
-        heard_at = time.monotonic()
-        while open_partitions:
-            for message in consumer.consume(10_000, 0.5):
-                heard_at = time.monotonic()
-                error = message.error()
-                if error is None:
-                    _count_id(found, message)
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 the constant's public name
-                    open_partitions.discard(message.partition())
-                elif not error.retriable():
-                    raise TopicError(f"reading {topic} to resume: {error.str()}. Nothing was sent.")
-            if tell is not None:
-                tell(found.total())
-            if time.monotonic() - heard_at > SCAN_TIMEOUT_S:
-                raise kafka.unavailable(settings, f"reading {topic} to resume", TimeoutError("no answer"))
-    finally:
-        consumer.close()
-    return found
-
-
-def _count_id(found: Counter[bytes], message: Any) -> None:
-    for name, value in read_headers(message) or []:
-        if name == "event-id" and value is not None:
-            found[value] += 1
-            return
-
-
 def produce(
     producer: EventProducer,
     events: Iterator[Outgoing],
     *,
-    already_sent: Counter[bytes] | None = None,
+    already_sent: AlreadySent | None = None,
     rate: float | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     tell: Callable[[Produced], None] = lambda _: None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Produced:
-    """Send events until there are no more, or until stopped; everything queued is acknowledged at the end.
-
-    An id that is in the topic n times already is skipped n times, so that duplicates made on purpose survive a resume.
-    """
+    """Send events until there are no more, or until stopped; everything queued is acknowledged at the end."""
     pace = Pace(rate, sleep=sleep)
     counts = producer.counts
     for event in events:
         if is_stopped():
             break
-        if already_sent and already_sent.get(event.event_id.encode(), 0) > 0:
-            already_sent[event.event_id.encode()] -= 1
-            counts.skipped += 1
+        counts.unreadable += event.is_unreadable
+        if already_sent is not None and _is_known(event, already_sent, counts):
             continue
         _wait_due(producer, event, is_stopped, (clock, sleep), lambda: tell(counts))
         pace.wait()
@@ -266,6 +224,16 @@ def produce(
     producer.flush()
     tell(counts)
     return counts
+
+
+def _is_known(event: Outgoing, already_sent: AlreadySent, counts: Produced) -> bool:
+    """Whether the event is not to be sent, and counted why."""
+    state = already_sent.judge(event)
+    if state is Sent.CHANGED:
+        counts.changed += 1
+        counts.changed_at += [event.where] if len(counts.changed_at) < CHANGED_SHOWN else []
+    counts.skipped += state is Sent.SAME
+    return state is not Sent.NOT
 
 
 def _wait_due(

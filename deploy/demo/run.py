@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 
 from deploy.demo import show
+from deploy.demo.fed import complaints, log_end, read_fed
 from deploy.demo.layers import CHAIN, Watch, open_readers, read_whole, reconcile
 from deploy.demo.line import POOL, Line, Ports
 from deploy.demo.state import State, write_json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from deploy.demo.fed import Fed
     from deploy.demo.layers import Difference, Layer, Layers
     from deploy.processes import Process
 
@@ -68,12 +70,13 @@ def run_demo(state: State, wishes: Wishes, *, console: Console) -> int:
     watch: Watch | None = None
     try:
         console.print(f"Starting the line; state is under {state.root}, logs in {state.logs}")
+        log_began = log_end(line.log_of("producer"))
         fed_at = _start(line, wishes, console)
         watch = Watch(_readers(line))
         watch.start()
         write_json(state.running, {"urls": line.urls, "env_file": str(state.env_file)})
-        _see_through(line, watch, wishes, console, fed_at)
-        code = _sum_up(line, watch, state, console, began)
+        fed = _see_through(line, watch, wishes, console, fed_at=fed_at, log_began=log_began)
+        code = _sum_up(line, watch, state, console, began=began, fed=fed)
         if not wishes.is_exit:
             _trickle(line, watch, wishes, console)
             code = 0
@@ -114,8 +117,8 @@ def _start(line: Line, wishes: Wishes, console: Console) -> float:
     return fed_at
 
 
-def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, began: float) -> None:
-    """Wait until the producer has ended and what it produced has come through the whole line."""
+def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, *, fed_at: float, log_began: int) -> Fed:
+    """Wait until the producer has ended and what it produced has come through the whole line; return what it told."""
     producer = line.producer
     if producer is None:
         raise StalledError("the producer was never started. See the log of the landing consumer.")
@@ -124,7 +127,7 @@ def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, beg
         while True:
             line.check()
             if "produced" not in ended and not producer.is_running():
-                _require_success(producer)
+                fed = _require_fed(producer, log_began)
                 ended["produced"] = line.fed_at or time.monotonic()
                 watch.refresh("produced")
             if "produced" in ended:
@@ -134,10 +137,11 @@ def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, beg
                 _require_progress(line, watch, ended, wishes)
             update("Producing" if "produced" not in ended else "Produced; waiting until every layer has it")
             time.sleep(TICK_S)
-    line.seconds["produce"] = ended["produced"] - began
+    line.seconds["produce"] = ended["produced"] - fed_at
     for before, name in itertools.pairwise(CHAIN):
         line.seconds[f"{before}_to_{name}"] = max(0.0, ended[name] - ended[before])
     line.seconds["produced_to_report"] = ended["report"] - ended["produced"]
+    return fed
 
 
 def _source(state: State, wishes: Wishes) -> list[str]:
@@ -150,6 +154,15 @@ def _source(state: State, wishes: Wishes) -> list[str]:
         "-m", "streaming", "produce", "--shop", "--history-days", str(HISTORY_DAYS), "--history-only",
         "--start", since.read_text(), "--resume", "--json",
     ]  # fmt: skip
+
+
+def _require_fed(producer: Process, log_began: int) -> Fed:
+    """What the producer told at its end. Where it sent all but changed rows it fails, and the summary says so."""
+    fed = read_fed(producer.log, since=log_began)
+    if fed is None:
+        _require_success(producer)
+        raise StalledError(f"the producer ended without saying what it sent. See {producer.log}.")
+    return fed
 
 
 def _require_success(producer: Process) -> None:
@@ -190,22 +203,25 @@ def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes:
         )
 
 
-def _sum_up(line: Line, watch: Watch, state: State, console: Console, began: float) -> int:
+def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: float, fed: Fed) -> int:
     """Read every layer whole, compare, tell, and write summary.json."""
     layers, differences = _read_until_agreed(line)
     line.seconds["total"] = time.monotonic() - began
     console.print(show.summary_table(layers, differences))
     console.print(show.seconds_line(line.seconds), style="dim")
-    _write_summary(state, layers, line, is_reconciled=not differences)
+    _write_summary(state, layers, line, fed, is_reconciled=not differences)
     watch.delays.clear()
     for difference in differences:
         log = line.log_of(LOGS[difference.layer])
         console.print(f"[bold red]Not reconciled:[/] {difference}. See {log}", soft_wrap=True, highlight=False)
     if not differences:
         console.print("[green]Every layer agrees, to the last digit.[/]")
+    unsent = list(complaints(fed))
+    for complaint in unsent:
+        console.print(f"[bold red]Not in the line:[/] {complaint}: {line.log_of('producer')}", soft_wrap=True)
     for name, url in line.urls.items():
         console.print(f"  {name:8} {url}", highlight=False)
-    return 1 if differences else 0
+    return 1 if differences or unsent else 0
 
 
 def _read_until_agreed(line: Line) -> tuple[Layers, list[Difference]]:
@@ -220,10 +236,11 @@ def _read_until_agreed(line: Line) -> tuple[Layers, list[Difference]]:
     return layers, differences
 
 
-def _write_summary(state: State, layers: Layers, line: Line, *, is_reconciled: bool) -> None:
+def _write_summary(state: State, layers: Layers, line: Line, fed: Fed, *, is_reconciled: bool) -> None:
     write_json(
         state.summary,
         {
+            "fed": fed,
             "layers": layers.as_json(),
             "reconciled": is_reconciled,
             "seconds": {name: round(value, 3) for name, value in line.seconds.items()},

@@ -101,7 +101,7 @@ class ProduceBar:
 @click.option(
     "--rate", callback=_rate, help="Events a second, or max. Shop: its average; default 5. Files: default max."
 )
-@click.option("--resume", "is_resumed", is_flag=True, help="Skip events whose id the topic has already.")
+@click.option("--resume", "is_resumed", is_flag=True, help="Skip events that the topic has already; tell changed ones.")
 @click.option("--events", type=click.IntRange(min=0), help="Stop after so many events.")
 @click.option("--seconds", type=float, help="Stop after so many seconds.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Shop: the same seed and start, the same events.")
@@ -120,6 +120,7 @@ class ProduceBar:
 def produce(**options: Any) -> None:
     """Send events to Kafka: a simulated shop, CSV invoices or JSON lines."""
     from streaming import produce as producing  # noqa: PLC0415
+    from streaming.already_sent import read_already_sent  # noqa: PLC0415
 
     chosen = [name for name in ("is_shop", "csv_path", "ndjson_path") if options[name]]
     if len(chosen) > 1:
@@ -132,7 +133,7 @@ def produce(**options: Any) -> None:
     events = _limited(_source(options, topic), options["events"])
     producing.require_topic(kafka_settings, topic)
     with stopping() as stop, ProduceBar(is_json=options["is_json"], total=options["events"]) as bar:
-        already_sent = producing.read_event_ids(kafka_settings, topic) if options["is_resumed"] else None
+        already_sent = read_already_sent(kafka_settings, topic) if options["is_resumed"] else None
         deadline = time.monotonic() + options["seconds"] if options["seconds"] else None
         counts = producing.produce(
             producing.EventProducer(kafka_settings, topic),
@@ -148,6 +149,21 @@ def produce(**options: Any) -> None:
         if options["is_json"]
         else f"sent {counts.sent:,} events to {topic}, skipped {counts.skipped:,}, in {found['seconds']:.1f} s"
     )
+    _require_unchanged(counts, topic)
+
+
+def _require_unchanged(counts: Produced, topic: str) -> None:
+    from streaming.errors import SourceError  # noqa: PLC0415
+
+    if counts.changed:
+        more = ", ..." if counts.changed > len(counts.changed_at) else ""
+        raise SourceError(
+            f"producing to {topic} with --resume: {counts.changed:,} events are not what was sent before under their "
+            f"ids, or stand behind such a one in their invoice: {', '.join(counts.changed_at)}{more}. They were not "
+            f"sent, all others are; what was sent before stands. Book a correction as a document of its own (a credit "
+            f"note and a new invoice), mend what was refused by its dead letter (`streaming dead-letters export`), or "
+            f"put back the row that was changed, put in or taken out."
+        )
 
 
 def _limited(events: Iterator[Outgoing], limit: int | None) -> Iterator[Outgoing]:

@@ -211,6 +211,7 @@ def _outgoing(file: CsvFile, record: Record, lines_of: Counter[str], *, progress
         where=f"{file.path}:{record.line}",
         progress=progress,
         is_unreadable=bool(problem),
+        document=invoice_no,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streaming import lake
-from streaming.produce import read_event_ids
+from streaming.already_sent import read_already_sent
 from streaming.settings import KafkaSettings
 
 from .rig import ROOT, Rig, line
@@ -42,7 +42,7 @@ def run(rig: Rig, *arguments: object, stdin: bytes | None = None) -> tuple[int, 
 
 
 def ids(rig: Rig) -> Counter[bytes]:
-    return read_event_ids(KafkaSettings.from_env(rig.env), rig.topic)
+    return read_already_sent(KafkaSettings.from_env(rig.env), rig.topic).ids
 
 
 def write_csv(folder: Path, rows: int) -> Path:
@@ -68,6 +68,29 @@ def test_a_killed_producer_started_again_with_resume_sends_each_event_once(rig: 
     assert done["skipped"] == before.total()
     after = ids(rig)
     assert (len(after), after.total()) == (3_000, 3_000)
+
+
+def test_a_changed_folder_is_told_and_no_row_is_sent_under_the_number_of_another(rig: Rig, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "csv", 21) / "a.csv"
+    assert run(rig, "--csv", file)[0] == 0
+    before = ids(rig)
+    rows = file.read_text().splitlines()
+    rows[3] = rows[3].replace("2.5", "99")  # of invoice 0
+    rows.insert(9, "1,NEW,B,1,2010-12-01 08:00:00,1000,,UK")  # before the second of invoice 1: all behind it move
+    rows.append("2,LAST,B,1,2010-12-01 08:00:00,2.5,,UK")  # only appended: invoice 2 grows
+    file.write_text("\n".join(rows))
+    code, out, errors = run(rig, "--csv", file, "--resume", "--json")
+    assert code == 1
+    done = json.loads(out.splitlines()[-1])
+    assert (done["sent"], done["skipped"], done["changed"]) == (1, 14, 8)
+    assert done["changed_at"] == [f"{file}:{number}" for number in (4, 10, 11, 12, 13)]
+    assert f"{file}:4, {file}:10" in errors
+    assert "were not sent, all others are" in " ".join(errors.split())
+    after = ids(rig)
+    assert (before - after, (after - before).total()) == (Counter(), 1)
+    rig.land()
+    newest = rig.query(f"SELECT stock_code FROM lake.{rig.contract.stream} ORDER BY unit_price DESC, stock_code DESC")
+    assert (len(newest), newest[0]) == (22, ("LAST",))
 
 
 def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:
