@@ -34,7 +34,9 @@ BIN = ROOT / ".venv" / "bin"
 PROJECT = "demo-project"
 DAGSTER_PORT, REPORT_PORT, MAGE_PORT = 3000, 8050, 6789
 LOCATION = "orchestration"
-POOL = "Dagster run pool"
+CONSUMER, POOL = "landing consumer", "Dagster run pool"
+# Of a user's own settings the one that goes through: without it files with many bad rows could never be shown.
+DEAD_LETTER_LIMIT = "STREAMING_DEAD_LETTER_LIMIT"
 READY_S = 180.0  # Dagster imports for 5 s; on a loaded machine of two cores beside everything else that took 60 s
 
 
@@ -193,7 +195,7 @@ class Line:
     def _landing(self, feed: Callable[[], object]) -> None:
         self.step("migrate the lake", ["-m", "streaming", "migrate"])
         self.step("create the topic", ["-m", "streaming", "topic", "create", "retail.invoices"])
-        self.spawn("landing consumer", ["-m", "streaming", "consume", "--topic", "retail.invoices"])
+        self.spawn(CONSUMER, ["-m", "streaming", "consume", "--topic", "retail.invoices"])
         feed()
 
     def _warehouse(self) -> None:
@@ -282,7 +284,11 @@ class Line:
             "MAGE_",
             "METRICS_",
         )
-        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name == DEAD_LETTER_LIMIT or not name.startswith(foreign)
+        }
         own.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
         return own | self.env | {"PYTHONUNBUFFERED": "1", "DAGSTER_DISABLE_TELEMETRY": "yes", "TZ": "UTC"}
 
@@ -309,7 +315,7 @@ class Line:
             }:  # without a pool runs start as they always did
                 raise NotReadyError(
                     process.name, found=f"it ended by itself, with exit code {code}", log=process.log,
-                    remedy="`make demo` starts it again and goes on from where it was.",
+                    remedy=remedy(process.name, tail(process.log, 1)),
                 )  # fmt: skip
 
     # ---- stopping
@@ -317,7 +323,7 @@ class Line:
     def stop(self) -> None:
         """Stop everything: first what writes, then what is written to. May be called twice, and while starting."""
         self._closing = True
-        order = ("producer", "landing consumer", "Dagster daemon", POOL, "Dagster webserver", "Dagster code server")
+        order = ("producer", CONSUMER, "Dagster daemon", POOL, "Dagster webserver", "Dagster code server")
         left = {process.name: process for process in self.processes()}
         first = [left.pop(name) for name in order if name in left]
         services = [left.pop(name) for name in ("Kafka", "PostgreSQL", "BigQuery emulator") if name in left]
@@ -333,6 +339,17 @@ class Line:
     def _living(self) -> list[Process]:
         """All that runs and was not there before this line: also what is on its way up and not registered yet."""
         return [process for process in processes.living() if process.pid not in self._foreign]
+
+
+def remedy(name: str, last_line: str) -> str:
+    """What to do about a process that has ended by itself."""
+    if name == CONSUMER and DEAD_LETTER_LIMIT in last_line:
+        return (
+            "The last line of its log says which events break the contract; started again it would stop at them again. "
+            f"Let them become dead letters (`{DEAD_LETTER_LIMIT}=1 make demo`, with DATA as before), or mend the data "
+            "and begin anew: `make demo-clean`."
+        )
+    return "The last line of its log may say why. `make demo` starts it again and goes on from where it was."
 
 
 def answers(url: str) -> bool:
