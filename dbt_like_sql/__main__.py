@@ -42,9 +42,11 @@ def main() -> None:
 
 def _open() -> Warehouse:
     from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
-    from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+    from dbt_like_sql.warehouse import open_warehouse, reach_emulator  # noqa: PLC0415
 
-    return open_warehouse(WarehouseSettings.from_env(os.environ), labels={"by": "command_line"})
+    settings = WarehouseSettings.from_env(os.environ)
+    reach_emulator(settings)
+    return open_warehouse(settings, labels={"by": "command_line"})
 
 
 def _run_id() -> str:

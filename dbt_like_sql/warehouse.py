@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import socket
 import time
 import uuid
 from contextlib import suppress
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dbt_like_sql.errors import JobError
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 TWIN_TRIES = 5
 TWIN_PAUSE_S = 0.3  # a small load takes the emulator 0.1 s
 MAX_ATTEMPTS = 20
+REACH_S = 3.0  # an emulator beside us takes a connection within milliseconds, one elsewhere within a second
 # bool is an int, datetime is a date: order matters.
 _TYPES = {bool: "BOOL", int: "INT64", datetime: "TIMESTAMP", date: "DATE", Decimal: "NUMERIC", float: "FLOAT64"}
 _LABEL = re.compile(r"[^a-z0-9_-]")
@@ -226,6 +229,28 @@ class Warehouse:
 def open_warehouse(settings: WarehouseSettings, *, labels: Mapping[str, str] | None = None) -> Warehouse:
     """Open the warehouse; nothing is sent before the first job."""
     return Warehouse(settings, labels=dict(labels or {}))
+
+
+def reach_emulator(settings: WarehouseSettings) -> None:
+    """For commands, whose user waits: Google's client tries for ten minutes, without a word, where no emulator is.
+
+    A run does not ask: it rides out an emulator that is started anew. Google's BigQuery is never asked.
+
+    Raises:
+        JobError: nothing takes a connection there.
+    """
+    if settings.emulator_host is None:
+        return
+    url = urlsplit(settings.emulator_host)
+    address = url.hostname or "", url.port or {"https": 443}.get(url.scheme, 80)
+    try:
+        socket.create_connection(address, timeout=REACH_S).close()
+    except OSError as error:
+        raise JobError(
+            f"connecting to the BigQuery emulator at {settings.emulator_host}: {error}. Nothing was done. Start it "
+            "(`make demo` on this machine, `make up` in containers), or let BIGQUERY_EMULATOR_HOST say where it is.",
+            is_retryable=True,
+        ) from error
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:

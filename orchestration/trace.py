@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from orchestration.errors import TraceError
+from orchestration.errors import OrchestrationError, TraceError
 
 _EVENT = re.compile(r"^(?P<topic>[A-Za-z0-9._-]+)/(?P<part>\d+)/(?P<offset>\d+)$")
 _SHOWN_RANGES = 20
@@ -82,20 +82,14 @@ def _report_measures() -> list[Any]:
 def trace_event(name: str, env: Any) -> dict[str, Any]:
     """All that the rooms know of one event, as plain values."""
     from dbt_like_sql.catalog import load_catalog
-    from dbt_like_sql.settings import WarehouseSettings
     from dbt_like_sql.trace import trace_event as in_warehouse
-    from dbt_like_sql.warehouse import open_warehouse
     from orchestration.defs.topics import feeds
-    from orchestration.settings import OrchestrationSettings
-    from streaming import lake
 
     topic, part, offset = _parse(name)
-    settings = OrchestrationSettings.from_env(env)
-    with contextlib.closing(lake.connect(settings.lake_dsn, application_name="orchestration.trace")) as conn:
-        found = lake.find_event(conn, topic, part, offset)
+    found = _find_event(topic, part, offset, env)
     tables = []
     if found.event_day is not None:
-        warehouse, catalog = open_warehouse(WarehouseSettings.from_env(env)), load_catalog()
+        warehouse, catalog = _open_warehouse(env), load_catalog()
         identity = {"topic": topic, "topic_partition": part, "topic_offset": offset}
         for feed in feeds():
             if feed.topic == topic:
@@ -104,19 +98,42 @@ def trace_event(name: str, env: Any) -> dict[str, Any]:
     return {"event": asdict(found), "warehouse": tables}
 
 
+def _find_event(topic: str, part: int, offset: int, env: Any) -> Any:
+    import psycopg2
+
+    from orchestration.settings import OrchestrationSettings
+    from streaming import lake
+
+    settings = OrchestrationSettings.from_env(env)
+    with contextlib.closing(lake.connect(settings.lake_dsn, application_name="orchestration.trace")) as conn:
+        try:
+            return lake.find_event(conn, topic, part, offset)
+        except psycopg2.Error as error:
+            raise TraceError(
+                f"asking the lake for {topic}/{part}/{offset}: {str(error).strip()}. Nothing was changed. Is "
+                "PostgreSQL up, and was `streaming migrate` run on it?"
+            ) from error
+
+
+def _open_warehouse(env: Any) -> Any:
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.warehouse import open_warehouse, reach_emulator
+
+    settings = WarehouseSettings.from_env(env)
+    reach_emulator(settings)
+    return open_warehouse(settings)
+
+
 def trace_mart(table: str, key: tuple[str, ...], env: Any) -> dict[str, Any]:
     """A mart row, the offsets it is made of, and the loads that brought them."""
     from dbt_like_sql.catalog import load_catalog
-    from dbt_like_sql.settings import WarehouseSettings
     from dbt_like_sql.trace import trace_mart as in_warehouse
-    from dbt_like_sql.warehouse import open_warehouse
 
     pairs = [text.partition("=") for text in key]
     wrong = [name for name, sign, _ in pairs if not sign]
     if wrong:
         raise TraceError(f"tracing {table}: {wrong[0]!r} is no COLUMN=VALUE. Nothing was read.")
-    warehouse = open_warehouse(WarehouseSettings.from_env(env))
-    found = in_warehouse(warehouse, load_catalog(), table, {name: value for name, _, value in pairs})
+    found = in_warehouse(_open_warehouse(env), load_catalog(), table, {name: value for name, _, value in pairs})
     return asdict(found)
 
 
@@ -181,10 +198,11 @@ def _short(row: dict[str, Any]) -> str:
 
 def _run(tell: Any) -> None:
     from dbt_like_sql.errors import WarehouseError
+    from streaming.errors import StreamingError
 
     try:
         tell()
-    except (TraceError, WarehouseError) as error:
+    except (OrchestrationError, StreamingError, WarehouseError) as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
 

@@ -65,3 +65,9 @@ def test_event_is_followed_to_its_mart_rows_and_a_mart_row_back_to_its_events(
     refused = CliRunner().invoke(main, ["mart", "mart.daily_sales_by_country", "country=France"])
     assert (refused.exit_code, "missing invoice_date" in refused.output) == (1, True)
     assert CliRunner().invoke(main, ["event", "nonsense"]).exit_code == 1
+
+
+def test_a_lake_that_was_never_migrated_is_told(line_env: dict[str, str]) -> None:
+    ran = CliRunner().invoke(main, ["event", "retail.invoices/0/2"], env=line_env)
+    assert (ran.exit_code, type(ran.exception)) == (1, SystemExit)
+    assert "`streaming migrate`" in ran.output
