@@ -17,7 +17,7 @@ import click
 from dbt_like_sql.errors import WarehouseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dbt_like_sql.plan import Planned
     from dbt_like_sql.publish import CheckResult
@@ -203,19 +203,30 @@ def days() -> None:
     """Show every day at a glance: landed, dead letters, core, repeats, mart, and whether they agree."""
     from dbt_like_sql.reconcile import all_days  # noqa: PLC0415
 
-    for row in all_days(_open()):
-        state = {True: "reconciled      ", False: "NOT RECONCILED  ", None: "not compared yet"}[row["is_reconciled"]]
-        counts = " ".join(
-            f"{name} {row[column] if row[column] is not None else '?'}"
-            for name, column in (
-                ("landed", "landed_rows"),
-                ("dead", "dead_letter_rows"),
-                ("core", "core_rows"),
-                ("repeats", "repeat_rows"),
-                ("mart", "mart_rows"),
-            )
-        )
-        click.echo(f"{row['invoice_date']} {state} {counts} amount {_plain(row['mart_amount_gbp'])}")
+    for line in _day_lines(all_days(_open())):
+        click.echo(line)
+
+
+_STATES = {True: "reconciled", False: "NOT RECONCILED", None: "not compared yet"}
+_COUNTS = {
+    "landed": "landed_rows",
+    "dead": "dead_letter_rows",
+    "core": "core_rows",
+    "repeats": "repeat_rows",
+    "mart": "mart_rows",
+    "amount": "mart_amount_gbp",
+}
+
+
+def _day_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line a day, numbers below numbers; ? is what nobody has counted yet."""
+    shown = [[_plain(row[column]) or "?" for column in _COUNTS.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row, numbers in zip(rows, shown, strict=True):
+        state = _STATES[row["is_reconciled"]].ljust(max(map(len, _STATES.values())))
+        named = zip(_COUNTS, numbers, widths, strict=True)
+        counts = " ".join(f"{name} {number:>{width}}" for name, number, width in named)
+        yield f"{row['invoice_date']} {state} {counts}"
 
 
 @main.command()
