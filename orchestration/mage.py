@@ -355,7 +355,7 @@ def written_told(spec: PipelineSpec, done: Sequence[BlockRun], part: Part, *, fa
     elif is_exporter:
         told = f"No exporter{of_part or ' of this run'} had finished"
     else:
-        told = f"Nothing{of_part} was written"
+        told = f"Nothing was written{of_part}"
     doubt = "; whether this one wrote is in its own message" if is_exporter else ""
     return f"{told}{doubt}" + (f"; already written before: {', '.join(part.before)}" if part.before else "")
 

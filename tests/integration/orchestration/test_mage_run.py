@@ -226,7 +226,7 @@ def test_failed_pass_is_named_with_those_that_are_written(tmp_path: Path, fails:
     }
     told = failure_of(write_project(tmp_path / "project", "p", blocks), partitions_def=DAYS)
     assert log.read_text() == "out d1;out d2;"
-    assert "[Nothing of d3 was written; already written before: d1, d2. " in told
+    assert "[Nothing was written of d3; already written before: d1, d2. " in told
 
 
 @pytest.mark.parametrize(
