@@ -391,11 +391,12 @@ class _Reader:
                 f"json and no logicalType for any JSON value"
             )
             return Field(name, "string", nullable=True)
-        options = dict(prop.logicalTypeOptions or {})
+        given, known = prop.logicalTypeOptions or {}, TYPE_OPTIONS[logical_type]
         self.problems.extend(
             f"{where}: logicalTypeOptions.{option} is not known for {logical_type}"
-            for option in sorted(set(options) - TYPE_OPTIONS[logical_type])
+            for option in sorted(set(given) - known)
         )
+        options = {option: value for option, value in given.items() if option in known}
         precision, scale = self._numeric(prop, where)
         return Field(
             name=name,

@@ -27,18 +27,16 @@ ALLOWED_TYPES = {  # of which values can be listed, and how such a value is writ
 
 
 def read_limit(option: str, value: Any, logical_type: str) -> Any:
-    """The limit as it is compared with, None where the type has none. Raises ValueError with what is expected."""
+    """A limit of a whole number, number, timestamp or length as it is compared. Raises ValueError: what is expected."""
     if option in LEAST or logical_type == "integer":
         return _whole(value, LEAST.get(option, INT64_MIN))
     if logical_type == "number":
         return _finite(value)
-    if logical_type == "timestamp":
-        try:
-            instant = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        except ValueError as error:
-            raise ValueError(f"expected a timestamp: {error}") from error
-        return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return None
+    try:
+        instant = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise ValueError(f"expected a timestamp: {error}") from error
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _whole(value: Any, least: int) -> int:

@@ -84,6 +84,7 @@ def test_a_contract_that_cannot_be_kept_is_refused(old: str, new: str, problem: 
         ("string", "logicalTypeOptions: {maxLength: 2.0}", "maxLength is 2.0, expected a whole number from 0"),
         ("string", "logicalTypeOptions: {minLength: 3, maxLength: 2}", "no value lies between its limits 3 and 2"),
         ("string", "logicalTypeOptions: {minimum: a, maximum: 5}", "maximum is not known for string"),
+        ("integer", "enum: [{value: 1}], logicalTypeOptions: {pattern: x}", "pattern is not known for integer"),
         ("integer", "logicalTypeOptions: {multipleOf: x}", "multipleOf is 'x', expected a whole number from 1"),
         ("integer", "logicalTypeOptions: {multipleOf: 0}", "multipleOf is 0, expected a whole number from 1"),
         ("integer", "logicalTypeOptions: {minimum: 99999999999999999999999}", "minimum is 9{23}, expected a whole"),
