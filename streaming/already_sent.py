@@ -19,6 +19,8 @@ from streaming.errors import TopicError
 from streaming.headers import read_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streaming.produce import Outgoing
     from streaming.settings import KafkaSettings
 
@@ -57,11 +59,17 @@ class AlreadySent:
         if self.ids[event_id] <= 0:
             return Sent.CHANGED if event.document in self.changed_documents else Sent.NOT
         self.ids[event_id] -= 1
-        if _fingerprint(event_id, event.value) in self.fingerprints:
+        if any(_fingerprint(event_id, sent.value) in self.fingerprints for sent in _as_sent(event)):
             return Sent.SAME
         if event.document is not None:
             self.changed_documents.add(event.document)
         return Sent.CHANGED
+
+
+def _as_sent(event: Outgoing) -> Iterator[Outgoing]:
+    """In which forms it may stand in the topic."""
+    yield event
+    yield event.cut_down()
 
 
 def _fingerprint(event_id: bytes, value: bytes | None) -> bytes:

@@ -5,25 +5,26 @@ Not here: where events come from (sources/), what they must look like (contracts
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming import kafka
 from streaming.already_sent import Sent
-from streaming.errors import ProduceError, TopicError
+from streaming.errors import ProduceError, SourceError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from confluent_kafka import KafkaError
 
     from streaming.already_sent import AlreadySent
     from streaming.settings import KafkaSettings
 
 FLUSH_S = 30.0
+SETTLE_S = 5.0  # for what is under way when something has failed, so that what was sent is counted
+KEPT_BYTES = 10_000  # of an event that is too large: enough to find it in its source
 POLL_EVERY = 500  # messages between two looks at delivery reports
 CHANGED_SHOWN = 5
 
@@ -50,6 +51,19 @@ class Outgoing:
         ]
         return [*headers, ("source", self.where.encode())] if self.is_unreadable else headers
 
+    def cut_down(self) -> Outgoing:
+        """What is sent of an event that the broker does not take. It is no JSON, so that no contract lets it pass."""
+        value = self.value or b""
+        start = value[:KEPT_BYTES].decode("utf-8", "ignore")
+        problem = f"too large for the broker: {len(value):,} bytes, SHA-256 {hashlib.sha256(value).hexdigest()}"
+        return replace(
+            self,
+            key=self.key and self.key[:KEPT_BYTES],
+            value=f"{problem}, beginning: {start}".encode(),
+            event_time=self.event_time[:KEPT_BYTES],
+            is_unreadable=True,
+        )
+
 
 @dataclass(slots=True)
 class Produced:
@@ -60,7 +74,7 @@ class Produced:
     skipped: int = 0
     changed: int = 0  # not sent: the topic has something else under the id
     changed_at: list[str] = field(default_factory=list)  # where the first of them stand
-    unreadable: int = 0
+    unreadable: int = 0  # of those sent, rows that the landing will refuse
     bytes: int = 0
     progress: float | None = None
     started_at: float = field(default_factory=time.monotonic)
@@ -130,27 +144,39 @@ class EventProducer:
         )
 
     def send(self, event: Outgoing) -> None:
-        """Queue one event; waits while the queue is full."""
-        while True:
-            try:
-                self._producer.produce(
-                    self.topic, value=event.value, key=event.key, headers=event.headers(), on_delivery=self._delivered
-                )
-                break
-            except BufferError:
-                self._producer.poll(0.1)
-                self._raise_failure()
-            except KafkaException as error:
-                raise ProduceError(
-                    f"producing {event.where or event.event_id} to {self.topic}: {error}. {self.counts.sent} events "
-                    f"were sent before. Mend the cause and start again with --resume."
-                ) from error
+        """Queue one event, cut down if the broker does not take it whole; waits while the queue is full."""
+        try:
+            event = self._queue(event)
+        except KafkaException as error:
+            raise ProduceError(
+                f"producing {event.where or event.event_id} to {self.topic}: {error}. {self._count_sent()} Mend the "
+                f"cause and start again with --resume."
+            ) from error
         self.counts.queued += 1
+        self.counts.unreadable += event.is_unreadable
         self.counts.bytes += len(event.value or b"")
         self.counts.progress = event.progress
         if self.counts.queued % POLL_EVERY == 0:
             self._producer.poll(0)
             self._raise_failure()
+
+    def _queue(self, event: Outgoing) -> Outgoing:
+        """Hand it to the client; return what was taken."""
+        is_whole = True
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic, value=event.value, key=event.key, headers=event.headers(), on_delivery=self._delivered
+                )
+            except BufferError:
+                self._producer.poll(0.1)
+                self._raise_failure()
+            except KafkaException as error:
+                if not is_whole or error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                event, is_whole = event.cut_down(), False
+            else:
+                return event
 
     def poll(self) -> None:
         """Look at delivery reports."""
@@ -180,8 +206,13 @@ class EventProducer:
         if self._failure is not None:
             raise ProduceError(
                 f"producing to {self.topic} at {self.settings.bootstrap_servers}: {self._failure.str()}. "
-                f"{self.counts.sent} events were sent. Mend the cause and start again with --resume."
+                f"{self._count_sent()} Mend the cause and start again with --resume."
             )
+
+    def _count_sent(self) -> str:
+        """How many were sent, once those under way have their answer."""
+        self._producer.flush(SETTLE_S)
+        return f"{self.counts.sent:,} events were sent."
 
 
 def require_topic(settings: KafkaSettings, topic: str) -> None:
@@ -207,20 +238,23 @@ def produce(
     """Send events until there are no more, or until stopped; everything queued is acknowledged at the end."""
     pace = Pace(rate, sleep=sleep)
     counts = producer.counts
-    for event in events:
-        if is_stopped():
-            break
-        counts.unreadable += event.is_unreadable
-        if already_sent is not None and _is_known(event, already_sent, counts):
-            continue
-        _wait_due(producer, event, is_stopped, (clock, sleep), lambda: tell(counts))
-        pace.wait()
-        if is_stopped():
-            break
-        producer.send(event)
-        if rate is not None and rate < POLL_EVERY:
-            producer.poll()
-        tell(counts)
+    try:
+        for event in events:
+            if is_stopped():
+                break
+            if already_sent is not None and _is_known(event, already_sent, counts):
+                continue
+            _wait_due(producer, event, is_stopped, (clock, sleep), lambda: tell(counts))
+            pace.wait()
+            if is_stopped():
+                break
+            producer.send(event)
+            if rate is not None and rate < POLL_EVERY:
+                producer.poll()
+            tell(counts)
+    except SourceError:
+        producer.flush()  # what was read before it is sent, as its message says
+        raise
     producer.flush()
     tell(counts)
     return counts

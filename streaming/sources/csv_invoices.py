@@ -34,6 +34,7 @@ WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII)
+QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
 DELIMITERS = ",;\t|"
 # field of the event -> names of its column, compared without case, blanks and underscores
 COLUMNS = {
@@ -237,9 +238,10 @@ def _unreadable(record: Record, problem: str) -> dict[str, Any]:
 
 
 def read_quantity(text: str) -> int | str:
-    """'6' and '6.0' -> 6."""
+    """'6' and '6.0' -> 6. Text of absurd length stays text: Python reads no number of over 4,300 digits."""
     stripped = text.strip()
-    return int(stripped.split(".")[0]) if WHOLE.fullmatch(stripped) and stripped.isascii() else text
+    is_whole = len(stripped) <= QUANTITY_LENGTH and WHOLE.fullmatch(stripped) and stripped.isascii()
+    return int(stripped.split(".")[0]) if is_whole else text
 
 
 def read_price(text: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from streaming.contract import Contract
 
+ID_LENGTH = 10_000  # it travels as a header, which no broker takes at any length
 NAMESPACE = uuid.UUID("c0f7f0c6-9a55-4a4e-8a3a-60d9f7c2d1a2")
 
 
@@ -58,7 +59,9 @@ def _text(value: Any) -> bytes | None:
 
 
 def _event_id(value: bytes, event: dict[str, Any], id_fields: list[str]) -> str:
-    """The contract's key if the event has it, else a fingerprint of the line."""
+    """The contract's key if the event has it, at a sane length, else a fingerprint of the line."""
     if id_fields and all(isinstance(event.get(name), str | int) for name in id_fields):
-        return "/".join(str(event[name]) for name in id_fields).encode("utf-8", "replace").decode("utf-8")
+        found = "/".join(str(event[name]) for name in id_fields).encode("utf-8", "replace").decode("utf-8")
+        if len(found) <= ID_LENGTH:
+            return found
     return str(uuid.uuid5(NAMESPACE, hashlib.sha256(value).hexdigest()))

@@ -93,6 +93,30 @@ def test_a_changed_folder_is_told_and_no_row_is_sent_under_the_number_of_another
     assert (len(newest), newest[0]) == (22, ("LAST",))
 
 
+def test_a_row_that_no_broker_takes_is_a_dead_letter_and_stops_nobody(rig: Rig, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "csv", 20) / "a.csv"
+    text = file.read_text()
+    huge = [
+        f"8,A,{'x' * 1_100_000},1,2010-12-01 08:00:00,2.5,,UK\n",
+        f"8,A,B,{'9' * 5_000},2010-12-01 08:00:00,2.5,,UK\n",
+        f"{'8' * 1_100_000},A,B,1,2010-12-01 08:00:00,2.5,,UK\n",
+        f"8,A,B,1,{'2' * 1_100_000},2.5,,UK\n",
+    ]
+    file.write_text(text + "".join(huge) + "9,A,B,1,2010-12-01 08:00:00,2.5,,UK\n")
+    code, out, _ = run(rig, "--csv", file, "--json")
+    assert (code, json.loads(out.splitlines()[-1])["sent"]) == (0, 25)
+    code, out, _ = run(rig, "--csv", file, "--json", "--resume")
+    done = json.loads(out.splitlines()[-1])
+    assert (code, done["sent"], done["changed"]) == (0, 0, 0)
+    rig.land()
+    rig.assert_exact(21, dead=4)
+    letters = rig.query("SELECT reason, value, headers ->> 2 FROM control.dead_letter WHERE reason = 'not_json'")
+    assert len(letters) == 3
+    for number, (_, value, headers) in zip((22, 24, 25), sorted(letters, key=lambda letter: letter[2]), strict=True):
+        assert value.tobytes().startswith(b"too large for the broker: 1,100,")
+        assert f"{file}:{number}" in headers
+
+
 def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:
     folder = write_csv(tmp_path / "csv", 100)
     run(rig, "--csv", folder)

@@ -200,6 +200,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
     assert second.value == lines[1], "within a file it is a fault, which the landing tells"
 
 
+def test_a_key_of_absurd_length_does_not_become_the_id_which_is_a_header() -> None:
+    (event,) = read_ndjson_events([order_bytes(order_id="o" * 20_000)], orders_contract())
+    assert len(event.event_id) == 36
+
+
 def test_json_lines_of_a_topic_without_a_contract_have_ids_too() -> None:
     first, second = (next(read_ndjson_events([b'{"a":1}'], None)).event_id for _ in range(2))
     assert first == second
