@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OTHERS_SHOWN = 10
 Fed = dict[str, Any]  # as `streaming produce --json` says it
 
 
@@ -33,6 +34,17 @@ def _read(line: bytes) -> Fed:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def files_line(fed: Fed) -> str:
+    """What was read of the files; nothing of a shop, which has none."""
+    if "files" not in fed:
+        return ""
+    rows = fed["sent"] + fed["skipped"] + fed["changed"]
+    unreadable = f", {fed['unreadable']:,} of them unreadable" if fed["unreadable"] else ""
+    names = fed["left_out"][:OTHERS_SHOWN] + ["..."] * (len(fed["left_out"]) > OTHERS_SHOWN)
+    others = f"; left out, as they are no .csv files: {', '.join(names)}" if names else ""
+    return f"{fed['files']:,} files with {rows:,} rows{unreadable}{others}"
 
 
 def complaints(fed: Fed) -> Iterator[str]:

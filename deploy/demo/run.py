@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.live import Live
+from rich.markup import escape
 
 from deploy.demo import show
-from deploy.demo.fed import complaints, log_end, read_fed
+from deploy.demo.fed import complaints, files_line, log_end, read_fed
 from deploy.demo.layers import CHAIN, Watch, open_readers, read_whole, reconcile
 from deploy.demo.line import POOL, Line, Ports
 from deploy.demo.state import State, write_json
@@ -207,6 +208,8 @@ def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: 
     """Read every layer whole, compare, tell, and write summary.json."""
     layers, differences = _read_until_agreed(line)
     line.seconds["total"] = time.monotonic() - began
+    if files := files_line(fed):
+        console.print(f"Read {files}", markup=False, highlight=False, soft_wrap=True)
     console.print(show.summary_table(layers, differences))
     console.print(show.seconds_line(line.seconds), style="dim")
     _write_summary(state, layers, line, fed, is_reconciled=not differences)
@@ -218,7 +221,7 @@ def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: 
         console.print("[green]Every layer agrees, to the last digit.[/]")
     unsent = list(complaints(fed))
     for complaint in unsent:
-        console.print(f"[bold red]Not in the line:[/] {complaint}: {line.log_of('producer')}", soft_wrap=True)
+        console.print(f"[bold red]Not in the line:[/] {escape(complaint)}: {line.log_of('producer')}", soft_wrap=True)
     for name, url in line.urls.items():
         console.print(f"  {name:8} {url}", highlight=False)
     return 1 if differences or unsent else 0

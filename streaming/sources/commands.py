@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TOPIC = "retail.invoices"
 TELL_EVERY_S = 1.0
+OTHERS_SHOWN = 10
 
 
 def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -130,7 +131,8 @@ def produce(**options: Any) -> None:
         raise click.UsageError("--ndjson needs --topic")
     topic, rate = options["topic"] or TOPIC, options["rate"]
     is_shop = not options["csv_path"] and not options["ndjson_path"]
-    events = _limited(_source(options, topic), options["events"])
+    source, about = _source(options, topic)
+    events = _limited(source, options["events"])
     producing.require_topic(kafka_settings, topic)
     with stopping() as stop, ProduceBar(is_json=options["is_json"], total=options["events"]) as bar:
         already_sent = read_already_sent(kafka_settings, topic) if options["is_resumed"] else None
@@ -145,7 +147,7 @@ def produce(**options: Any) -> None:
         )
     found = counts.as_dict()
     click.echo(
-        json.dumps({"event": "produced", "topic": topic, **found})
+        json.dumps({"event": "produced", "topic": topic, **about, **found})
         if options["is_json"]
         else f"sent {counts.sent:,} events to {topic}, skipped {counts.skipped:,}, in {found['seconds']:.1f} s"
     )
@@ -173,30 +175,43 @@ def _limited(events: Iterator[Outgoing], limit: int | None) -> Iterator[Outgoing
         yield event
 
 
-def _source(options: dict[str, Any], topic: str) -> Iterator[Outgoing]:
+def _source(options: dict[str, Any], topic: str) -> tuple[Iterator[Outgoing], dict[str, Any]]:
+    """Events, and what is to be told of where they come from."""
     from streaming.sources import csv_invoices, ndjson, shop  # noqa: PLC0415
 
     if options["csv_path"]:
-        return csv_invoices.read_csv_events(csv_invoices.open_csv_source(options["csv_path"]))
+        files, others = csv_invoices.open_csv_source(options["csv_path"]), csv_invoices.left_out(options["csv_path"])
+        if others:
+            click.echo(_left_out_warning(options["csv_path"], others), err=True)
+        return csv_invoices.read_csv_events(files), {"files": len(files), "left_out": others}
     if options["ndjson_path"]:
         folder = os.environ.get("STREAMING_CONTRACTS_DIR") or contracts.CONTRACTS_DIR
         contract = contracts.load_contract(topic, folder) if (Path(folder) / f"{topic}.yaml").is_file() else None
         name = options["ndjson_path"]
         lines = sys.stdin.buffer if name == "-" else _open_lines(Path(name))
-        return ndjson.read_ndjson_events(lines, contract, name=name)
+        return ndjson.read_ndjson_events(lines, contract, name=name), {}
     start = options["start"].replace(tzinfo=UTC) if options["start"] else datetime.now(UTC)
-    return shop.run_shop(
-        shop.ShopPlan(
-            seed=options["seed"],
-            start=start.replace(microsecond=0),
-            history_days=options["history_days"],
-            lines_per_day=options["lines_per_day"],
-            rate=options["rate"] or shop.DEFAULT_RATE,
-            late=options["late"],
-            duplicate=options["duplicate"],
-            broken=options["broken"],
-            is_live=not options["is_history_only"],
-        )
+    plan = shop.ShopPlan(
+        seed=options["seed"],
+        start=start.replace(microsecond=0),
+        history_days=options["history_days"],
+        lines_per_day=options["lines_per_day"],
+        rate=options["rate"] or shop.DEFAULT_RATE,
+        late=options["late"],
+        duplicate=options["duplicate"],
+        broken=options["broken"],
+        is_live=not options["is_history_only"],
+    )
+    return shop.run_shop(plan), {}
+
+
+def _left_out_warning(folder: Path, others: list[str]) -> str:
+    names = ", ".join(others[:OTHERS_SHOWN]) + (
+        f" and {len(others) - OTHERS_SHOWN} more" if others[OTHERS_SHOWN:] else ""
+    )
+    return (
+        f"warning: left out of {folder}, since only its .csv files are read: {names}. If they hold invoices, put them "
+        f"beside the others as .csv."
     )
 
 

@@ -69,7 +69,7 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     """The CSV files of a folder (or the one file), in order of their names; every header is checked first."""
     if not path.exists():
         raise SourceError(f"reading invoices from {path}: it does not exist. Nothing was sent. Check --csv.")
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() == ".csv" and p.is_file()) if path.is_dir() else [path]
+    paths = sorted(filter(_is_csv, path.iterdir())) if path.is_dir() else [path]
     if not paths:
         others = len(list(path.iterdir()))
         raise SourceError(
@@ -85,6 +85,16 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     if problems:
         raise SourceError("\n".join(problems))
     return files
+
+
+def left_out(path: Path) -> list[str]:
+    """Names of what else lies in the folder, in order; hidden files aside."""
+    others = [entry for entry in path.iterdir() if not _is_csv(entry)] if path.is_dir() else []
+    return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others if entry.name[0] != ".")
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and path.is_file()
 
 
 def _open(path: Path) -> CsvFile:

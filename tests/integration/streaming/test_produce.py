@@ -117,6 +117,17 @@ def test_a_row_that_no_broker_takes_is_a_dead_letter_and_stops_nobody(rig: Rig, 
         assert f"{file}:{number}" in headers
 
 
+def test_what_is_left_out_of_the_folder_is_told(rig: Rig, tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "csv", 3)
+    assert "left out" not in run(rig, "--csv", folder)[2]
+    (folder / "more.csv.gz").touch()
+    code, out, errors = run(rig, "--csv", folder, "--json")
+    assert code == 0
+    assert f"left out of {folder}, since only its .csv files are read: more.csv.gz." in errors
+    done = json.loads(out.splitlines()[-1])
+    assert (done["files"], done["left_out"]) == (1, ["more.csv.gz"])
+
+
 def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:
     folder = write_csv(tmp_path / "csv", 100)
     run(rig, "--csv", folder)

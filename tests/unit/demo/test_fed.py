@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.demo.fed import complaints, log_end, read_fed
+from deploy.demo.fed import complaints, files_line, log_end, read_fed
 from deploy.demo.run import _require_fed
 from deploy.errors import NotReadyError
 
@@ -48,6 +48,15 @@ def test_a_producer_that_sent_all_but_changed_rows_does_not_stop_the_demo_and_is
     (complaint,) = complaints(fed)
     assert complaint.startswith("1,200 rows are not what was sent before")
     assert "a.csv:3, a.csv:7" in complaint
+
+
+def test_the_summary_says_what_was_read_and_what_was_left_out() -> None:
+    files = FED | {"files": 3, "sent": 4_000, "unreadable": 2, "left_out": ["more.csv.gz", "old/"]}
+    assert files_line(files) == (
+        "3 files with 4,002 rows, 2 of them unreadable; left out, as they are no .csv files: more.csv.gz, old/"
+    )
+    assert files_line(files | {"unreadable": 0, "left_out": []}) == "3 files with 4,002 rows"
+    assert files_line(FED) == ""
 
 
 def test_files_that_are_in_the_line_whole_are_no_complaint() -> None:

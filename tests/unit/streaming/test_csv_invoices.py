@@ -12,6 +12,7 @@ from streaming.contract import load_contract
 from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
 from streaming.sources.csv_invoices import (
+    left_out,
     open_csv_source,
     read_csv_events,
     read_customer,
@@ -305,6 +306,15 @@ def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(SourceError, match="found nothing: the file is empty"):
         open_csv_source(tmp_path)
+
+
+def test_what_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "B.CSV", "more.csv.gz", "x.xlsx", "old.txt", ".DS_Store"):
+        write(tmp_path, A, name=name)
+    write(tmp_path / "sub.csv", A)
+    assert [file.path.name for file in open_csv_source(tmp_path)] == ["B.CSV", "a.csv"]
+    assert left_out(tmp_path) == ["more.csv.gz", "old.txt", "sub.csv/", "x.xlsx"]
+    assert left_out(tmp_path / "a.csv") == []
 
 
 def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
