@@ -35,6 +35,7 @@ PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII)
 QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
+MONTHS = 12
 DELIMITERS = ",;\t|"
 # field of the event -> names of its column, compared without case, blanks and underscores
 COLUMNS = {
@@ -66,7 +67,7 @@ class CsvFile:
 
 
 def open_csv_source(path: Path) -> list[CsvFile]:
-    """The CSV files of a folder (or the one file), in order of their names; every header is checked first."""
+    """The CSV files of a folder (or the one file), in order of their names; all headers and dates are checked first."""
     if not path.exists():
         raise SourceError(f"reading invoices from {path}: it does not exist. Nothing was sent. Check --csv.")
     paths = sorted(filter(_is_csv, path.iterdir())) if path.is_dir() else [path]
@@ -79,7 +80,9 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     problems, files = [], []
     for one in paths:
         try:
-            files.append(_open(one))
+            file = _open(one)
+            _require_month_first(file)
+            files.append(file)
         except SourceError as error:
             problems.append(str(error))
     if problems:
@@ -133,6 +136,23 @@ def _require_one_column_each(path: Path, header: Sequence[str], columns: dict[st
         raise SourceError(
             f"reading the header of {path}: columns {', '.join(doubled)} are names of one thing. Nothing was sent. "
             f"Rename or remove the one that is not meant."
+        )
+
+
+def _require_month_first(file: CsvFile) -> None:
+    """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it."""
+    found: dict[bool, str] = {}  # whether the month is first -> where such a date stands first
+    with file.path.open("rb") as raw:
+        for record in _read_rows(file, raw):
+            text = "" if record.problem else "".join(record.values[file.places["invoiced_at"] :][:1]).strip()
+            date = US_DATE.fullmatch(text)
+            if date and (int(date[1]) > MONTHS) != (int(date[2]) > MONTHS):
+                found.setdefault(int(date[2]) > MONTHS, f"{text} in line {record.line}")
+    if False in found:
+        beside = f", beside M/D/Y, as {found[True]}" if True in found else ""
+        raise SourceError(
+            f"reading the dates of {file.path}: they are D/M/Y, as {found[False]}{beside}; M/D/Y is expected, and 1/2 "
+            f"would become January 2. Nothing was sent. Write all of the file's dates as YYYY-MM-DD or M/D/Y."
         )
 
 

@@ -136,7 +136,7 @@ def test_empty_values_are_guests_and_no_descriptions(tmp_path: Path) -> None:
         ("1,A,B,,2010-12-01 08:00:00,1,,UK", "wrong_type"),
         ("1,A,B,99999999999,2010-12-01 08:00:00,1,,UK", "out_of_range"),
         ("1,A,B,1,2010-13-01 08:00:00,1,,UK", "wrong_type"),
-        ("1,A,B,1,31/12/2010 08:00,1,,UK", "wrong_type"),
+        ("1,A,B,1,31/13/2010 08:00,1,,UK", "wrong_type"),
         ("1,A,B,1,,1,,UK", "wrong_type"),
         ('1,A,B,1,2010-12-01 08:00:00,"2,55",,UK', "wrong_type"),
         ("1,A,B,1,2010-12-01 08:00:00,,,UK", "wrong_type"),
@@ -300,6 +300,36 @@ def test_two_columns_for_one_field_are_refused_before_anything_is_sent(tmp_path:
     write(tmp_path, f"{A},9.99\n", header=f"{HEADER},{column}")
     with pytest.raises(SourceError, match=f"a.csv: columns {named}.* are names of one thing. Nothing was sent"):
         open_csv_source(tmp_path)
+
+
+def dated(*dates: str) -> str:
+    return "".join(f"1,A,B,1,{date},1,,UK\n" for date in dates)
+
+
+@pytest.mark.parametrize(
+    ("dates", "found"),
+    [
+        (["01/02/2011 10:00", "13/02/2011", "14/02/2011"], "13/02/2011 in line 3; M/D/Y is expected"),
+        (
+            ["12/25/10", "1/2/2011", "25/12/10 8:00"],
+            "25/12/10 8:00 in line 4, beside M/D/Y, as 12/25/10 in line 2;",
+        ),
+    ],
+)
+def test_a_file_with_days_before_months_is_refused_before_anything_is_sent(
+    tmp_path: Path, dates: list[str], found: str
+) -> None:
+    write(tmp_path, dated("2010-12-01", "12/25/2010"), name="a.csv")
+    write(tmp_path, dated(*dates), name="b.csv")
+    with pytest.raises(SourceError, match=f"b.csv: they are D/M/Y, as {found}"):
+        open_csv_source(tmp_path)
+
+
+@pytest.mark.parametrize("dates", [["1/2/2011", "12/31/2010"], ["1/2/2011", "13/13/2011"], ["1/2/2011"], ["never", ""]])
+def test_dates_that_say_nothing_else_are_read_with_the_month_first(tmp_path: Path, dates: list[str]) -> None:
+    events = events_of(write(tmp_path, dated(*dates)))
+    assert dates[0] != "1/2/2011" or events[0]["invoiced_at"] == "2011-01-02T00:00:00Z"
+    assert len(events) == len(dates)
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
