@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -34,6 +34,8 @@ WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"-?\d+,\d{1,2}")
+MAYBE_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
 MONTHS = 12
 DELIMITERS = ",;\t|"
@@ -64,6 +66,7 @@ class CsvFile:
     header: tuple[str, ...]
     places: dict[str, int]
     size: int
+    has_decimal_commas: bool = False  # in some price: a point may then part thousands
 
 
 def open_csv_source(path: Path) -> list[CsvFile]:
@@ -80,9 +83,7 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     problems, files = [], []
     for one in paths:
         try:
-            file = _open(one)
-            _require_month_first(file)
-            files.append(file)
+            files.append(_looked_through(_open(one)))
         except SourceError as error:
             problems.append(str(error))
     if problems:
@@ -139,15 +140,27 @@ def _require_one_column_each(path: Path, header: Sequence[str], columns: dict[st
         )
 
 
-def _require_month_first(file: CsvFile) -> None:
-    """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it."""
-    found: dict[bool, str] = {}  # whether the month is first -> where such a date stands first
+def _looked_through(file: CsvFile) -> CsvFile:
+    """The file with what only all of its rows tell: how its dates and numbers are written."""
+    month_first: dict[bool, str] = {}  # whether the month is first -> where such a date stands first
+    has_decimal_commas = False
     with file.path.open("rb") as raw:
         for record in _read_rows(file, raw):
-            text = "" if record.problem else "".join(record.values[file.places["invoiced_at"] :][:1]).strip()
-            date = US_DATE.fullmatch(text)
+            if record.problem:
+                continue
+            at, price = (
+                "".join(record.values[file.places[field] :][:1]).strip() for field in ("invoiced_at", "unit_price")
+            )
+            date = US_DATE.fullmatch(at)
             if date and (int(date[1]) > MONTHS) != (int(date[2]) > MONTHS):
-                found.setdefault(int(date[2]) > MONTHS, f"{text} in line {record.line}")
+                month_first.setdefault(int(date[2]) > MONTHS, f"{at} in line {record.line}")
+            has_decimal_commas = has_decimal_commas or DECIMAL_COMMA.fullmatch(price) is not None
+    _require_month_first(file, month_first)
+    return replace(file, has_decimal_commas=has_decimal_commas)
+
+
+def _require_month_first(file: CsvFile, found: dict[bool, str]) -> None:
+    """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it."""
     if False in found:
         beside = f", beside M/D/Y, as {found[True]}" if True in found else ""
         raise SourceError(
@@ -233,7 +246,7 @@ def _outgoing(file: CsvFile, record: Record, lines_of: Counter[str], *, progress
     line_no = lines_of[invoice_no]
     event_id = str(uuid.uuid5(NAMESPACE, f"{invoice_no}/{line_no}"))
     event: dict[str, Any] = {"event_id": event_id, "invoice_no": invoice_no, "line_no": line_no}
-    event |= _unreadable(record, problem) if problem else _readable(raw)
+    event |= _unreadable(record, problem) if problem else _readable(file, raw)
     return Outgoing(
         key=invoice_no.encode("utf-8"),
         value=json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8"),
@@ -253,12 +266,15 @@ def _shifted(file: CsvFile, values: list[str]) -> str:
     return f"the row has {len(values)} values, the header {len(file.header)}"
 
 
-def _readable(raw: dict[str, str]) -> dict[str, Any]:
+def _readable(file: CsvFile, raw: dict[str, str]) -> dict[str, Any]:
     """Values in the contract's types; one that cannot be read stays as it is, for the landing to refuse."""
     event: dict[str, Any] = {}
     for field, text in raw.items():
         if field != "invoice_no":
             event[field] = READERS[field](text)
+    for field in ("quantity", "unit_price"):
+        if file.has_decimal_commas and MAYBE_THOUSANDS.fullmatch(raw.get(field, "").strip()):
+            event[field] = f"{raw[field]}: thousands, or decimals? Other prices of the file have decimal commas"
     return event
 
 
