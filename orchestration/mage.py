@@ -118,7 +118,12 @@ def run_pipeline(
     """
     pipeline = _open(project.root, spec.uuid)
     part = part or Part()
-    given = {"execution_date": _execution_date(spec, variables), **spec.variables, **variables}
+    given = {
+        "execution_date": _execution_date(spec, variables),
+        "logger": logging.getLogger(f"mage.{spec.uuid}"),
+        **spec.variables,
+        **variables,
+    }
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:

@@ -321,3 +321,13 @@ def test_blocks_are_given_the_date_of_their_run_as_mages_scheduler_gives_it(tmp_
     assert date(execution_date="told") == "told"
     assert abs(date(day="no date") - datetime.now(UTC)) < timedelta(minutes=1)
     assert abs(date() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = "def out(*a, **k):\n    k['logger'].warning('told by a block')\n    return {}\n"
+    blocks: dict[str, Block] = {"out": ("data_exporter", [], out, {})}
+    project = write_project(tmp_path / "p", "p", blocks)
+    run_pipeline(project, project.pipeline("p"), {})
+    assert [(each.name, each.message) for each in caplog.records if "told by" in each.message] == [
+        ("mage.p", "told by a block")
+    ]
