@@ -38,6 +38,7 @@ DECIMAL_COMMA = re.compile(r"-?\d+,\d{1,2}")
 MAYBE_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
 MONTHS = 12
+FEW_DATES, FEW_OF_ALL = 10, 0.2  # fewer with the day first are mistakes of single rows
 DELIMITERS = ",;\t|"
 # field of the event -> names of its column, compared without case, blanks and underscores
 COLUMNS = {
@@ -142,8 +143,8 @@ def _require_one_column_each(path: Path, header: Sequence[str], columns: dict[st
 
 def _looked_through(file: CsvFile) -> CsvFile:
     """The file with what only all of its rows tell: how its dates and numbers are written."""
-    month_first: dict[bool, str] = {}  # whether the month is first -> where such a date stands first
-    has_decimal_commas = False
+    dates, has_decimal_commas = Counter[str](), False
+    first: dict[str, str] = {}  # order of a date -> where such a one stands first
     with file.path.open("rb") as raw:
         for record in _read_rows(file, raw):
             if record.problem:
@@ -151,22 +152,34 @@ def _looked_through(file: CsvFile) -> CsvFile:
             at, price = (
                 "".join(record.values[file.places[field] :][:1]).strip() for field in ("invoiced_at", "unit_price")
             )
-            date = US_DATE.fullmatch(at)
-            if date and (int(date[1]) > MONTHS) != (int(date[2]) > MONTHS):
-                month_first.setdefault(int(date[2]) > MONTHS, f"{at} in line {record.line}")
+            if date := US_DATE.fullmatch(at):
+                order = _order(int(date[1]), int(date[2]))
+                dates[order] += 1
+                first.setdefault(order, f"{at} in line {record.line}")
             has_decimal_commas = has_decimal_commas or DECIMAL_COMMA.fullmatch(price) is not None
-    _require_month_first(file, month_first)
+    _require_month_first(file, dates, first)
     return replace(file, has_decimal_commas=has_decimal_commas)
 
 
-def _require_month_first(file: CsvFile, found: dict[bool, str]) -> None:
-    """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it."""
-    if False in found:
-        beside = f", beside M/D/Y, as {found[True]}" if True in found else ""
-        raise SourceError(
-            f"reading the dates of {file.path}: they are D/M/Y, as {found[False]}{beside}; M/D/Y is expected, and 1/2 "
-            f"would become January 2. Nothing was sent. Write all of the file's dates as YYYY-MM-DD or M/D/Y."
-        )
+def _order(one: int, two: int) -> str:
+    if (one > MONTHS) == (two > MONTHS):
+        return "either"
+    return "D/M/Y" if one > MONTHS else "M/D/Y"
+
+
+def _require_month_first(file: CsvFile, dates: Counter[str], first: dict[str, str]) -> None:
+    """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it.
+
+    Of a month, three of five dates show it. Few that do are mistakes of their own rows, which the landing keeps aside.
+    """
+    if dates["D/M/Y"] < max(FEW_DATES, dates.total() * FEW_OF_ALL):
+        return
+    beside = f", beside M/D/Y, as {first['M/D/Y']}" if dates["M/D/Y"] else ""
+    count = f"{dates['D/M/Y']} of {dates.total()}"
+    raise SourceError(
+        f"reading the dates of {file.path}: {count} are D/M/Y, as {first['D/M/Y']}{beside}; M/D/Y is expected, and "
+        f"1/2 would become January 2. Nothing was sent. Write all of the file's dates as YYYY-MM-DD or M/D/Y."
+    )
 
 
 def _encoding(path: Path) -> str:

@@ -321,9 +321,9 @@ def dated(*dates: str) -> str:
 @pytest.mark.parametrize(
     ("dates", "found"),
     [
-        (["01/02/2011 10:00", "13/02/2011", "14/02/2011"], "13/02/2011 in line 3; M/D/Y is expected"),
+        (["01/02/2011 10:00", "13/02/2011", *["14/02/2011"] * 9], "13/02/2011 in line 3; M/D/Y is expected"),
         (
-            ["12/25/10", "1/2/2011", "25/12/10 8:00"],
+            ["12/25/10", "1/2/2011", *["25/12/10 8:00"] * 10],
             "25/12/10 8:00 in line 4, beside M/D/Y, as 12/25/10 in line 2;",
         ),
     ],
@@ -333,7 +333,7 @@ def test_a_file_with_days_before_months_is_refused_before_anything_is_sent(
 ) -> None:
     write(tmp_path, dated("2010-12-01", "12/25/2010"), name="a.csv")
     write(tmp_path, dated(*dates), name="b.csv")
-    with pytest.raises(SourceError, match=f"b.csv: they are D/M/Y, as {found}"):
+    with pytest.raises(SourceError, match=f"b.csv: 10 of 1. are D/M/Y, as {found}"):
         open_csv_source(tmp_path)
 
 
@@ -342,6 +342,13 @@ def test_dates_that_say_nothing_else_are_read_with_the_month_first(tmp_path: Pat
     events = events_of(write(tmp_path, dated(*dates)))
     assert dates[0] != "1/2/2011" or events[0]["invoiced_at"] == "2011-01-02T00:00:00Z"
     assert len(events) == len(dates)
+
+
+@pytest.mark.parametrize("others", [9, 100])
+def test_a_few_dates_with_the_day_first_are_mistakes_of_their_own_rows(tmp_path: Path, others: int) -> None:
+    wrong = ["25/12/2010"] * (others // 10 or 9)
+    path = write(tmp_path, dated(*["12/1/2010"] * others, *wrong))
+    assert refusals(path) == [None] * others + ["wrong_type"] * len(wrong)
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
