@@ -42,6 +42,15 @@ def granule(day: dt.date, grain: str) -> RefreshPartition:
     return RefreshPartition(names[grain], start, _add(start, grain, 1))
 
 
+def partition_named(name: str) -> RefreshPartition:
+    """The partition that has this name: 2010, 2010Q4, 2010Q412 or 2010Q41201."""
+    grain = {len("2010"): "year", len("2010Q4"): "quarter", len("2010Q412"): "month", len("2010Q41201"): "day"}[
+        len(name)
+    ]
+    month = int(name[6:8] or int(name[5:6] or 1) * 3 - 2)
+    return granule(dt.date(int(name[:4]), month, int(name[8:] or 1)), grain)
+
+
 def policy_partitions(policy: RefreshPolicy, today: dt.date) -> list[RefreshPartition]:
     """Every partition that applying the policy on a day leaves, oldest first.
 

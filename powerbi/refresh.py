@@ -95,7 +95,7 @@ class Refresher:
                 raise
         # The month is new, or the model is empty: applying the policy makes the partition and fills every empty one.
         is_first = not self._was_refreshed()
-        done = self._enhanced({**_REQUEST, "applyRefreshPolicy": True}, [])
+        done = self._enhanced({**_REQUEST, "applyRefreshPolicy": True, **_as_of(wish.days)}, [])
         return self._finish(done if is_first else self._named(objects))
 
     def _was_refreshed(self) -> bool:
@@ -285,6 +285,12 @@ class Refresher:
                 f"refresh {entry['requestId']} ended as {entry['status']}: {reason}", request_id=entry["requestId"]
             )
         return Refresh(entry["requestId"], _instant(entry["startTime"]), _instant(entry["endTime"]), (), "basic")
+
+
+def _as_of(days: Collection[dt.date]) -> dict[str, str]:
+    """The day to apply the policy for: events may be dated ahead, and today a month to come has no partition."""
+    newest = max(days, default=dt.date.min)
+    return {"effectiveDate": newest.isoformat()} if newest > dt.datetime.now(dt.UTC).date() else {}
 
 
 _REQUEST = {"type": "Full", "commitMode": "Transactional", "maxParallelism": 4, "retryCount": 1}

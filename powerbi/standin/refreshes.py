@@ -18,7 +18,7 @@ import structlog
 
 from powerbi.errors import PowerBiError
 from powerbi.m import Source, source_of
-from powerbi.partitions import RefreshPartition, incremental_partitions, policy_partitions
+from powerbi.partitions import RefreshPartition, incremental_partitions, partition_named, policy_partitions
 from powerbi.standin.copied import Copy, Filled, sources
 
 if TYPE_CHECKING:
@@ -285,12 +285,10 @@ class Refreshes:
         if policy is None:
             return None
         effective = str(body.get("effectiveDate") or self.now().date().isoformat())[:10]
-        every = policy_partitions(policy, dt.date.fromisoformat(effective))
-        if named:
-            return [one for one in every if one.name in named]
         filled = self.copy.partitions(table.name)
-        if not body.get("applyRefreshPolicy", True):
-            return [one for one in every if one.name in filled]
+        if named or not body.get("applyRefreshPolicy", True):  # those there are, whatever day they were made for
+            return sorted(map(partition_named, named or filled), key=lambda one: one.start)
+        every = policy_partitions(policy, dt.date.fromisoformat(effective))
         again = {one.name for one in incremental_partitions(policy, dt.date.fromisoformat(effective))}
         if "applyRefreshPolicy" not in body and "objects" not in body and "type" not in body:
             return every  # a plain refresh of everything

@@ -45,6 +45,26 @@ def test_later_refresh_reads_only_the_months_of_the_touched_days(standin: Runnin
     assert cuts == ["2024-03-01", "2025-01-01"]
 
 
+def test_a_day_of_a_month_to_come_is_shown_at_once_and_by_every_refresh_after_it(
+    standin: Running, lines: list[dict[str, Any]]
+) -> None:
+    def rows() -> Any:
+        return requests.get(standin.url + "/status", timeout=10).json()["rows"]
+
+    refresh(standin)
+    ahead = (dt.datetime.now(dt.UTC).date().replace(day=28) + dt.timedelta(days=4)).replace(day=1)
+    one = {**lines[-1], "invoice_date": ahead}
+    standin.marts.tables = shop.marts([*lines, one])
+    refresh(standin, days=[ahead])
+    assert rows() == len(lines) + 1
+    standin.marts.tables = shop.marts([*lines, one, one])
+    refresh(standin, days=[ahead])
+    assert rows() == len(lines) + 2
+    standin.marts.tables = shop.marts([*lines, one, one, one])
+    refresh(standin)
+    assert rows() == len(lines) + 3
+
+
 def test_refresh_of_everything_reads_old_months_again(standin: Running, lines: list[dict[str, Any]]) -> None:
     refresh(standin)
     standin.marts.tables = shop.marts(lines[:100])
