@@ -85,7 +85,7 @@ def run_demo(state: State, wishes: Wishes, *, console: Console) -> int:
         console.print("\nStopping")
         code = 130 if wishes.is_exit else 0
     except DeployError as error:
-        console.print(f"\n[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        console.print(f"\n[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         code = 1
     finally:
         with _undisturbed(console):
@@ -216,7 +216,7 @@ def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: 
     watch.delays.clear()
     for difference in differences:
         log = line.log_of(LOGS[difference.layer])
-        console.print(f"[bold red]Not reconciled:[/] {difference}. See {log}", soft_wrap=True, highlight=False)
+        console.print(f"[bold red]Not reconciled:[/] {escape(str(difference))}. See {log}", soft_wrap=True, highlight=False)
     if not differences:
         console.print("[green]Every layer agrees, to the last digit.[/]")
     unsent = list(complaints(fed))
