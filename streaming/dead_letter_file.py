@@ -30,7 +30,7 @@ COLUMNS = (
 )  # fmt: skip
 NULL = "\\N"  # in CSV, where an empty text and none would look alike
 FORMATS = ("ndjson", "csv")
-SEPARATORS = ",;\t"  # what spreadsheets save with: the first two by the country, tabs as text
+SEPARATORS = ",;\t"  # what spreadsheets save with: the first two by the language, tabs as text
 BOM = "\ufeff"  # theirs too, as "CSV UTF-8"
 csv.field_size_limit(2**31 - 1)  # a value may have megabytes
 

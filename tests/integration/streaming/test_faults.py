@@ -322,7 +322,7 @@ def test_a_health_page_says_503_while_the_landing_is_not_ready() -> None:
 
 def test_secrets_are_never_printed(rig: Rig) -> None:
     dsn = "postgresql://lander:hunter2-secret@127.0.0.1:1/lake"
-    process = rig.start_consumer(LAKE_DSN=dsn)
+    process = rig.start_consumer(LAKE_DSN=dsn, STREAMING_OUTAGE_LIMIT_S="1")
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert b"Check that PostgreSQL is up" in errors
