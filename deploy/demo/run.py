@@ -216,7 +216,9 @@ def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: 
     watch.delays.clear()
     for difference in differences:
         log = line.log_of(LOGS[difference.layer])
-        console.print(f"[bold red]Not reconciled:[/] {escape(str(difference))}. See {log}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[bold red]Not reconciled:[/] {escape(str(difference))}. See {log}", soft_wrap=True, highlight=False
+        )
     if not differences:
         console.print("[green]Every layer agrees, to the last digit.[/]")
     unsent = list(complaints(fed))
