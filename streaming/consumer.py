@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import psycopg2
 import structlog
 from confluent_kafka import Consumer, KafkaError
 
@@ -151,15 +150,12 @@ class LandingConsumer:
             raise RejoinError("the broker is away at the start") from error
 
     def _compare_with_lake(self) -> None:
-        conn = database.connect(self.settings.lake.dsn, application_name="streaming consume")
-        try:
-            with limited(conn, self.settings.lake_answer_s, "comparing the contracts with the lake's"):
-                for contract in self.contracts.values():
-                    migrate.check_registered(conn, contract)
-        except psycopg2.OperationalError as error:
-            database.raise_landing_error(error, "comparing the contracts with the lake's")
-        finally:
-            conn.close()
+        with (
+            database.connected(self.settings.lake.dsn, command="consume") as conn,
+            limited(conn, self.settings.lake_answer_s, "comparing the contracts with the lake's"),
+        ):
+            for contract in self.contracts.values():
+                migrate.check_registered(conn, contract)
 
     def _compare_with_broker(self) -> None:
         missing = self._missing_topics()

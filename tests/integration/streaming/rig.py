@@ -144,24 +144,21 @@ class Rig:
         if failures:
             raise failures[0]
 
-    def start_consumer(self, **env: str) -> subprocess.Popen[bytes]:
+    def start_consumer(self, *, stderr: Any = subprocess.PIPE, **env: str) -> subprocess.Popen[bytes]:
         """`streaming consume` as a process."""
         return subprocess.Popen(
             [sys.executable, "-m", "streaming", "consume", "--topic", self.topic, "--json"],
             env={**os.environ, **self.env, **env},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
     @contextmanager
     def started(self, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
         """`streaming consume` as a process which logs into a file; killed at the end."""
         with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "streaming", "consume", "--topic", self.topic, "--json"],
-                env={**os.environ, **self.env, **env}, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors,
-            )  # fmt: skip
+            process = self.start_consumer(stderr=errors, **env)
         try:
             yield process
         finally:

@@ -39,6 +39,14 @@ pytestmark = pytest.mark.integration
 EVENTS = 20_000
 
 
+@pytest.fixture
+def own_rig(kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path) -> Rig:
+    """A topic, and a lake of its own that may be killed."""
+    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
+    rig.migrate()
+    return rig
+
+
 def feed(rig: Rig, events: int = EVENTS, *, seconds: float = 0.0) -> None:
     """Send events, spread over some seconds."""
     chunk = events // 20
@@ -168,33 +176,25 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(rig: Rig, monkeypatch: py
     rig.assert_exact(1_000)
 
 
-def test_postgres_killed_and_started_again_costs_nothing(
-    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
-) -> None:
-    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
-    rig.migrate()
-    with rig.landing(batch_events=200) as consumer:
-        rig.send(line(number) for number in range(2_000))
-        rig.wait(lambda: rig.accounted() == 2_000, what="landing")
+def test_postgres_killed_and_started_again_costs_nothing(own_rig: Rig, lake_server: LakeServer) -> None:
+    with own_rig.landing(batch_events=200) as consumer:
+        own_rig.send(line(number) for number in range(2_000))
+        own_rig.wait(lambda: own_rig.accounted() == 2_000, what="landing")
         lake_server.kill()
-        rig.send(line(number) for number in range(2_000, 6_000))
+        own_rig.send(line(number) for number in range(2_000, 6_000))
         time.sleep(2)
         assert consumer.state()["lake_down"]
         assert not consumer.state()["ready"]
         assert consumer.state()["healthy"]
         lake_server.start()
-        rig.wait(lambda: rig.accounted() == 6_000, what="landing after the restart")
+        own_rig.wait(lambda: own_rig.accounted() == 6_000, what="landing after the restart")
         assert consumer.state()["ready"]
-    rig.assert_exact(6_000)
+    own_rig.assert_exact(6_000)
 
 
-def test_a_lake_that_stays_away_ends_the_consumer_with_a_message(
-    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
-) -> None:
-    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
-    rig.migrate()
+def test_a_lake_that_stays_away_ends_the_consumer_with_a_message(own_rig: Rig, lake_server: LakeServer) -> None:
     with pytest.raises(LakeUnavailableError, match="STREAMING_OUTAGE_LIMIT_S"):
-        lose_the_lake(rig, lake_server)
+        lose_the_lake(own_rig, lake_server)
 
 
 def lose_the_lake(rig: Rig, lake_server: LakeServer) -> None:
@@ -275,22 +275,20 @@ def test_a_consumer_stopped_at_full_load_leaves_within_five_seconds_and_the_next
 
 
 def test_a_consumer_stopped_while_the_lake_is_away_leaves_within_five_seconds(
-    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+    own_rig: Rig, lake_server: LakeServer
 ) -> None:
-    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
-    rig.migrate()
-    process = rig.start_consumer()
-    rig.send(line(n) for n in range(100))
-    rig.wait(lambda: rig.accounted() == 100, what="landing")
+    process = own_rig.start_consumer()
+    own_rig.send(line(n) for n in range(100))
+    own_rig.wait(lambda: own_rig.accounted() == 100, what="landing")
     lake_server.kill()
-    rig.send(line(n) for n in range(1_000))
+    own_rig.send(line(n) for n in range(1_000))
     time.sleep(1.5)
     started = time.monotonic()
     assert stop_process(process) == 0
     assert time.monotonic() - started < 5.5
     lake_server.start()
-    rig.land()
-    rig.assert_exact(1_100)
+    own_rig.land()
+    own_rig.assert_exact(1_100)
 
 
 def test_metrics_and_health_are_served(rig: Rig) -> None:
@@ -330,33 +328,29 @@ def test_secrets_are_never_printed(rig: Rig) -> None:
 
 
 def test_a_lake_that_is_away_at_the_start_is_told_and_waited_for(
-    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+    own_rig: Rig, lake_server: LakeServer, tmp_path: Path
 ) -> None:
-    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
-    rig.migrate()
-    rig.send(line(number) for number in range(500))
+    own_rig.send(line(number) for number in range(500))
     lake_server.kill()
-    with rig.started(tmp_path / "log") as process:
-        rig.wait(lambda: "the lake is away at the start" in (tmp_path / "log").read_text(), what="the message")
+    with own_rig.started(tmp_path / "log") as process:
+        own_rig.wait(lambda: "the lake is away at the start" in (tmp_path / "log").read_text(), what="the message")
         assert process.poll() is None
         lake_server.start()
-        rig.wait(lambda: rig.accounted() == 500, what="landing once the lake is there")
+        own_rig.wait(lambda: own_rig.accounted() == 500, what="landing once the lake is there")
         assert stop_process(process) == 0
     said = (tmp_path / "log").read_text()
     assert "Check that PostgreSQL is up and LAKE_DSN is right" in said
     assert "Traceback" not in said
-    rig.assert_exact(500)
+    own_rig.assert_exact(500)
 
 
 def test_a_lake_that_stays_away_at_the_start_ends_the_consumer_at_the_limit(
-    kafka_bootstrap: str, new_topic: NewTopic, lake_server: LakeServer, tmp_path: Path
+    own_rig: Rig, lake_server: LakeServer
 ) -> None:
-    rig = make_rig(new_topic(), kafka_bootstrap, lake_server.dsn(), tmp_path)
-    rig.migrate()
     lake_server.kill()
     started = time.monotonic()
     with pytest.raises(LakeUnavailableError, match="Check that PostgreSQL is up"):
-        rig.land(outage_limit_s=2.0)
+        own_rig.land(outage_limit_s=2.0)
     assert time.monotonic() - started >= 2.0
     lake_server.start()
 
