@@ -36,7 +36,7 @@ def _landed_equals_core(feed: Feed) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> dg.AssetCheckResult:
         with lake.connect("orchestration.reconcile") as conn:
-            days = days_of_run(context) or newest_days(conn)
+            days = days_to_look_at(context, conn)
             compared = compare_landed_with_core(conn, warehouse.open(), feed, days, run_id=context.run.run_id)
         return comparison_result(compared, "landed", "core")
 
@@ -144,6 +144,11 @@ def core_as_of_ledger(
             "tries. Nothing downstream was published. Run it again when fewer runs of that day are at work."
         )
     return found
+
+
+def days_to_look_at(context: dg.AssetCheckExecutionContext, conn: Any) -> list[date]:
+    """The run's days, or the newest landed ones where the run has none."""
+    return list(days_of_run(context)) or newest_days(conn)
 
 
 def newest_days(conn: Any) -> list[date]:

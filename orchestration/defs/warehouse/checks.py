@@ -13,10 +13,9 @@ import dagster as dg
 
 from orchestration.defs import keep_up
 from orchestration.defs.check_results import comparison_result
-from orchestration.defs.partitions import days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.topics import feeds
-from orchestration.defs.transform.checks import core_as_of_ledger, landed_totals, newest_days
+from orchestration.defs.transform.checks import core_as_of_ledger, days_to_look_at, landed_totals
 from orchestration.reconcile import DayComparison, DayTotals, differences
 
 # A day that differs is compared again, until no other run moves it meanwhile.
@@ -45,7 +44,7 @@ def core_equals_mart(
     """
     opened = warehouse.open()
     with lake.connect("orchestration.reconcile") as conn:
-        days = list(days_of_run(context)) or newest_days(conn)
+        days = days_to_look_at(context, conn)
         if keep_up.TAG in context.run.tags:
             moving = keep_up.kept_up_days(lake)
             days = [day for day in days if day not in moving]
@@ -74,7 +73,7 @@ def no_event_stands_on_two_days(
     from dbt_like_sql.reconcile import events_on_several_days
 
     with lake.connect("orchestration.reconcile") as conn:
-        days = list(days_of_run(context)) or newest_days(conn)
+        days = days_to_look_at(context, conn)
     found = events_on_several_days(warehouse.open(), days)
     first = f"First: {found[0]['event_id']} on {found[0]['days']}. " if found else ""
     return dg.AssetCheckResult(
