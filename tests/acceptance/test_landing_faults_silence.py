@@ -111,11 +111,14 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @contextlib.contextmanager
 def frozen(server: Postgres) -> Iterator[None]:
-    """Every process of a server, stopped."""
+    """Every process of a server, stopped: the first one first, so that no other begins; a child may end meanwhile."""
     first = psutil.Process(server.pid)
-    stopped = [first, *first.children(recursive=True)]
-    for process in stopped:
-        process.suspend()
+    first.suspend()
+    stopped = [first]
+    for process in first.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+            stopped.append(process)
     try:
         yield
     finally:
