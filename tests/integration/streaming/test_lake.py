@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from streaming import lake
+from streaming import copy_out, lake
 
 from .rig import Rig, line
 
@@ -73,12 +74,24 @@ def test_many_rows_are_read_by_several_copies_as_by_one(rig: Rig, monkeypatch: p
         one = lake.read_events(conn, rig.topic, day=DAY, upto=upto)
         monkeypatch.setattr(lake, "MANY_OFFSETS", 0)
         monkeypatch.setattr(lake, "MOST_COPIES", copies)
+        monkeypatch.setattr(copy_out, "PART_ROWS", copies)
         several = lake.read_events(conn, rig.topic, day=DAY, upto=upto)
+        monkeypatch.setattr(copy_out, "PART_BYTES", 1)
+        assert lake.read_events(conn, rig.topic, day=DAY, upto=upto).equals(one)
         counted = lake.day_checksum(conn, rig.topic, DAY, upto=upto)
     assert offsets(one) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2)]
     assert one["payload"].to_pylist()[6] == spread.decode()
     assert several.equals(one)
     assert counted[0] == one.num_rows
+
+
+def test_an_answer_in_another_form_is_refused() -> None:
+    fields = (4, 4, 0, 8, 7, 8, 0, 2)
+    assert copy_out.read_rows([struct.pack(">hiiiqiqi", *fields) + b"{}"])["topic_offset"].to_pylist() == [7]
+    for at, wrong in ((0, 5), (1, 8), (3, 4), (5, 4), (7, 3)):
+        row = struct.pack(">hiiiqiqi", *(wrong if index == at else each for index, each in enumerate(fields))) + b"{}"
+        with pytest.raises(ValueError, match="not in PostgreSQL's binary form"):
+            copy_out.read_rows([row])
 
 
 def test_payloads_and_times_come_back_as_they_were(rig: Rig) -> None:
