@@ -161,7 +161,7 @@ def _trust(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({
             "invoice_date": day, "landed_rows": len(found) + repeats, "dead_letter_rows": int(day.day == 5), "open_dead_letter_rows": 17,
             "core_rows": len(found) + repeats, "core_amount_gbp": amount, "repeat_rows": repeats, "mart_rows": len(found),
-            "mart_amount_gbp": amount, "is_reconciled": None if day.day == 14 else day != LAST, "published_at": AT, "newest_produced_at": AT - dt.timedelta(seconds=2),
+            "mart_amount_gbp": amount - int(day.day == 14), "published_amount_gbp": amount, "is_reconciled": None if day.day == 14 else day != LAST, "published_at": AT, "newest_produced_at": AT - dt.timedelta(seconds=2),
         })  # fmt: skip
     return rows
 

@@ -86,7 +86,7 @@ class Truth:
         )
 
     def difference(self, cell: Cell) -> Any:
-        mart = self.trust("SUM(mart_amount_gbp)", cell)
+        mart = self.trust("SUM(published_amount_gbp)", cell)
         return None if mart is None else (self.lines("SUM(amount_gbp)", replace(cell, where="TRUE")) or 0) - mart
 
     def known(self, cell: Cell) -> Any:

@@ -22,6 +22,12 @@ published AS (
   FROM control.publication
   WHERE table_name = 'mart.invoice_lines'
   GROUP BY event_day
+),
+shown AS (
+  SELECT event_day, (SELECT sums.value FROM UNNEST(measures) AS sums WHERE sums.name = 'amount_gbp') AS amount_gbp
+  FROM control.publication
+  WHERE table_name = 'mart.invoice_lines'
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY version DESC) = 1
 )
 SELECT
   loaded.event_day AS invoice_date,
@@ -33,6 +39,7 @@ SELECT
   compared.core_repeat_rows AS repeat_rows,
   compared.mart_rows,
   compared.mart_amount_gbp,
+  COALESCE(shown.amount_gbp, compared.mart_amount_gbp) AS published_amount_gbp,
   -- NULL: the latest load has not been counted yet, and the count before it found nothing that differs
   IF(compared.is_reconciled AND compared.core_version <> loaded.version, NULL, compared.is_reconciled) AS is_reconciled,
   published.published_at,
@@ -41,3 +48,4 @@ FROM loaded
 CROSS JOIN newest
 LEFT JOIN compared ON compared.event_day = loaded.event_day
 LEFT JOIN published ON published.event_day = loaded.event_day
+LEFT JOIN shown ON shown.event_day = loaded.event_day
