@@ -96,8 +96,13 @@ def handover_s(seconds: float) -> float:
 
 def seconds_of(context: dg.AssetExecutionContext, days: Sequence[date]) -> float:
     """How long this run is to keep up: what its tag says, for a run of one day; 0 for every other run."""
+    return seconds_in_tags(context.run.tags) if len(days) == 1 else 0.0
+
+
+def seconds_in_tags(tags: Mapping[str, str]) -> float:
+    """How long a run with these tags is to keep up; 0 for one that is not, and where a hand has mistyped it."""
     try:
-        return float(context.run.tags.get(TAG, "0")) if len(days) == 1 else 0.0
+        return float(tags.get(TAG, "0"))
     except ValueError:
         return 0.0
 

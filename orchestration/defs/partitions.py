@@ -39,13 +39,17 @@ def range_tags(first: date, last: date) -> dict[str, str]:
 
 
 def days_in_tags(tags: Mapping[str, str]) -> tuple[date, ...]:
-    """The days that a run with these tags is about; none for a run without partitions."""
-    one = tags.get(PARTITION_NAME_TAG)
+    """The days that a run with these tags is about; none for a run without partitions, or with those of other assets.
+
+    Assets of another project may be partitioned by country, hour or whatever (the sensors look at every run).
+    """
+    one = tags.get(PARTITION_NAME_TAG, "")
     first = tags.get(ASSET_PARTITION_RANGE_START_TAG, one)
     last = tags.get(ASSET_PARTITION_RANGE_END_TAG, one)
-    if not first or not last:
+    try:
+        return days_between(date.fromisoformat(first), date.fromisoformat(last))
+    except ValueError:
         return ()
-    return days_between(date.fromisoformat(first), date.fromisoformat(last))
 
 
 def days_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Sequence[date]:

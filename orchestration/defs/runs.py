@@ -49,9 +49,9 @@ def busy_days(records: Sequence[dg.RunRecord], now: float) -> set[date]:
 
 def _hands_over(record: dg.RunRecord, now: float) -> bool:
     run = record.dagster_run
-    if run.status is not dg.DagsterRunStatus.STARTED or record.start_time is None or keep_up.TAG not in run.tags:
+    seconds = keep_up.seconds_in_tags(run.tags)
+    if run.status is not dg.DagsterRunStatus.STARTED or record.start_time is None or not seconds:
         return False
-    seconds = float(run.tags[keep_up.TAG])
     return now >= record.start_time + seconds - keep_up.handover_s(seconds)
 
 

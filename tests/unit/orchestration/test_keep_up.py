@@ -181,6 +181,25 @@ def test_a_successor_is_asked_for_shortly_before_the_span_is_over_and_only_one()
     assert _busy(_started, after_s=1000) == {DAY}, "a run without a span never hands over"
 
 
+@dg.job
+def another() -> None:
+    """Somebody's job in the same instance."""
+
+
+def test_a_mistyped_span_is_none() -> None:
+    assert _busy(lambda instance: _started(instance, **{TAG: "1m"}), after_s=1000) == {DAY}
+
+
+def test_runs_of_other_partitions_than_days_keep_no_day_busy() -> None:
+    def others(instance: dg.DagsterInstance) -> None:
+        for key in ("DE", "2010-12", "2010-12-01-08:00", "DE|2010-12-01", ""):
+            tags = {"dagster/partition": key}
+            instance.create_run_for_job(job_def=another, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        _started(instance)
+
+    assert _busy(others, after_s=0) == {DAY}
+
+
 def test_a_short_span_is_not_handed_over_from_its_first_second_on() -> None:
     def one(instance: dg.DagsterInstance) -> None:
         _started(instance, **{TAG: "20"})
