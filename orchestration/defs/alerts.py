@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from orchestration import alerts
 from orchestration.alerts import Alert
@@ -71,7 +73,7 @@ def causes(error: Any) -> list[Any]:
 )
 def alert_checks_and_freshness(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Compare with what was told before; the cursor holds that."""
-    told: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"event": None, "checks": {}, "stale": []}
+    told: dict[str, Any] = {"event": None, "checks": {}, "told": [], "stale": [], **json.loads(context.cursor or "{}")}
     found = [*_checks(context.instance, told), *_freshness(context, told)]
     for alert in found:
         alerts.tell(alert, webhook())
@@ -85,14 +87,12 @@ def webhook() -> str:
 
 
 def _checks(instance: dg.DagsterInstance, told: dict[str, Any]) -> Iterable[Alert]:
-    """Checks that have begun to fail since the event that `told` names."""
-    records = instance.event_log_storage.get_event_records(
-        dg.EventRecordsFilter(event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=told["event"]),
-        limit=EVENTS_A_TICK,
-        ascending=True,
-    )
-    is_first_look = told["event"] is None
-    for record in records:
+    """Checks that have begun to fail since the event that `told` names; the first look only notes the newest."""
+    if told["event"] is None:
+        newest = _evaluations(instance, limit=1, ascending=False)
+        told["event"] = newest[0].storage_id if newest else 0
+        return
+    for record in _evaluations(instance, after=told["event"], limit=EVENTS_A_TICK, ascending=True):
         told["event"] = record.storage_id
         event = record.event_log_entry.dagster_event
         if event is None:
@@ -101,11 +101,28 @@ def _checks(instance: dg.DagsterInstance, told: dict[str, Any]) -> Iterable[Aler
         name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
         before = told["checks"].pop(name, 0)
         if evaluation.passed:
+            told["told"] = [each for each in told["told"] if each != name]
             continue
         told["checks"][name] = before + 1
         limit = 1 if evaluation.severity is dg.AssetCheckSeverity.ERROR else WARNINGS_IN_A_ROW
-        if before + 1 == limit and not is_first_look:
+        if before + 1 >= limit and name not in told["told"]:
+            told["told"].append(name)
             yield _check_alert(name, evaluation, record.run_id)
+
+
+def _evaluations(
+    instance: dg.DagsterInstance, *, after: int | None = None, limit: int, ascending: bool
+) -> Sequence[dg.EventLogRecord]:
+    """What checks have said, by the order in which it was stored.
+
+    Dagster's default storage has a file a run, and refuses a cursor over all of them; but it keeps what checks say in
+    its index as well, which is what the class that it is derived from asks.
+    """
+    storage = instance.event_log_storage
+    wanted = dg.EventRecordsFilter(event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
+    if isinstance(storage, SqliteEventLogStorage):
+        return SqlEventLogStorage.get_event_records(storage, wanted, limit=limit, ascending=ascending)
+    return storage.get_event_records(wanted, limit=limit, ascending=ascending)
 
 
 def _check_alert(name: str, evaluation: Any, run_id: str) -> Alert:

@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -168,21 +168,47 @@ def thing(context: dg.AssetExecutionContext) -> Iterator[Any]:
         yield dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, metadata={"rows": 7})
 
 
-def test_a_check_is_told_when_it_begins_to_fail_and_a_warning_at_the_third_time(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=["in memory", "sqlite"])
+def instance(request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    """Dagster's two storages of its own; the second, with a file a run, is that of a plain `dagster dev`."""
+    is_ephemeral = request.param == "in memory"
+    with dg.DagsterInstance.ephemeral() if is_ephemeral else dg.instance_for_test() as made:
+        yield made
+
+
+@pytest.fixture
+def look(
+    instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str | None], str]:
+    """Materialize with these checks failing (None: nothing), look, and say what was told; looks share a cursor."""
     monkeypatch.setenv("ALERT_WEBHOOK_URL", receiver.url)
-    told: list[str] = []
-    with dg.DagsterInstance.ephemeral() as instance:
-        cursor = None
-        for failing_checks in ("agrees", "", "agrees is_close", "agrees is_close", "agrees is_close", "", "agrees"):
+    cursor: list[str | None] = [None]
+
+    def once(failing_checks: str | None) -> str:
+        if failing_checks is not None:
             dg.materialize([thing], instance=instance, tags={"failing": failing_checks})
-            context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=dg.Definitions([thing]))
-            sensors.alert_checks_and_freshness(context)
-            cursor = context.cursor
-            told.append(", ".join(each["subject"].partition(": ")[2] for each in receiver.got))
-            receiver.got.clear()
+        context = dg.build_sensor_context(instance=instance, cursor=cursor[0], definitions=dg.Definitions([thing]))
+        sensors.alert_checks_and_freshness(context)
+        cursor[0] = context.cursor
+        subjects = ", ".join(each["subject"].partition(": ")[2] for each in receiver.got)
+        receiver.got.clear()
+        return subjects
+
+    return once
+
+
+def test_a_check_is_told_when_it_begins_to_fail_and_a_warning_at_the_third_time(look: Callable[..., str]) -> None:
+    looks = ("agrees", "", "agrees is_close", "agrees is_close", "agrees is_close", "", "agrees")
+    told = [look(failing_checks) for failing_checks in looks]
     assert told == ["", "", "agrees", "", "is_close", "", "agrees"], "the first look tells nothing of the past"
+
+
+def test_the_first_check_that_fails_on_a_new_instance_is_told(look: Callable[..., str]) -> None:
+    assert [look(each) for each in (None, "agrees", "agrees")] == ["", "agrees", ""]
+
+
+def test_a_check_that_failed_before_the_first_look_is_told_when_it_fails_again(look: Callable[..., str]) -> None:
+    assert [look(each) for each in ("agrees", "agrees", "agrees")] == ["", "agrees", ""]
 
 
 def test_an_asset_that_is_not_fresh_is_told_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
