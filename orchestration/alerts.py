@@ -1,7 +1,7 @@
 """What an alert says, and how it is told: one log line, and a webhook if there is one.
 
-An alert carries what happened, why, and what to do next; never a secret. Telling it never fails anything: a webhook
-that is down costs three short tries, and the log has the alert all the same.
+An alert carries what happened, why, and what to do next; never a secret. Telling it never fails anything: what a
+webhook does not take waits for the sensor's next tick, and the log has the alert all the same.
 
 Belongs here: words, redaction, delivery; pure but for the delivery. Not here: when to tell (defs/alerts.py).
 """
@@ -12,21 +12,29 @@ import http.client
 import json
 import logging
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 log = logging.getLogger("orchestration.alerts")
 
-TRIES = 3
-FIRST_PAUSE_S = 0.5  # then 2 s: a sensor's tick has 60 s, and a receiver that is down stays down longer than that
-TIMEOUT_S = 5.0
+# Dagster gives a sensor's tick 60 s, and one that it gives up keeps no cursor: the same alerts would come again.
+BUDGET_S = 25.0  # for all posts of a tick; below POST_S nothing would be sent
+POST_S = 10.0  # for one post, whatever it does; a receiver that takes longer is silent
+ANSWER_S = 8.0  # for each step of it (connecting, an answer), so that the log can say which
+SILENCES = 3  # a silent receiver may have taken the alert: so often it is sent, and no more
+KEPT = timedelta(days=1)  # how long a receiver may be away; what is older is in the log, and no news
+MAX_WAITING = 50  # they stand in the sensor's cursor, some 4 kB each at most
 MAX_REASON = 1500  # what chat programs show without folding
 _RETRYABLE = {408, 425, 429, *range(500, 600)}
 
@@ -106,23 +114,73 @@ def next_step(error_names: Sequence[str], reason: str) -> str:
     return CRASHED if "process" in reason and ("gone" in reason or "before the run had ended" in reason) else OTHERWISE
 
 
-def tell(alert: Alert, webhook: str, *, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Log the alert and send it. False if a webhook is set and did not take it; never an error."""
-    content = alert.as_json()
-    log.error(json.dumps({"event": "alert", **content}, ensure_ascii=False))
-    if not webhook:
-        return True
-    problem = "nothing tried"
-    for attempt in range(TRIES):
-        problem, may_help = _post(webhook, content)
-        if not problem:
-            return True
-        if not may_help:
-            break
-        if attempt + 1 < TRIES:
-            sleep(FIRST_PAUSE_S * 4**attempt)
-    log.error(json.dumps({"event": "alert not delivered", "host": _address(webhook)[1], "problem": redact(problem)}))
-    return False
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """An alert that the receiver has not taken yet, as it stands in a sensor's cursor."""
+
+    content: Mapping[str, Any]  # without secrets; `at` is when it was found, ISO 8601
+    silences: int = 0  # how often the receiver did not answer, and may have taken it
+
+
+def tell(
+    found: Iterable[Alert],
+    waiting: Iterable[Kept],
+    webhook: str,
+    *,
+    now: datetime,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Kept]:
+    """Log what was found, and post it after what still waits; never an error, and never longer than BUDGET_S.
+
+    After the first post that is not taken there are no more: the others would fare no better now. They wait, and the
+    one that was not taken waits behind them, so that none can hold up the rest.
+
+    Args:
+        found: new ones.
+        waiting: what an earlier call returned.
+        webhook: where to; empty: the log alone.
+        now: aware.
+        clock: seconds; tests have their own.
+
+    Returns: what waits for the next call: MAX_WAITING at most, none older than KEPT, none that has met SILENCES.
+    """
+    new = [Kept(content={"at": now.isoformat(timespec="seconds"), **alert.as_json()}) for alert in found]
+    for each in new:
+        log.error(json.dumps({"event": "alert", **each.content}, ensure_ascii=False))
+    left, end, problem = deque([*waiting, *new] if webhook else []), clock() + BUDGET_S, ""
+    while left and not problem and clock() + POST_S <= end:
+        each = left.popleft()
+        answer = _post_in_time(webhook, each.content)
+        if answer.may_help:
+            problem = answer.problem
+            left.append(replace(each, silences=each.silences + answer.is_silent))
+        elif answer.problem:
+            _give_up(each, webhook, answer.problem)
+    if left:
+        fields = {"host": _address(webhook)[1], "problem": redact(problem or "no time left"), "waiting": len(left)}
+        log.warning(json.dumps({"event": "alerts wait for the next tick", **fields}))
+    return _worth_keeping(left, webhook, now)
+
+
+def _worth_keeping(waiting: Iterable[Kept], webhook: str, now: datetime) -> list[Kept]:
+    kept = []
+    for each in waiting:
+        if each.silences >= SILENCES:
+            _give_up(each, webhook, f"sent {SILENCES} times without an answer")
+        elif now - datetime.fromisoformat(each.content["at"]) > KEPT:
+            _give_up(each, webhook, f"not taken for {KEPT}")
+        else:
+            kept.append(each)
+    oldest = sorted(kept, key=lambda each: str(each.content["at"]))[: max(0, len(kept) - MAX_WAITING)]
+    for each in oldest:
+        _give_up(each, webhook, f"more than {MAX_WAITING} wait")
+    return [each for each in kept if each not in oldest]
+
+
+def _give_up(alert: Kept, webhook: str, problem: str) -> None:
+    fields = {name: alert.content[name] for name in ("kind", "subject", "run_id", "at")}
+    host = _address(webhook)[1]
+    log.error(json.dumps({"event": "alert not delivered", "host": host, "problem": redact(problem), **fields}))
 
 
 def _address(webhook: str) -> tuple[str, str]:
@@ -134,18 +192,38 @@ def _address(webhook: str) -> tuple[str, str]:
     return parts.scheme, parts.hostname or ""
 
 
-def _post(webhook: str, content: Mapping[str, object]) -> tuple[str, bool]:
-    """Why it was not taken, empty if it was; and whether another try can help."""
+@dataclass(frozen=True)
+class _Answer:
+    problem: str = ""  # empty: it was taken
+    may_help: bool = False  # another try
+    is_silent: bool = False  # it was sent, so that it may have been taken all the same
+
+
+def _post_in_time(webhook: str, content: Mapping[str, object]) -> _Answer:
+    """Post in a thread of its own: looking a name up has no timeout, and a socket's begins anew with every byte."""
+    answers: SimpleQueue[_Answer] = SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_post(webhook, content)), daemon=True, name="alert").start()
+    try:
+        return answers.get(timeout=POST_S)
+    except Empty:
+        return _Answer(f"no answer within {POST_S:g} s", may_help=True, is_silent=True)
+
+
+def _post(webhook: str, content: Mapping[str, object]) -> _Answer:
     if _address(webhook)[0] not in {"http", "https"}:
-        return "ALERT_WEBHOOK_URL is no http or https address", False
+        return _Answer("ALERT_WEBHOOK_URL is no http or https address")
     request = urllib.request.Request(  # noqa: S310 - the scheme is looked at above
         webhook, data=json.dumps(content).encode(), headers={"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return ("", False) if answer.status < 300 else (f"HTTP {answer.status}", False)  # noqa: PLR2004
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:  # noqa: S310
+            return _Answer() if answer.status < 300 else _Answer(f"HTTP {answer.status}")  # noqa: PLR2004
     except urllib.error.HTTPError as error:
         error.close()
-        return f"HTTP {error.code}", error.code in _RETRYABLE
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {getattr(error, 'reason', error)}", True
+        return _Answer(f"HTTP {error.code}", may_help=error.code in _RETRYABLE)
+    except urllib.error.URLError as error:  # it could not be sent
+        return _Answer(f"{type(error).__name__}: {error.reason}", may_help=True)
+    except (OSError, http.client.HTTPException) as error:
+        return _Answer(f"{type(error).__name__}: {error}", may_help=True, is_silent=True)
+    except ValueError as error:
+        return _Answer(f"{type(error).__name__}: {error}")

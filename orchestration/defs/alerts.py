@@ -6,6 +6,8 @@ Belongs here: finding them in Dagster's instance. Not here: words and delivery (
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -21,17 +23,54 @@ from orchestration.defs.partitions import days_in_tags
 # no coincidence.
 WARNINGS_IN_A_ROW = 3
 EVENTS_A_TICK = 1000
+RUNS_A_TICK = alerts.MAX_WAITING  # as many as a tick can keep, whatever the receiver does; the next tick goes on
 
 
-@dg.run_failure_sensor(
+@dg.sensor(
     name="alert_failed_runs",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=15,
     description="Tells each failed run with its reason and the next step: in the log, and to ALERT_WEBHOOK_URL.",
 )
-def alert_failed_runs(context: dg.RunFailureSensorContext) -> None:
-    """One alert a failed run."""
-    alerts.tell(run_alert(context.dagster_run, context.failure_event, context.get_step_failure_events()), webhook())
+def alert_failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """One alert a failed run.
+
+    Dagster's own kind of sensor for this has no place for alerts that are not delivered yet.
+    """
+    known = json.loads(context.cursor or "{}")
+    # That kind of sensor, which this one was before, calls its event so.
+    told = {"event": known.get("event", known.get("record_id")), "waiting": known.get("waiting", [])}
+    return _tell(context, told, _failed_runs(context, told))
+
+
+def _failed_runs(context: dg.SensorEvaluationContext, told: dict[str, Any]) -> Iterable[Alert]:
+    """Runs of this code location that have failed since the event that `told` names; of the past, none."""
+    if told["event"] is None:
+        newest = context.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
+        told["event"] = newest[0].storage_id if newest else 0
+        return
+    wanted = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_storage_id=told["event"])
+    for record in context.instance.fetch_run_status_changes(wanted, limit=RUNS_A_TICK, ascending=True).records:
+        told["event"] = record.storage_id
+        run, event = context.instance.get_run_by_id(record.run_id), record.event_log_entry.dagster_event
+        if run is None or event is None or not _is_of_here(run, context):
+            continue
+        steps = context.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+        yield run_alert(run, event, [each.event_log_entry.get_dagster_event() for each in steps])
+
+
+def _is_of_here(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
+    """Whether the run is of this code location: another one tells its own."""
+    of, here = run.remote_job_origin, context.code_location_origin
+    return (of.location_name if of else None) == (here.location_name if here else None)
+
+
+def _tell(context: dg.SensorEvaluationContext, told: dict[str, Any], found: Iterable[Alert]) -> dg.SkipReason:
+    """Tell what was found and what still waits; the cursor keeps what was not taken."""
+    new, waiting = list(found), [alerts.Kept(**each) for each in told.get("waiting", [])]
+    kept = alerts.tell(new, waiting, webhook(), now=datetime.now(UTC))
+    context.update_cursor(json.dumps({**told, "waiting": [asdict(each) for each in kept]}, sort_keys=True))
+    return dg.SkipReason(f"{len(new)} alert(s)" + (f"; {len(kept)} wait for the receiver" if kept else ""))
 
 
 def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.DagsterEvent]) -> Alert:
@@ -74,11 +113,7 @@ def causes(error: Any) -> list[Any]:
 def alert_checks_and_freshness(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Compare with what was told before; the cursor holds that."""
     told: dict[str, Any] = {"event": None, "checks": {}, "told": [], "stale": [], **json.loads(context.cursor or "{}")}
-    found = [*_checks(context.instance, told), *_freshness(context, told)]
-    for alert in found:
-        alerts.tell(alert, webhook())
-    context.update_cursor(json.dumps(told, sort_keys=True))
-    return dg.SkipReason(f"{len(found)} alert(s)")
+    return _tell(context, told, [*_checks(context.instance, told), *_freshness(context, told)])
 
 
 def webhook() -> str:

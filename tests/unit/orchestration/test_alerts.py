@@ -1,44 +1,56 @@
 """Alerts carry reason and next step, no secret, and never fail anything; told to a real HTTP server."""
 
+import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
 
 from deploy.processes import free_port
 from orchestration import alerts
-from orchestration.alerts import Alert, next_step, redact, tell
+from orchestration.alerts import Alert, Kept, next_step, redact, tell
 from orchestration.defs import alerts as sensors
 from orchestration.errors import ReconcileError
 
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
 
 class Receiver:
-    """A webhook that answers as told, and keeps what it got."""
+    """A webhook that answers as told, after so long, and keeps what it got."""
 
-    def __init__(self, *answers: int) -> None:
-        self.answers, self.got = list(answers), list[dict[str, Any]]()
+    def __init__(self) -> None:
+        self.answers, self.got = list[int](), list[dict[str, Any]]()
+        self.never, self.delay_s = "nothing", 0.0  # what it answers with 500 always
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 outer.got.append(json.loads(self.rfile.read(length)))
-                self.send_response(outer.answers.pop(0) if outer.answers else 200)
-                self.end_headers()
+                outer.ended.wait(outer.delay_s)
+                status = 500 if outer.got[-1]["subject"] == outer.never else 200
+                with contextlib.suppress(BrokenPipeError):
+                    self.send_response(outer.answers.pop(0) if outer.answers else status)
+                    self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.ended = threading.Event()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook/secret-path"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self.ended.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -50,9 +62,9 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def alert(reason: str = "core and landed differ") -> Alert:
+def alert(reason: str = "core and landed differ", subject: str = "load_days") -> Alert:
     return Alert(
-        kind="run_failed", subject="load_days", reason=reason, next_step="Rebuild the day.", run_id="r1",
+        kind="run_failed", subject=subject, reason=reason, next_step="Rebuild the day.", run_id="r1",
         days=["2010-12-01"],
     )  # fmt: skip
 
@@ -61,38 +73,79 @@ def test_an_alert_is_logged_and_sent_with_reason_and_next_step(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, logger="orchestration.alerts"):
-        assert tell(alert(), receiver.url)
+        assert tell([alert()], [], receiver.url, now=NOW) == []
     [got] = receiver.got
     assert (got["reason"], got["next_step"], got["run_id"]) == ("core and landed differ", "Rebuild the day.", "r1")
     assert got["text"].startswith("run failed: load_days (2010-12-01)\n")
+    assert got["at"] == "2026-11-29T12:00:00+00:00", "it may come late"
     assert json.loads(caplog.messages[0])["event"] == "alert"
 
 
-def test_a_webhook_that_is_down_is_tried_three_times_and_fails_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    pauses: list[float] = []
-    assert not tell(alert(), f"http://127.0.0.1:{free_port()}/hook/secret-path", sleep=pauses.append)
-    assert pauses == [0.5, 2.0]
-    assert "alert not delivered" in caplog.text
-    assert "secret-path" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("answers", "sent", "tries"), [([503, 429], True, 3), ([500, 500, 500], False, 3), ([404], False, 1)]
-)
-def test_only_what_another_try_can_help_is_tried_again(
-    receiver: Receiver,
-    answers: list[int],
-    sent: bool,  # noqa: FBT001
-    tries: int,
+def test_what_a_webhook_that_is_down_does_not_take_is_sent_once_it_is_there(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.answers = answers
-    assert tell(alert(), receiver.url, sleep=lambda _: None) is sent
-    assert len(receiver.got) == tries
+    down = f"http://127.0.0.1:{free_port()}/hook/secret-path"
+    waiting = tell([alert(subject="a"), alert(subject="b")], [], down, now=NOW)
+    for _ in range(2 * alerts.SILENCES):
+        waiting = tell([], waiting, down, now=NOW)
+    assert caplog.text.count('"event": "alert"') == 2, "it is logged once"
+    assert "alerts wait for the next tick" in caplog.text
+    assert "secret-path" not in caplog.text
+    assert tell([], waiting, receiver.url, now=NOW + timedelta(hours=1)) == []
+    assert sorted(got["subject"] for got in receiver.got) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("answer", "is_kept"), [(503, True), (429, True), (500, True), (404, False)])
+def test_only_what_another_try_can_help_is_tried_again(receiver: Receiver, answer: int, *, is_kept: bool) -> None:
+    receiver.answers = [answer]
+    waiting = tell([alert()], [], receiver.url, now=NOW)
+    assert len(receiver.got) == 1
+    assert bool(waiting) is is_kept
+    assert tell([], waiting, receiver.url, now=NOW) == []
+    assert len(receiver.got) == 1 + is_kept
+
+
+def test_a_silent_receiver_costs_one_post_a_tick_and_gets_none_for_ever(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alerts, "POST_S", 0.3)
+    receiver.delay_s = 60.0
+    began = time.monotonic()
+    waiting = tell([alert(subject=name) for name in "abc"], [], receiver.url, now=NOW)
+    assert time.monotonic() - began < 1.0
+    assert ([got["subject"] for got in receiver.got], len(waiting)) == (["a"], 3)
+    for _ in range(20):
+        waiting = tell([], waiting, receiver.url, now=NOW)
+    assert waiting == []
+    assert sorted(got["subject"] for got in receiver.got) == sorted("abc" * alerts.SILENCES)
+    assert caplog.text.count("alert not delivered") == 3
+
+
+def test_an_alert_that_is_never_taken_holds_up_no_other(receiver: Receiver) -> None:
+    receiver.never = "b"
+    waiting = tell([alert(subject=name) for name in "abc"], [], receiver.url, now=NOW)
+    waiting = tell([alert(subject="d")], waiting, receiver.url, now=NOW)
+    waiting = tell([], waiting, receiver.url, now=NOW)
+    assert {got["subject"] for got in receiver.got} == set("abcd")
+    assert [each.content["subject"] for each in waiting] == ["b"]
+    assert tell([], waiting, receiver.url, now=NOW + alerts.KEPT + timedelta(seconds=1)) == []
+
+
+def test_posts_of_a_tick_have_one_budget_and_what_is_left_is_bounded(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = iter(range(0, 1000, 5))  # each post takes 5 s
+    found = [alert(subject=str(number)) for number in range(alerts.MAX_WAITING + 10)]
+    waiting = tell(found, [], receiver.url, now=NOW, clock=lambda: float(next(ticks)))
+    told = [got["subject"] for got in receiver.got]
+    assert told == ["0", "1", "2"], "a fourth might take until 30 s"
+    assert len(waiting) == alerts.MAX_WAITING
+    assert caplog.text.count("alert not delivered") == len(found) - 3 - alerts.MAX_WAITING
 
 
 @pytest.mark.parametrize("webhook", ["ftp://somewhere/x", "not an address", "http://[broken"])
 def test_a_webhook_that_is_no_address_fails_nothing(webhook: str) -> None:
-    assert not tell(alert(), webhook, sleep=lambda _: None)
+    assert tell([alert()], [], webhook, now=NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -108,7 +161,7 @@ def test_a_webhook_that_is_no_address_fails_nothing(webhook: str) -> None:
     ],
 )
 def test_no_secret_leaves_in_an_alert(receiver: Receiver, text: str, secret: str) -> None:
-    assert tell(alert(text), receiver.url)
+    assert tell([alert(text)], [], receiver.url, now=NOW) == []
     assert secret not in json.dumps(receiver.got)
     assert secret not in redact(text)
 
@@ -139,25 +192,72 @@ def failing() -> None:
     fail()
 
 
-def test_a_failed_run_is_told_with_its_days_and_our_error_s_own_words(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALERT_WEBHOOK_URL", receiver.url)
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = failing.execute_in_process(
-            instance=instance, raise_on_error=False, tags={"dagster/partition": "2010-12-01"}
-        )
-        context = dg.build_run_status_sensor_context(
-            sensor_name="alert_failed_runs",
-            dagster_event=result.get_run_failure_event(),
-            dagster_instance=instance,
-            dagster_run=result.dagster_run,
-        ).for_run_failure()
+@pytest.fixture(params=["in memory", "sqlite"])
+def instance(request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    """Dagster's two storages of its own; the second, with a file a run, is that of a plain `dagster dev`."""
+    is_ephemeral = request.param == "in memory"
+    with dg.DagsterInstance.ephemeral() if is_ephemeral else dg.instance_for_test() as made:
+        yield made
+
+
+class FailedRuns:
+    """The sensor's looks at an instance; they share a cursor."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance, self.cursor = instance, ""
+
+    def fail(self, day: str = "2010-12-01") -> None:
+        tags = {"dagster/partition": day}
+        assert not failing.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags).success
+
+    def look(self) -> None:
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         sensors.alert_failed_runs(context)
+        self.cursor = context.cursor or ""
+
+
+@pytest.fixture
+def failed_runs(instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> FailedRuns:
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", receiver.url)
+    return FailedRuns(instance)
+
+
+def test_a_failed_run_is_told_once_with_its_days_and_our_error_s_own_words(
+    receiver: Receiver, failed_runs: FailedRuns
+) -> None:
+    failed_runs.fail("2010-11-30")
+    failed_runs.look()
+    failed_runs.fail()
+    failed_runs.look()
+    failed_runs.look()
     [got] = receiver.got
     assert (got["kind"], got["subject"], got["days"]) == ("run_failed", "failing", ["2010-12-01"])
     assert "postgresql://reader:***@db" in got["reason"]
     assert got["next_step"] == alerts.NEXT_STEPS["ReconcileError"]
+
+
+def test_failed_runs_that_the_receiver_does_not_take_wait_in_the_cursor_without_secrets(
+    receiver: Receiver, failed_runs: FailedRuns
+) -> None:
+    failed_runs.look()
+    failed_runs.fail()
+    receiver.answers = [503]
+    failed_runs.look()
+    assert [Kept(**each).content["days"] for each in json.loads(failed_runs.cursor)["waiting"]] == [["2010-12-01"]]
+    assert "hunter2" not in failed_runs.cursor
+    failed_runs.fail("2010-12-02")
+    failed_runs.look()
+    failed_runs.look()
+    assert [got["days"] for got in receiver.got] == [["2010-12-01"], ["2010-12-01"], ["2010-12-02"]]
+
+
+def test_the_sensor_goes_on_where_dagster_s_own_kind_of_sensor_stopped(
+    receiver: Receiver, failed_runs: FailedRuns
+) -> None:
+    failed_runs.cursor = RunStatusSensorCursor(record_id=0).to_json()
+    failed_runs.fail()
+    failed_runs.look()
+    assert len(receiver.got) == 1
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("agrees", asset="thing"), dg.AssetCheckSpec("is_close", asset="thing")])
@@ -166,14 +266,6 @@ def thing(context: dg.AssetExecutionContext) -> Iterator[Any]:
     for name, severity in (("agrees", dg.AssetCheckSeverity.ERROR), ("is_close", dg.AssetCheckSeverity.WARN)):
         passed = name not in context.run.tags.get("failing", "")
         yield dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, metadata={"rows": 7})
-
-
-@pytest.fixture(params=["in memory", "sqlite"])
-def instance(request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
-    """Dagster's two storages of its own; the second, with a file a run, is that of a plain `dagster dev`."""
-    is_ephemeral = request.param == "in memory"
-    with dg.DagsterInstance.ephemeral() if is_ephemeral else dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture
@@ -212,8 +304,6 @@ def test_a_check_that_failed_before_the_first_look_is_told_when_it_fails_again(l
 
 
 def test_an_asset_that_is_not_fresh_is_told_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
     from dagster._core.definitions.freshness import FreshnessState
 
     monkeypatch.setenv("ALERT_WEBHOOK_URL", receiver.url)
