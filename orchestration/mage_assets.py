@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,10 +57,13 @@ class RunOptions:
         variables: more runtime variables, found out when a run starts.
         passes: how to cut a run's partitions into passes; only for pipelines that take a range of partitions at once.
             Each pass is held in memory whole. By default each partition is a pass of its own.
+        around: entered before the first pass and left after the last one, whether or not they went well; told of the
+            run's variables, the launchpad's included.
         pool: limits how many of these run at once, where the deployment sets a limit for the pool.
     """
 
     variables: Callable[[dg.AssetExecutionContext], Mapping[str, str]] | None = None
+    around: Callable[[dg.AssetExecutionContext, Mapping[str, str]], AbstractContextManager[None]] | None = None
     passes: Callable[[PipelineSpec, Sequence[str]], Sequence[Sequence[str]]] | None = None
     pool: str | None = None
 
@@ -145,18 +149,19 @@ def _definition(
             **context.op_execution_context.op_config["variables"],
         }
         failed: TestRun | None = None
-        for part in _passes(context, pipeline, runs):
-            named = Part(name=_label(part) if part else None, before=tuple(done))
-            run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)}, named)
-            done[_label(part)] = run
-            failed = run.failed
-            if failed is not None:
-                break
-            for block in pipeline.outputs:
-                for partition in part or (None,):
-                    context.add_asset_metadata(
-                        _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
-                    )
+        with runs.around(context, variables) if runs.around else nullcontext():
+            for part in _passes(context, pipeline, runs):
+                named = Part(name=_label(part) if part else None, before=tuple(done))
+                run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)}, named)
+                done[_label(part)] = run
+                failed = run.failed
+                if failed is not None:
+                    break
+                for block in pipeline.outputs:
+                    for partition in part or (None,):
+                        context.add_asset_metadata(
+                            _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
+                        )
         yield from _check_results(first_key, pipeline, done)
         if failed is not None:
             raise _test_failure(pipeline, run, named, failed)

@@ -30,9 +30,10 @@ NEWLY_LOST_SQL = """
 SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM control.gap
 WHERE kind = 'below_log_start' AND found_at > now() - interval '7 days'
 """
-# A day waits since the first batch that was not read; its newest one is a moment old as long as events flow.
+# A day waits since the first batch that was not read; its newest one is a moment old as long as events flow. One whose
+# mark was taken back (batch 0) waits since then, for marts of what has landed long ago.
 LAKE_SQL = """
-SELECT count(DISTINCT behind.event_day), min(coalesce(waiting.landed_at, behind.landed_at))
+SELECT count(DISTINCT behind.event_day), min(coalesce(behind.taken_back_at, waiting.landed_at, behind.landed_at))
 FROM behind
 LEFT JOIN LATERAL (
     SELECT batch.landed_at
@@ -46,7 +47,8 @@ LEFT JOIN LATERAL (
 """
 BEHIND = """
 WITH behind AS (
-    SELECT l.topic, l.event_day, l.topic_partition, l.landed_at, coalesce(r.batch, 0) AS read_batch
+    SELECT l.topic, l.event_day, l.topic_partition, l.landed_at, coalesce(r.batch, 0) AS read_batch,
+           CASE WHEN r.batch = 0 THEN r.updated_at END AS taken_back_at
     FROM control.landed_day AS l
     LEFT JOIN control.reader_day AS r
       ON r.topic = l.topic AND r.event_day = l.event_day AND r.topic_partition = l.topic_partition AND r.reader = %s
@@ -56,9 +58,10 @@ WITH behind AS (
 # By the comparison's own word, not by counts: where they agree, an amount may differ, or a mart made of others.
 TRUST_SQL = """
 SELECT COUNT(*) AS days, SUM(mart_rows) AS mart_rows, MAX(newest_produced_at) AS mart_as_of,
-  COUNTIF(is_reconciled IS NULL) AS uncompared,
+  COUNTIF(is_reconciled IS NULL) AS uncompared, MIN(IF(is_reconciled IS NULL, changed_at, NULL)) AS uncompared_since,
   STRING_AGG(IF(is_reconciled IS FALSE, CAST(invoice_date AS STRING), NULL), ' ' ORDER BY invoice_date) AS differing
 FROM `{table}`
+LEFT JOIN (SELECT event_day, MAX(changed_at) AS changed_at FROM `{days}` GROUP BY event_day) ON event_day = invoice_date
 """
 DAGSTER_QUERY = """
 query Status($since: Float!) {
@@ -224,7 +227,8 @@ def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
         datasets = f"{settings.emulator_host}/bigquery/v2/projects/{settings.project}/datasets"
         urllib.request.urlopen(datasets, timeout=10).close()  # noqa: S310 - a setting
     warehouse = open_warehouse(settings, labels={"by": "status"})
-    row = warehouse.run(TRUST_SQL.format(table=warehouse.table_id("mart.data_trust")), kind="status").rows[0]
+    sql = TRUST_SQL.format(table=warehouse.table_id("mart.data_trust"), days=warehouse.table_id("control.day"))
+    row = warehouse.run(sql, kind="status").rows[0]
     return {
         "is_lake_restored": _is_lake_restored(env, newest_loads(warehouse, LOADS_LOOKED_AT)),
         "days": row["days"],
@@ -232,6 +236,7 @@ def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
         "mart_as_of": row["mart_as_of"],
         "differing_days": tuple((row["differing"] or "").split()),
         "uncompared_days": row["uncompared"],
+        "uncompared_since": row["uncompared_since"],
     }
 
 

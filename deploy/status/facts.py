@@ -57,6 +57,7 @@ class Facts:
     days: int | None = None
     differing_days: tuple[str, ...] = ()
     uncompared_days: int | None = None  # loaded since their last comparison: while events flow that is today
+    uncompared_since: datetime | None = None  # when the first of them was loaded last
     is_lake_restored: bool | None = None  # and was not told of it
     mart_rows: int | None = None
     mart_as_of: datetime | None = None
@@ -73,6 +74,11 @@ class Facts:
     def pending_s(self) -> float:
         """How long the day that waits longest has waited."""
         return _seconds(self.oldest_pending_at, self.asked_at)
+
+    @property
+    def uncompared_s(self) -> float:
+        """How long ago a day was loaded that has not been compared since; the longest."""
+        return _seconds(self.uncompared_since, self.asked_at)
 
     @property
     def mart_behind_s(self) -> float | None:
@@ -166,6 +172,9 @@ def _judge_results(facts: Facts, limits: Limits) -> list[Finding]:
                 Level.BROKEN, "warehouse", f"does not reconcile: {days}", "rebuild these days", "does-not-reconcile"
             )
         )
+    if facts.uncompared_s > limits.pending_s:
+        what = f"a day was loaded {span(facts.uncompared_s)} ago and not compared since: do its marts show it?"
+        found.append(Finding(Level.LOOK, "warehouse", what, "dbt-like-sql plan 'mart.*' tells", "does-not-reconcile"))
     if (facts.mart_behind_s or 0.0) > limits.mart_behind_s:
         what = f"the marts are {span(facts.mart_behind_s)} behind what landed"
         found.append(Finding(Level.LATE, "warehouse", what, "did a run fail, is a sensor stopped?", "days-pending"))

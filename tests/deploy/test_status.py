@@ -59,6 +59,7 @@ def test_a_line_without_findings_is_well() -> None:
         ({"pending_days": 2, "oldest_pending_at": AN_HOUR_AGO}, Level.LATE, "dagster", "1 h 0 min"),
         ({"failed_runs": 5}, Level.LOOK, "dagster", "5 runs failed"),
         ({"differing_days": ("2010-12-01",)}, Level.BROKEN, "warehouse", "2010-12-01"),
+        ({"uncompared_since": AN_HOUR_AGO}, Level.LOOK, "warehouse", "loaded 1 h 0 min ago and not compared since"),
         ({"mart_as_of": AN_HOUR_AGO}, Level.LATE, "warehouse", "1 h 0 min behind"),
         ({"is_refresh_failed": True}, Level.LATE, "report", "refresh failed"),
         ({"report_as_of": NOW - timedelta(hours=2)}, Level.LATE, "report", "2 h 0 min behind"),
@@ -79,6 +80,7 @@ def test_each_trouble_is_told_once_with_its_part_and_weight(
         {"unlanded": 10_000},
         {"unlanded": 3, "waiting_since": NOW - timedelta(seconds=120)},
         {"pending_days": 1, "oldest_pending_at": NOW - timedelta(seconds=900)},
+        {"uncompared_days": 1, "uncompared_since": NOW - timedelta(seconds=900)},
         {"mart_as_of": NOW - timedelta(seconds=900)},
         {"report_as_of": NOW - timedelta(seconds=3_600)},
         {"failed_runs": 4},
@@ -195,13 +197,13 @@ def test_a_day_waits_since_its_first_batch_that_was_not_read_however_many_follow
                 "last_offset, last_batch) VALUES ('t', '2010-12-01', 0, 3, 3, 1, 3, 3)"
             )
 
-        def waits_for_minutes(read: int) -> tuple[int, int]:
+        def waits_for_minutes(read: int | None) -> tuple[int, int]:
             with conn, conn.cursor() as cursor:
                 cursor.execute("DELETE FROM control.reader_day")
-                if read:
+                if read is not None:
                     cursor.execute(
-                        "INSERT INTO control.reader_day (topic, reader, event_day, topic_partition, batch) "
-                        "VALUES ('t', %s, '2010-12-01', 0, %s)",
+                        "INSERT INTO control.reader_day (topic, reader, event_day, topic_partition, batch, updated_at) "
+                        "VALUES ('t', %s, '2010-12-01', 0, %s, now() - interval '5 minutes')",
                         (asking.READER, read),
                     )
             found = asking.ask_lake({"LAKE_DSN": lake_dsn})
@@ -209,7 +211,8 @@ def test_a_day_waits_since_its_first_batch_that_was_not_read_however_many_follow
             age = 0 if oldest is None else round((datetime.now(UTC) - oldest).total_seconds() / 60)
             return found["pending_days"], age
 
-        assert [waits_for_minutes(read) for read in (0, 1, 2, 3)] == [(1, 90), (1, 60), (1, 0), (0, 0)]
+        assert [waits_for_minutes(read) for read in (None, 1, 2, 3)] == [(1, 90), (1, 60), (1, 0), (0, 0)]
+        assert waits_for_minutes(0) == (1, 5), "its mark was taken back five minutes ago, what landed is no news"
 
 
 def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated_env: dict[str, str]) -> None:
@@ -217,8 +220,13 @@ def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated
     warehouse = open_warehouse(WarehouseSettings.from_env(migrated_env))
     agrees, differs, loaded_since, never = (date(2010, 12, number) for number in (1, 2, 3, 4))
     days = ", ".join(
-        f"('core.invoice_lines', 'retail.invoices', DATE '{day}', {version}, 'run', '1', CURRENT_TIMESTAMP())"
-        for day, version in {agrees: 1, differs: 1, loaded_since: 2, never: 1}.items()
+        f"('core.invoice_lines', 'retail.invoices', DATE '{day}', {version}, 'run', '1', TIMESTAMP '{at.isoformat()}')"
+        for day, version, at in (
+            (agrees, 1, NOW - timedelta(days=2)),
+            (differs, 1, NOW),
+            (loaded_since, 2, AN_HOUR_AGO),
+            (never, 1, NOW),
+        )
     )
     columns = "table_name, topic, event_day, version, run_id, code_version, changed_at"
     warehouse.run(f"INSERT INTO `{warehouse.table_id('control.day')}` ({columns}) VALUES {days}")
@@ -232,8 +240,12 @@ def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated
     record(warehouse, same, run_id="run")
     found = asking.ask_warehouse(migrated_env)
     assert (found["days"], found["differing_days"], found["uncompared_days"]) == (4, (str(differs),), 2)
-    [finding] = judge(replace(WELL, **{**found, "is_lake_restored": False, "mart_as_of": NOW}))
-    assert (finding.level, finding.what) == (Level.BROKEN, "does not reconcile: 2010-12-02")
+    assert found["uncompared_since"] == AN_HOUR_AGO
+    findings = judge(replace(WELL, **{**found, "is_lake_restored": False, "mart_as_of": NOW}))
+    assert [(each.level, each.what) for each in findings] == [
+        (Level.BROKEN, "does not reconcile: 2010-12-02"),
+        (Level.LOOK, "a day was loaded 1 h 0 min ago and not compared since: do its marts show it?"),
+    ]
 
 
 def test_a_part_that_hangs_is_called_silent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ Belongs here: what ours add to what Mage's files say. Not here: how blocks becom
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
@@ -13,6 +13,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from dbt_like_sql.catalog import load_catalog
 from orchestration.defs.keep_up import await_turn, seconds_of
+from orchestration.defs.marks import take_back_marks
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.resources import LakeResource
@@ -23,6 +24,7 @@ from orchestration.mage_spec import BlockSpec, PipelineSpec
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
 
+REBUILD = "rebuild"
 LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
 
@@ -52,7 +54,24 @@ def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
         waited_s = await_turn(LakeResource(), days)
         if waited_s > LONG_WAIT_S:
             context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
-    return {"mode": "rebuild" if is_rebuild else "incremental"}
+    return {"mode": REBUILD if is_rebuild else "incremental"}
+
+
+@contextlib.contextmanager
+def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str]) -> Iterator[None]:
+    """After a rebuild the days' marts are behind though nothing has landed, so that only this makes the sensor ask.
+
+    Before it as well: a run that is killed leaves its days waiting. No day is asked for while this run is at work, and
+    where the run publishes the marts itself, it marks them again.
+    """
+    if variables.get("mode") != REBUILD:
+        yield
+        return
+    take_back_marks(LakeResource(), days_of_run(context))
+    try:
+        yield
+    finally:  # whoever published meanwhile has marked them
+        take_back_marks(LakeResource(), days_of_run(context))
 
 
 def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
@@ -69,4 +88,6 @@ def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
     return cut_passes(days, rows)
 
 
-core_tables = build_mage_assets(project(), options=_options, runs=RunOptions(variables=_variables, passes=_passes))
+core_tables = build_mage_assets(
+    project(), options=_options, runs=RunOptions(variables=_variables, passes=_passes, around=_marts_follow)
+)

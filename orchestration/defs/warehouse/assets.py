@@ -1,7 +1,7 @@
 """Marts: every mart table of the catalog as an asset, published through write, audit, publish.
 
-Belongs here: which tables are published together, and telling the lake's ledger how far the marts have got. Not here:
-SQL, checks of single tables, publishing itself (dbt_like_sql).
+Belongs here: which tables are published together, and with which batches they are marked as published (marks.py). Not
+here: SQL, checks of single tables, publishing itself (dbt_like_sql).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,13 @@ from dbt_like_sql.catalog import Catalog, Table, load_catalog
 from dbt_like_sql.publish import Memory, note_load
 from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
+from orchestration.defs.marks import mark_published
 from orchestration.defs.pacing import budget_metadata
 from orchestration.defs.partitions import DAYS, days_of_run
 from orchestration.defs.publish_turn import publish_turn
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
-from orchestration.defs.topics import MARTS, MARTS_READER, feeds
+from orchestration.defs.topics import MARTS, feeds
 from orchestration.defs.warehouse.checks import reconcile_marts
 
 CHECK_SEVERITY = {"fail": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -251,16 +252,6 @@ def loaded_batches(
             holds = door.confirm_read(conn, feed.topic, {day: each.read for day, each in loaded.items()})
             found |= {(feed.topic, day): batches for day, batches in holds.items()}
     return found
-
-
-def mark_published(lake: LakeResource, ledger: Mapping[tuple[str, date], Mapping[int, int]]) -> None:
-    """Tell the lake how far the marts have got: the sensor asks for a day again while it is behind."""
-    from streaming import lake as ledger_door
-
-    with lake.connect("orchestration.mark") as conn:
-        for (topic, day), batches in ledger.items():
-            if batches:
-                ledger_door.mark_read(conn, topic, MARTS_READER, day=day, batches=batches)
 
 
 _CATALOG = load_catalog()

@@ -4,7 +4,7 @@ Belongs here: core(day) = mart(day), by rows and by every additive measure of ev
 single table (its checks.sql).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Self
@@ -13,8 +13,11 @@ import dagster as dg
 
 from orchestration.defs import keep_up
 from orchestration.defs.check_results import comparison_result
+from orchestration.defs.marks import take_back_marks
+from orchestration.defs.partitions import days_in_tags, days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
-from orchestration.defs.topics import feeds
+from orchestration.defs.runs import runs_at_work
+from orchestration.defs.topics import MARTS_READER, feeds
 from orchestration.defs.transform.checks import core_as_of_ledger, days_to_look_at, landed_totals
 from orchestration.reconcile import DayComparison, DayTotals, differences
 
@@ -22,6 +25,8 @@ from orchestration.reconcile import DayComparison, DayTotals, differences
 STILL_TRIES = 4
 FACT_TABLE = "mart.invoice_lines"
 FACT = dg.AssetKey(FACT_TABLE.split("."))
+# A sentence with more of them is not read; the metadata has them all.
+_DAYS_NAMED = 5
 
 
 @dg.asset_check(
@@ -54,7 +59,58 @@ def core_equals_mart(
                     description="handed over: the run that keeps the day up compares it within its loop",
                     metadata={"days_checked": 0},
                 )
-        return reconcile_marts(conn, opened, days, context.run.run_id)
+        result = reconcile_marts(conn, opened, days, context.run.run_id)
+        left = left_days(context, conn, opened, days_of_run(context))
+    take_back_marks(lake, left)
+    return with_left_days(result, left)
+
+
+def left_days(
+    context: dg.AssetCheckExecutionContext, conn: Any, warehouse: Any, days: Collection[date]
+) -> Collection[date]:
+    """Days on which core is newer than the daily marts and that nobody is going to publish.
+
+    No other run is at work on them, and the lake takes them for published: a rebuild outside Dagster, or one whose mark
+    another run has set again. Looked at twice: what a run has published between the questions is none.
+
+    Args:
+        context: its own run does not count as one at work.
+        conn: to the lake.
+        warehouse: for its ledgers.
+        days: to look at; empty for every day that was ever loaded.
+    """
+    from streaming import lake
+
+    found = _behind_core(warehouse, days)
+    if found:
+        found -= {each.event_day for feed in feeds() for each in lake.pending_days(conn, feed.topic, MARTS_READER)}
+        others = [each.dagster_run for each in runs_at_work(context.instance)]
+        found -= {day for run in others if run.run_id != context.run.run_id for day in days_in_tags(run.tags)}
+    return sorted(found & _behind_core(warehouse, days)) if found else []
+
+
+def _behind_core(warehouse: Any, days: Collection[date]) -> set[date]:
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.publish import stale_tables
+
+    catalog = load_catalog()
+    stale = stale_tables(warehouse, catalog)
+    found = {day for name in stale if catalog[name].partition_column for day in stale[name]}
+    return found & set(days) if days else found
+
+
+def with_left_days(result: dg.AssetCheckResult, left: Collection[date]) -> dg.AssetCheckResult:
+    """The comparison's result with these days named: a warning where nothing else is wrong, as the sensor asks now."""
+    if not left:
+        return result
+    named = ", ".join(map(str, list(left)[:_DAYS_NAMED])) + (" ..." if len(left) > _DAYS_NAMED else "")
+    told = f"{len(left)} day(s) of core are newer than their marts, and no run was at work on them: {named}. They are "
+    return result._replace(
+        passed=False,
+        severity=result.severity if not result.passed else dg.AssetCheckSeverity.WARN,
+        description=f"{told}asked for again now. {result.description}",
+        metadata={**result.metadata, "days_left": dg.MetadataValue.json([str(day) for day in left])},
+    )
 
 
 @dg.asset_check(
@@ -102,8 +158,8 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
 
     Core and marts are several queries; another run that loads or publishes between two of them makes layers differ
     that do not. So a day that differs is compared again, until nothing has moved meanwhile. A day that moves on and on,
-    or on which a load has committed since its marts were published, is left out: that load's own run publishes and
-    compares it.
+    or on which a load has committed since its marts were published, is left out and listed: that load's own run
+    publishes and compares it, and where there is none, `left_days` tells.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
@@ -136,8 +192,11 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
     landing = [each.landing for each in found]
     if differences(landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
         return comparison_result(landing, "landed", "core")
-    left_out = [each.name for each in measures if each.source_sql is None]
-    told = {"measures": [each.name for each in measures if each.source_sql], "measures_not_derivable": left_out}
+    told = {
+        "measures": [each.name for each in measures if each.source_sql],
+        "measures_not_derivable": [each.name for each in measures if each.source_sql is None],
+        "days_left_out": [str(day) for day in days if day not in {each.day for each in found}],
+    }
     return comparison_result([each.marts for each in found], "core", "mart", more=told)
 
 

@@ -11,6 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.publish import stale_tables
 from orchestration.definitions import defs
 from orchestration.defs import keep_up
 from orchestration.defs.landing import sensors as landing_sensors
@@ -94,6 +96,80 @@ def test_a_batch_is_reported_once_but_its_day_is_asked_for_until_it_is_published
     assert asked(second) == [("2010-12-01", "2010-12-01")], "a lost request is asked again"
     assert load_days("2010-12-01").success
     assert isinstance(tick(instance, second.cursor), dg.SkipReason)
+
+
+def rebuild_core(instance: dg.DagsterInstance, day: str) -> dg.ExecuteInProcessResult:
+    """What materializing core/invoice_lines alone does, with the launchpad's configuration of a rebuild."""
+    return defs.resolve_job_def("load_days").execute_in_process(
+        instance=instance,
+        tags={FIRST: day, LAST: day},
+        run_config={"ops": {"retail_invoices": {"config": {"variables": {"mode": "rebuild"}}}}},
+        asset_selection=[dg.AssetKey(["core", "invoice_lines"])],
+        raise_on_error=False,
+    )
+
+
+def test_marts_follow_a_rebuild_of_core_alone_though_nothing_lands(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, warehouse: Any
+) -> None:
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    lines = warehouse.table_id("core.invoice_lines")
+    warehouse.run(f"UPDATE `{lines}` SET amount_gbp = 1 WHERE invoice_date = DATE '2010-12-01' AND line_no = 2")
+    assert asked(tick(instance)) == []
+    assert rebuild_core(instance, "2010-12-01").success
+    assert {date(2010, 12, 1)} in map(set, stale_tables(warehouse, load_catalog()).values())
+    assert asked(tick(instance)) == [("2010-12-01", "2010-12-01")]
+    assert load_days("2010-12-01").success
+    assert "mart.invoice_lines" not in stale_tables(warehouse, load_catalog())
+    assert asked(tick(instance)) == []
+
+
+def test_a_rebuild_that_publishes_its_marts_itself_leaves_no_day_to_ask_for(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run
+) -> None:
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    assert load_days("2010-12-01", mode="rebuild").success
+    assert asked(tick(instance)) == []
+
+
+def test_a_rebuild_that_fails_leaves_its_day_waiting(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mage_project.transforms import lines
+
+    landing.land([event()])
+    assert load_days("2010-12-01").success
+    with monkeypatch.context() as patched:
+        patched.setattr(lines, "price_lines", lambda table: table.slice(1))
+        assert not rebuild_core(instance, "2010-12-01").success
+    monkeypatch.setattr("orchestration.triggers.FIRST_WAIT_S", 0.0)
+    assert asked(tick(instance)) == [("2010-12-01", "2010-12-01")]
+
+
+@pytest.mark.parametrize("is_at_work", [False, True])
+def test_the_night_names_days_whose_marts_nobody_is_going_to_publish_and_asks_for_them(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, warehouse: Any, *, is_at_work: bool
+) -> None:
+    """A rebuild outside Dagster, say in Mage's own UI: the lake's marks know nothing of it."""
+    landing.land([event(), event(line_no=2, invoiced_at="2010-12-02T09:00:00Z")])
+    assert load_days("2010-12-01", "2010-12-02").success
+    warehouse.run(
+        f"UPDATE `{warehouse.table_id('control.day')}` SET version = version + 1 WHERE event_day = DATE '2010-12-02'"
+    )
+    if is_at_work:
+        start_run(instance, "2010-12-02", "2010-12-02", dg.DagsterRunStatus.STARTED)
+    night = defs.resolve_job_def("compare_days").execute_in_process(instance=instance, raise_on_error=False)
+    assert night.success
+    [found] = [each for each in night.get_asset_check_evaluations() if each.check_name == "core_equals_mart"]
+    if is_at_work:
+        assert found.passed
+        return
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "1 day(s) of core are newer than their marts, and no run was at work on them: 2010-12-02." in str(found)
+    assert found.metadata["days_left"].value == ["2010-12-02"]
+    assert asked(tick(instance)) == [("2010-12-02", "2010-12-02")]
 
 
 def test_many_days_are_one_run_and_far_ones_another(landing: HandLanding, instance: dg.DagsterInstance) -> None:
