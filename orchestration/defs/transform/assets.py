@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
-from dagster._core.storage.tags import BACKFILL_ID_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
 
 from dbt_like_sql.catalog import load_catalog
 from orchestration.defs.keep_up import await_turn, seconds_of
@@ -25,6 +25,7 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
 
 REBUILD = "rebuild"
+BACKFILL_TAG = "retail/backfill"
 LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
 
@@ -42,19 +43,35 @@ def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
 
 
 def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
-    """A backfill from the UI rebuilds its days whole; any other run loads what they lack.
+    """A backfill from the UI rebuilds its days whole, also executed again; any other run loads what they lack.
 
     Both begin when no other run keeps one of their days up: a rebuild could never overtake it. But one that will keep
     its day up itself begins beside the run that does, and takes the day over once its marts stand (keep_up.py): so no
     event waits while it begins.
     """
     pace_run(context.log)
-    days, is_rebuild = days_of_run(context), BACKFILL_ID_TAG in context.run.tags
+    days, is_rebuild = days_of_run(context), is_of_backfill(context.instance, context.run)
     if is_rebuild or not seconds_of(context, days):
         waited_s = await_turn(LakeResource(), days)
         if waited_s > LONG_WAIT_S:
             context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
     return {"mode": REBUILD if is_rebuild else "incremental"}
+
+
+def is_of_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the run, or one that it executes again, was launched by a backfill.
+
+    Dagster leaves the backfill's tags out of a run that is executed again once the backfill has ended. So the run is
+    given a tag of ours, which Dagster copies from one such run to the next; one that failed before it had any is found
+    by its id.
+    """
+    ids = {run.tags[name] for name in (PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG) if name in run.tags}
+    runs = (run, *(instance.get_run_by_id(each) for each in ids))
+    if not any({BACKFILL_ID_TAG, BACKFILL_TAG} & set(each.tags) for each in runs if each is not None):
+        return False
+    if BACKFILL_TAG not in run.tags:
+        instance.add_run_tags(run.run_id, {BACKFILL_TAG: "true"})
+    return True
 
 
 @contextlib.contextmanager
