@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
@@ -18,7 +20,6 @@ from orchestration.errors import MageSpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 # Block types that pass data on, and the folder of each. Others are notes beside the pipeline and are left out.
 RUNNABLE = {
@@ -28,6 +29,10 @@ RUNNABLE = {
     "custom": "custom",
     "sensor": "sensors",
 }
+# Folders of blocks at a project's root; those of the types that are left out among them.
+BLOCK_FOLDERS = frozenset(
+    {*RUNNABLE.values(), "callbacks", "charts", "conditionals", "dbt", "extensions", "pipelines", "scratchpads"}
+)
 NOTES = frozenset({"scratchpad", "markdown", "chart", "extension"})
 # These decide whether or how often other blocks run; a chain that ignored them would be wrong in silence.
 UNSUPPORTED = frozenset(
@@ -227,7 +232,7 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         variables=dict(document.fields.get("variables") or {}),
         blocks=_in_order(document.path, blocks),
         path=document.path,
-        code_version=_code_version(document.path, blocks),
+        code_version=_code_version(root, document.path, blocks),
     )
     _refuse_two_variables_of_one_day(pipeline)
     return pipeline
@@ -355,12 +360,31 @@ def _exporters_late(sorter: TopologicalSorter[str], blocks: Mapping[str, BlockSp
         sorter.done(block.uuid)
 
 
-def _code_version(path: Path, blocks: Mapping[str, BlockSpec]) -> str:
-    """A short hash of the pipeline and its blocks: it changes when the code in Mage's folder does."""
+def _code_version(root: Path, path: Path, blocks: Mapping[str, BlockSpec]) -> str:
+    """A short hash of the pipeline, its blocks and the project's own modules, which any of them may import.
+
+    It changes when the code in Mage's folder does. Other pipelines' blocks are no part of it.
+    """
     digest = hashlib.sha256(path.read_bytes())
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
+    for module in _modules(root):
+        digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode())
+        digest.update(module.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _modules(root: Path) -> Iterator[Path]:
+    """The Python files of a project that are no blocks, in one order; without what is hidden, and environments."""
+    for name, inner, files in os.walk(root):
+        folder = Path(name)
+        inner[:] = sorted(each for each in inner if not _is_foreign(folder / each, root))
+        yield from (folder / each for each in sorted(files) if each.endswith(".py"))
+
+
+def _is_foreign(folder: Path, root: Path) -> bool:
+    is_of_blocks = folder.parent == root and folder.name in BLOCK_FOLDERS
+    return is_of_blocks or folder.name.startswith(".") or (folder / "pyvenv.cfg").is_file()
 
 
 def _refuse_two_variables_of_one_day(pipeline: PipelineSpec) -> None:

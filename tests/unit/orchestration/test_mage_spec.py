@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,36 @@ def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
     code = scratch.root / "data_loaders" / "in.py"
     code.write_text(code.read_text() + "x = 2\n")
     assert load_project(scratch.root).pipeline("p").code_version != before
+
+
+def test_the_code_version_follows_modules_that_blocks_import_and_no_other_pipeline_s_blocks(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    scratch.pipeline(block("other", "data_loader"), name="q")
+    rules = scratch.root / "transforms" / "rules.py"
+    rules.parent.mkdir()
+    rules.write_text("VAT = 20\n")
+    before = {each.uuid: each.code_version for each in load_project(scratch.root).pipelines}
+    rules.write_text("VAT = 21\n")
+    after = {each.uuid: each.code_version for each in load_project(scratch.root).pipelines}
+    assert [after[uuid] != before[uuid] for uuid in ("p", "q")] == [True, True]
+    (scratch.root / "data_loaders" / "other.py").write_text(BLOCK.format(kind="data_loader") + "x = 2\n")
+    for foreign in (".venv/lib/six.py", "env/lib/six.py", "scratchpads/try.py"):
+        path = scratch.root / foreign
+        path.parent.mkdir(parents=True)
+        path.write_text("x = 1\n")
+    (scratch.root / "env" / "pyvenv.cfg").touch()
+    last = {each.uuid: each.code_version for each in load_project(scratch.root).pipelines}
+    assert [last[uuid] != after[uuid] for uuid in ("p", "q")] == [False, True]
+
+
+def test_our_own_rules_are_part_of_their_pipeline_s_code_version(tmp_path: Path) -> None:
+    root = tmp_path / "mage_project"
+    shutil.copytree(project().root, root, ignore=shutil.ignore_patterns("__pycache__"))
+    before = load_project(root).pipeline("retail_invoices").code_version
+    assert before == project().pipeline("retail_invoices").code_version, "whatever the folder"
+    rules = root / "transforms" / "retail.py"
+    rules.write_text(rules.read_text() + "\n")
+    assert load_project(root).pipeline("retail_invoices").code_version != before
 
 
 def test_the_picture_names_every_block_and_escapes_it(scratch: Scratch) -> None:
