@@ -41,6 +41,8 @@ class StandIn:
     url: str = ""
     user: str = ""
     fails_with: int = 0
+    fails_after: int | None = None  # questions answered before it fails with 503
+    page: bytes = b""  # sent instead of JSON, as a proxy would
     asked: int = 0
     schemas: list[dict[str, Any]] = field(default_factory=list)
     subjects: dict[str, list[int]] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self, document: Any, status: int = 200) -> None:
-        body = json.dumps(document).encode()
+        body = self.state.page or json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
@@ -91,6 +93,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def is_refused(self) -> bool:
         self.state.asked += 1
+        if self.state.fails_after is not None:
+            self.state.fails_after -= 1
+            if self.state.fails_after < 0:
+                self.refuse(503, "the stand-in was told to fail")
+                return True
         if self.state.fails_with:
             self.refuse(self.state.fails_with, "the stand-in was told to fail")
             return True

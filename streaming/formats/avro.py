@@ -50,5 +50,5 @@ class AvroReader:
         """JSON of a value, or why there is none."""
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
         return self.registry.read(
-            value, headers, lambda _: to_json(self.deserialize(value, context)), undecodable=UNDECODABLE
+            value, headers, lambda *_: to_json(self.deserialize(value, context)), undecodable=UNDECODABLE
         )

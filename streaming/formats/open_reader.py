@@ -46,7 +46,7 @@ def _open_format(contract: Contract, registry: RegistrySettings) -> PayloadReade
         return strip_frame
     from streaming.formats.registry import Registry  # noqa: PLC0415 0.5 s that topics of JSON need not pay
 
-    opened = Registry(registry)
+    opened = Registry(registry, topic=contract.topic, kind=contract.payload_format.upper())
     if contract.payload_format == "avro":
         from streaming.formats.avro import AvroReader  # noqa: PLC0415
 

@@ -15,19 +15,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 FILE = "message.proto"
 BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")  # every pool has them, and no registry is asked for them
 
 
-def read_pool(client: SchemaRegistryClient, named: Any) -> DescriptorPool:
+def read_pool(client: SchemaRegistryClient, schema: Schema) -> DescriptorPool:
     """A pool with the schema's file (as FILE) and those it imports."""
-    schema = (
-        client.get_schema(named.id, fmt="serialized")
-        if named.id is not None
-        else client.get_schema_by_guid(str(named.guid), fmt="serialized")
-    )
     pool = DescriptorPool()
     _init_pool(pool)  # the well-known types, as the deserializer itself has them
     _add(client, pool, schema, FILE, set())

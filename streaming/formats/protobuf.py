@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
+    from confluent_kafka.schema_registry import Schema
     from google.protobuf.message import Message as ProtoMessage
 
     from streaming.decode import Refusal
@@ -60,28 +61,30 @@ class ProtobufReader:
         """JSON of a value, or why there is none."""
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
 
-        def decode(schema: str) -> bytes:
-            message: Any = self._deserializer(value, context, schema)(value, context)
+        def decode(name: str, schema: Schema) -> bytes:
+            message: Any = self._deserializer(value, context, name, schema)(value, context)
             return to_json(_fields(message))
 
         return self.registry.read(value, headers, decode, undecodable=UNDECODABLE)
 
-    def _deserializer(self, value: bytes, context: SerializationContext, schema: str) -> ProtobufDeserializer:
+    def _deserializer(
+        self, value: bytes, context: SerializationContext, name: str, schema: Schema
+    ) -> ProtobufDeserializer:
         """The deserializer of the message that the value's indexes name."""
         named = SchemaId("PROTOBUF")
         dual_schema_id_deserializer(value, context, named)
         indexes = tuple(named.message_indexes or [0])
-        found = self.deserializers.get((schema, indexes))
+        found = self.deserializers.get((name, indexes))
         if found is None:
-            if schema not in self.pools:
-                self.pools[schema] = read_pool(self.registry.client, named)
-            descriptor = message_descriptor(self.pools[schema], indexes)
+            if name not in self.pools:
+                self.pools[name] = read_pool(self.registry.client, schema)
+            descriptor = message_descriptor(self.pools[name], indexes)
             found = ProtobufDeserializer(
                 message_factory.GetMessageClass(descriptor),
                 {"use.deprecated.format": False, "subject.name.strategy": topic_subject_name_strategy},
                 self.registry.client,
             )
-            self.deserializers[schema, indexes] = found
+            self.deserializers[name, indexes] = found
         return found
 
 

@@ -1,14 +1,15 @@
 """The schema registry: a client with our settings, and what its errors mean.
 
+Whatever goes wrong while it is asked is the registry's, whatever goes wrong with its answer is the message's.
 Not here: what a schema is used for (avro.py, protobuf.py).
 """
 
 from __future__ import annotations
 
-import json
 import time
 import weakref
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -19,7 +20,9 @@ from streaming.errors import RegistryError, RegistryUnavailableError, SettingsEr
 from streaming.formats.framing import schema_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from confluent_kafka.schema_registry import RegisteredSchema, Schema
 
     from streaming.headers import Headers
     from streaming.settings import RegistrySettings
@@ -28,21 +31,65 @@ NOT_FOUND = 404
 UNAUTHORIZED = (401, 403)
 TOO_MANY = 429
 SERVER_ERROR = 500
+FORM_OF = {"PROTOBUF": "serialized"}  # descriptors instead of .proto text, which would need a compiler
 UNKNOWN_FOR_S = 30.0  # a schema that the registry does not know is asked for again after it, not for every event
 TIMEOUT_S = 2  # twice that and a stop takes more than its 5 s; a slow registry is asked again by the consumer
 RETRIES = 1  # within a call; beyond it the consumer waits, within its outage limit
 
 
-class Registry:
-    """A registry and its schemas, which never change and are kept."""
+class AskingError(Exception):
+    """The registry was asked and gave no schema; the cause says why."""
 
-    def __init__(self, settings: RegistrySettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+
+class AskingClient(SchemaRegistryClient):
+    """Confluent's client. What it raises is told apart from what its caller, a deserializer, raises by itself."""
+
+    def get_schema(self, *args: Any, **named: Any) -> Schema:
+        """The schema of an id. Raises AskingError."""
+        with self._asking():
+            return self._whole(super().get_schema(*args, **named))
+
+    def get_schema_by_guid(self, *args: Any, **named: Any) -> Schema:
+        """The schema of a GUID. Raises AskingError."""
+        with self._asking():
+            return self._whole(super().get_schema_by_guid(*args, **named))
+
+    def get_version(self, *args: Any, **named: Any) -> RegisteredSchema:
+        """The schema of a subject's version, which another one refers to. Raises AskingError."""
+        with self._asking():
+            found = super().get_version(*args, **named)
+            self._whole(found.schema)
+            return found
+
+    def _whole(self, schema: Schema) -> Schema:
+        if not isinstance(schema.schema_str, str):
+            self.clear_caches()  # type: ignore[no-untyped-call]  # it would be kept for ever
+            raise TypeError("an answer without a schema")
+        return schema
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except REGISTRY_ERRORS as error:
+            raise AskingError from error
+
+
+class Registry:
+    """A registry and its schemas, which never change and are kept, as one topic needs them."""
+
+    def __init__(
+        self, settings: RegistrySettings, *, topic: str, kind: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """The topic's registry; `kind` is what the registry calls the contract's schemas (AVRO, PROTOBUF)."""
         if not settings.url:
             raise SettingsError(
                 "reading the settings of streaming (schema registry): SCHEMA_REGISTRY_URL is not set, but a contract's "
                 "payloadFormat needs it; for example SCHEMA_REGISTRY_URL=http://registry:8081. Nothing was started."
             )
         self.url = settings.url
+        self.kind = kind
+        self.subject = f"{topic}-value"  # as the deserializers ask, so that each schema is asked for once
         self.client = _client(settings)
         weakref.finalize(self, self.client.__exit__, None, None, None)  # its connections end with its last user
         self.clock = clock
@@ -57,7 +104,7 @@ class Registry:
         self,
         value: bytes,
         headers: Headers,
-        decode: Callable[[str], bytes],
+        decode: Callable[[str, Schema], bytes],
         *,
         undecodable: tuple[type[BaseException], ...],
     ) -> bytes | Refusal:
@@ -66,7 +113,7 @@ class Registry:
         Args:
             value: framed, with its schema's id (or the headers have it).
             headers: of the message.
-            decode: the value's JSON, given the schema's name.
+            decode: the value's JSON, given the schema's name and the schema.
             undecodable: what `decode` raises for bytes that are not of their schema.
         """
         schema = schema_named(value, headers)
@@ -75,14 +122,28 @@ class Registry:
         if refusal := self.known_unknown(schema):
             return refusal
         try:
-            return decode(schema)
-        except REGISTRY_ERRORS as error:
-            return self.judge_error(error, schema)
+            found = self._ask(schema)
+            if found.schema_type != self.kind:
+                detail = f"schema {schema} is {found.schema_type}, the contract says {self.kind.lower()}"
+                return Refusal("undecodable", detail)
+            return decode(schema, found)
+        except AskingError as error:
+            return self.judge_error(error.__cause__, schema)
         except undecodable as error:
             return Refusal("undecodable", f"by schema {schema}: {type(error).__name__}: {error}"[:500])
 
-    def judge_error(self, error: Exception, schema: str) -> Refusal:
+    def _ask(self, schema: str) -> Schema:
+        """The schema of an id or a GUID; the client keeps it."""
+        form = FORM_OF.get(self.kind)
+        if schema.isdecimal():
+            return self.client.get_schema(int(schema), self.subject, form)
+        return self.client.get_schema_by_guid(schema, fmt=form)
+
+    def judge_error(self, error: BaseException | None, schema: str) -> Refusal:
         """The refusal of an event whose schema does not exist. Raises for errors that are not the event's fault."""
+        if isinstance(error, NO_ANSWER):
+            found = f"what came is no registry's answer ({type(error).__name__}: {error})"
+            raise RegistryUnavailableError(self._tried(schema, found)) from error
         if not isinstance(error, SchemaRegistryError):
             raise RegistryUnavailableError(self._tried(schema, str(error) or type(error).__name__)) from error
         status = error.http_status_code
@@ -110,11 +171,12 @@ class Registry:
         )
 
 
-# what the client may raise when the registry cannot be asked; JSONDecodeError: a proxy's page instead of an answer
-REGISTRY_ERRORS = (SchemaRegistryError, httpx2.HTTPError, httpx2.InvalidURL, OSError, json.JSONDecodeError)
+# what the client may raise while it asks
+NO_ANSWER = (AttributeError, LookupError, TypeError, ValueError)  # by HTTP 200 with a proxy's page, or `null`
+REGISTRY_ERRORS = (SchemaRegistryError, httpx2.HTTPError, httpx2.InvalidURL, OSError, *NO_ANSWER)
 
 
-def _client(settings: RegistrySettings) -> SchemaRegistryClient:
+def _client(settings: RegistrySettings) -> AskingClient:
     config: dict[str, object] = {
         "url": settings.url,
         "timeout": TIMEOUT_S,
@@ -130,4 +192,4 @@ def _client(settings: RegistrySettings) -> SchemaRegistryClient:
         config |= {"ssl.certificate.location": settings.certificate_file, "ssl.key.location": settings.key_file}
         if settings.key_password:
             config["ssl.key.password"] = settings.key_password
-    return SchemaRegistryClient(config)
+    return AskingClient(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +189,32 @@ def test_an_unknown_schema_is_asked_for_once_in_a_while_and_not_for_every_event(
     assert registry.asked < 5
 
 
+def test_a_schema_of_another_format_is_the_message_s_fault(registry: StandIn) -> None:
+    """The registry's answer was right: what asks it again for ever would stop the topic."""
+    classes = proto_classes()
+    by_avro, by_proto = open_avro(registry.url), open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert by_proto is not None
+    cases = [
+        (by_avro, write_proto(registry.url, classes["Payment"])(proto_payment(classes)), "is PROTOBUF, .* says avro"),
+        (by_proto, avro(registry.url)(payment()), "is AVRO, .* says protobuf"),
+        (by_avro, framed(registry, "no JSON"), "JSONDecodeError"),
+        (by_avro, framed(registry, "{}"), "KeyError"),
+        (by_avro, framed(registry, '{"type": "record", "name": "R", "fields": [{"name": "x", "type": "Gone"}]}'), "TypeError"),
+    ]  # fmt: skip
+    for reader, value, detail in cases:
+        refusal = reader(value, [])
+        assert isinstance(refusal, Refusal), value
+        assert refusal.reason == "undecodable"
+        assert re.search(detail, refusal.detail), refusal
+
+
+def framed(registry: StandIn, schema: Any, value: bytes = b"x") -> bytes:
+    """A value by a schema that no serializer would write by."""
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    number: int = registry.register("any", {"schema": text})["id"]
+    return b"\0" + number.to_bytes(4, "big") + value
+
+
 # -- Protobuf --------------------------------------------------------------------------------------
 
 
@@ -305,6 +332,30 @@ def test_a_registry_that_is_away_is_no_reason_to_refuse_an_event(registry: Stand
         nowhere(value, [])
 
 
+@pytest.mark.parametrize("page", [b"null", b"[]", b"{}", b"<html>Welcome to nginx!</html>", b'{"schema": 5}'])
+def test_an_answer_that_is_none_is_asked_for_again(registry: StandIn, page: bytes) -> None:
+    value, reader = avro(registry.url)(payment()), open_avro(registry.url)
+    registry.page = page
+    with pytest.raises(RegistryUnavailableError, match="schema 1: what came is no registry's answer"):
+        reader(value, [])
+    registry.page = b""
+    assert read(reader, value)["id"] == "p0"
+
+
+def test_a_registry_that_is_away_while_a_reference_is_asked_for_is_an_outage(registry: StandIn) -> None:
+    inner = {"type": "record", "name": "Inner", "fields": [{"name": "x", "type": "int"}]}
+    registry.register("inner", {"schema": json.dumps(inner)})
+    outer = {"type": "record", "name": "Outer", "fields": [{"name": "inner", "type": "Inner"}]}
+    refers = [{"name": "Inner", "subject": "inner", "version": 1}]
+    number = registry.register("outer", {"schema": json.dumps(outer), "references": refers})["id"]
+    value, reader = b"\0" + number.to_bytes(4, "big") + b"\x02", open_avro(registry.url)
+    registry.fails_after = 1
+    with pytest.raises(RegistryUnavailableError, match="HTTP 503"):
+        reader(value, [])
+    registry.fails_after = None
+    assert read(reader, value) == {"inner": {"x": 1}}
+
+
 def test_a_wrong_log_in_stops_and_shows_no_password(registry: StandIn) -> None:
     value = avro(registry.url)(payment())
     registry.user = "lander:right-horse"
@@ -377,6 +428,14 @@ def replay_both_ways(rig: Rig, url: str, letters: list[Any], write: Callable[[di
         )
     assert (done.landed, len(done.refused)) == (2, 1)
     rig.assert_exact(33, dead=2)
+
+
+def test_a_message_of_another_format_stops_no_topic(other_rig: Callable[..., Rig], registry: StandIn) -> None:
+    rig, classes = other_rig("avro"), proto_classes()
+    good, other = avro(registry.url, rig.topic), write_proto(registry.url, classes["Payment"], rig.topic)
+    rig.send([good(payment(1)), other(proto_payment(classes)), good(payment(2))])
+    assert land(rig, registry.url, outage_limit_s=2.0).rows == 2
+    rig.assert_exact(2, dead=1)
 
 
 def test_a_registry_that_comes_back_costs_nothing_and_one_that_stays_away_stops_the_consumer(
