@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from streaming.settings import RegistrySettings
 
 NOT_FOUND = 404
+UNKNOWN = (40401, 40402, 40403)  # no such subject, version, schema; any other 404 is not about the schema
+TIMED_OUT = 408
 UNAUTHORIZED = (401, 403)
 TOO_MANY = 429
 SERVER_ERROR = 500
@@ -147,7 +149,7 @@ class Registry:
         if not isinstance(error, SchemaRegistryError):
             raise RegistryUnavailableError(self._tried(schema, str(error) or type(error).__name__)) from error
         status = error.http_status_code
-        if status == NOT_FOUND:
+        if status == NOT_FOUND and error.error_code in UNKNOWN:
             refusal = Refusal("unknown_schema", f"the registry has no schema {schema}: {error.error_message}")
             self.unknown[schema] = (refusal, self.clock() + UNKNOWN_FOR_S)
             return refusal
@@ -157,7 +159,13 @@ class Registry:
                 f"{error.error_message}). Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_USERNAME "
                 f"and SCHEMA_REGISTRY_PASSWORD."
             ) from error
-        if status in (TOO_MANY, SchemaRegistryError.UNKNOWN) or status >= SERVER_ERROR:
+        if status == NOT_FOUND:
+            raise RegistryUnavailableError(
+                f"asking the schema registry {self.url} for schema {schema}: HTTP 404, and not since there "
+                f"is no such schema: {error.error_message}. Nothing was skipped; it is tried again until the outage "
+                f"limit. Check the path of SCHEMA_REGISTRY_URL, and what stands before the registry."
+            ) from error
+        if status in (TIMED_OUT, TOO_MANY, SchemaRegistryError.UNKNOWN) or status >= SERVER_ERROR:
             raise RegistryUnavailableError(self._tried(schema, f"HTTP {status}: {error.error_message}")) from error
         raise RegistryError(
             f"asking the schema registry {self.url} for schema {schema}: HTTP {error.http_status_code}: "

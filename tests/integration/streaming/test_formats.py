@@ -199,7 +199,7 @@ def test_a_schema_of_another_format_is_the_message_s_fault(registry: StandIn) ->
         (by_proto, avro(registry.url)(payment()), "is AVRO, .* says protobuf"),
         (by_avro, framed(registry, "no JSON"), "JSONDecodeError"),
         (by_avro, framed(registry, "{}"), "KeyError"),
-        (by_avro, framed(registry, '{"type": "record", "name": "R", "fields": [{"name": "x", "type": "Gone"}]}'), "TypeError"),
+        (by_avro, framed(registry, {"type": "array", "items": "Gone"}), "TypeError"),
     ]  # fmt: skip
     for reader, value, detail in cases:
         refusal = reader(value, [])
@@ -321,7 +321,7 @@ def test_what_is_no_protobuf_of_the_registry_is_refused_with_its_reason(registry
 def test_a_registry_that_is_away_is_no_reason_to_refuse_an_event(registry: StandIn) -> None:
     value = avro(registry.url)(payment())
     reader = open_avro(registry.url)
-    for status in (500, 503, 429):
+    for status in (500, 503, 429, 408):
         registry.fails_with = status
         with pytest.raises(RegistryUnavailableError, match=rf"schema 1: HTTP {status}.*Nothing was skipped"):
             reader(value, [])
@@ -330,6 +330,17 @@ def test_a_registry_that_is_away_is_no_reason_to_refuse_an_event(registry: Stand
     nowhere = open_avro("http://127.0.0.1:9")
     with pytest.raises(RegistryUnavailableError, match="Check that it is up, SCHEMA_REGISTRY_URL"):
         nowhere(value, [])
+
+
+@pytest.mark.parametrize("page", [b"", b"<html>404 Not Found: nginx</html>", b"null"])
+def test_a_404_that_is_not_about_the_schema_makes_no_dead_letter(registry: StandIn, page: bytes) -> None:
+    """An ingress without its service, or a path that is wrong: the registry was never asked."""
+    value, reader = avro(registry.url)(payment()), open_avro(registry.url)
+    registry.fails_with, registry.page = 404, page
+    with pytest.raises(RegistryUnavailableError, match=rf"{registry.url} .*404.*path of SCHEMA_REGISTRY_URL"):
+        reader(value, [])
+    registry.fails_with, registry.page = 0, b""
+    assert read(reader, value)["id"] == "p0"
 
 
 @pytest.mark.parametrize("page", [b"null", b"[]", b"{}", b"<html>Welcome to nginx!</html>", b'{"schema": 5}'])
