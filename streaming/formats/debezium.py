@@ -24,6 +24,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ROW_OF = {"c": "after", "u": "after", "r": "after", "d": "before"}
 Raws = dict[str, msgspec.Raw]
 NULL = msgspec.Raw(b"null")
+# what parts of an envelope, its schema among them, may raise if they are not what Debezium writes
+MALFORMED = (
+    msgspec.DecodeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError,
+)  # fmt: skip
 
 
 def unwrap(value: bytes) -> bytes | Refusal:
@@ -35,7 +39,7 @@ def unwrap(value: bytes) -> bytes | Refusal:
             schema = msgspec.json.decode(envelope["schema"])
             envelope = msgspec.json.decode(envelope["payload"], type=Raws)
         operation = msgspec.json.decode(envelope.get("op", NULL))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         return Refusal("not_an_envelope", f"no Debezium envelope: {error}"[:500])
     if "op" not in envelope or not envelope.keys() & {"before", "after"}:
         return Refusal("not_an_envelope", f"no Debezium envelope: its keys are {', '.join(sorted(envelope))[:300]}")
@@ -44,11 +48,14 @@ def unwrap(value: bytes) -> bytes | Refusal:
         return Refusal("not_allowed", f"the operation {operation!r} is no change of a row (c, u, d, r)", "__op")
     try:
         row = _row(envelope, side, schema)
-    except (msgspec.DecodeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        return Refusal("not_an_envelope", f"its {side} cannot be read: {type(error).__name__}: {error}"[:500])
+        about = _about(envelope, operation)
+    except MALFORMED as error:
+        return Refusal(
+            "not_an_envelope", f"its {side}, source or schema cannot be read: {type(error).__name__}: {error}"[:500]
+        )
     if row is None:
         return Refusal("not_an_envelope", f"the operation is {operation!r}, but there is no {side} (REPLICA IDENTITY?)")
-    return msgspec.json.encode(row | _about(envelope, operation))
+    return msgspec.json.encode(row | about)
 
 
 def _row(envelope: Raws, side: str, schema: Any) -> Raws | None:

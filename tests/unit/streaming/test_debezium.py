@@ -91,10 +91,20 @@ def test_numbers_that_need_no_conversion_keep_every_digit() -> None:
         (b'{"op": ["c"], "after": {}}', "not_allowed"),
         (b'{"schema": {}, "payload": null}', "not_an_envelope"),
         (b"[" * 100_000, "not_an_envelope"),
+        (b'{"op":"c","after":{"id":1},"source":{"na\xefve":1}}', "not_an_envelope"),
+        (b'{"op":"c","after":{"na\xefve":1}}', "not_an_envelope"),
+        (b'{"op":"c","after":{"id":1},"source":{' + b'"a":[' * 100_000, "not_an_envelope"),
+        (b'{"op":"c","after":{"a":' + b"[" * 100_000, "not_an_envelope"),
+        (b'{"schema":{"fields":["a"]},"payload":{"op":"c","after":{"x":1}}}', "not_an_envelope"),
+        (b'{"schema":{"fields":5},"payload":{"op":"c","after":{"x":1}}}', "not_an_envelope"),
+        (b'{"schema":{"fields":[{"field":"after","fields":"ab"}]},"payload":{"op":"c","after":{"x":1}}}',
+         "not_an_envelope"),
+        (enveloped({"x": "AA=="}, [{"field": "x", "name": "org.apache.kafka.connect.data.Decimal",
+                                    "parameters": ["scale"]}]), "not_an_envelope"),
         (enveloped({"x": "?"}, [{"field": "x", "name": "org.apache.kafka.connect.data.Decimal"}]), "not_an_envelope"),
         (enveloped({"x": 10**30}, [{"field": "x", "name": "io.debezium.time.Date"}]), "not_an_envelope"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_change_of_a_row_is_refused(value: bytes, reason: str) -> None:
     refusal = unwrap(value)
     assert isinstance(refusal, Refusal)
