@@ -1,6 +1,6 @@
 """Avro with a schema registry -> JSON, by confluent-kafka's deserializer. Decimals and instants stay exact.
 
-Not here: what the registry's errors mean (registry.py).
+Not here: what the registry's errors mean (registry.py), how deep a value may go (avro_depth.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from confluent_kafka.schema_registry import topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
 
+from streaming.formats.avro_depth import Names, check_depth, names_if_recursive
 from streaming.formats.exact_json import exact_decimal, to_json
+from streaming.formats.framing import strip_frame
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+    from confluent_kafka.schema_registry import Schema
 
     from streaming.decode import Refusal
     from streaming.formats.registry import Registry
@@ -35,6 +39,14 @@ def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -
     return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
 
 
+class _Deserializer(AvroDeserializer):
+    """Confluent's, which shows the schemas that it has parsed."""
+
+    def parsed(self, schema: Schema) -> Any:
+        """A schema with those it refers to; kept."""
+        return self._get_parsed_schema(schema)
+
+
 class AvroReader:
     """Values of one topic."""
 
@@ -44,11 +56,22 @@ class AvroReader:
         fastavro.read.LOGICAL_READERS["bytes-decimal"] = _read_decimal
         fastavro.read.LOGICAL_READERS["fixed-decimal"] = _read_decimal
         conf: dict[str, Any] = {"subject.name.strategy": topic_subject_name_strategy}
-        self.deserialize = AvroDeserializer(registry.client, conf=conf)
+        self.deserialize = _Deserializer(registry.client, conf=conf)
+        self.recursive: dict[str, Names] = {}
 
     def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
         """JSON of a value, or why there is none."""
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
-        return self.registry.read(
-            value, headers, lambda *_: to_json(self.deserialize(value, context)), undecodable=UNDECODABLE
-        )
+
+        def decode(name: str, schema: Schema) -> bytes:
+            self._check_depth(name, schema, strip_frame(value, headers))
+            return to_json(self.deserialize(value, context))
+
+        return self.registry.read(value, headers, decode, undecodable=UNDECODABLE)
+
+    def _check_depth(self, name: str, schema: Schema, value: bytes | Refusal) -> None:
+        if name not in self.recursive:
+            self.recursive[name] = names_if_recursive(self.deserialize.parsed(schema))
+        names = self.recursive[name]
+        if names and isinstance(value, bytes):
+            check_depth(self.deserialize.parsed(schema), names, value)

@@ -208,6 +208,18 @@ def test_a_schema_of_another_format_is_the_message_s_fault(registry: StandIn) ->
         assert re.search(detail, refusal.detail), refusal
 
 
+def test_a_value_of_a_schema_that_refers_to_itself_ends_no_process(registry: StandIn) -> None:
+    """C code follows it, for which 6,000 records within each other are more than a thread's stack."""
+    schema = {"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}
+    reader = open_avro(registry.url)
+    refusal = reader(framed(registry, schema, b"\x02" * 20_000 + b"\0"), [])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "undecodable"
+    assert "RecursionError" in refusal.detail
+    found = reader(framed(registry, schema, b"\x02" * 300 + b"\0"), [])
+    assert found == b'{"n":' * 301 + b"null" + b"}" * 301
+
+
 def framed(registry: StandIn, schema: Any, value: bytes = b"x") -> bytes:
     """A value by a schema that no serializer would write by."""
     text = schema if isinstance(schema, str) else json.dumps(schema)
