@@ -1,6 +1,7 @@
 """Avro with a schema registry -> JSON, by confluent-kafka's deserializer. Decimals and instants stay exact.
 
-Not here: what the registry's errors mean (registry.py), how deep a value may go (avro_depth.py).
+Not here: what the registry's errors mean (registry.py), how a schema is marked (avro_schema.py), how deep a value
+may go (avro_depth.py).
 """
 
 from __future__ import annotations
@@ -8,19 +9,17 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-import fastavro.read
 import fastavro.schema
 from confluent_kafka.schema_registry import topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
 
 from streaming.formats.avro_depth import Names, check_depth, names_if_recursive
-from streaming.formats.exact_json import exact_decimal, to_json
+from streaming.formats.avro_schema import mark, register_readers
+from streaming.formats.exact_json import to_json
 from streaming.formats.framing import strip_frame
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from confluent_kafka.schema_registry import Schema
 
     from streaming.decode import Refusal
@@ -34,13 +33,15 @@ UNDECODABLE = (
 )  # fmt: skip
 
 
-def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -> Decimal:
-    """A decimal with every digit: fastavro's own reader rounds to the schema's precision what goes beyond it."""
-    return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
-
-
 class _Deserializer(AvroDeserializer):
-    """Confluent's, which shows the schemas that it has parsed."""
+    """Confluent's, with schemas that are marked for an exact reading."""
+
+    def _get_parsed_schema(self, schema: Schema) -> Any:
+        found = self._parsed_schemas.get_parsed_schema(schema)
+        if found is None:
+            found = mark(super()._get_parsed_schema(schema))
+            self._parsed_schemas.set(schema, found)
+        return found
 
     def parsed(self, schema: Schema) -> Any:
         """A schema with those it refers to; kept."""
@@ -53,8 +54,7 @@ class AvroReader:
     def __init__(self, topic: str, registry: Registry) -> None:
         self.topic = topic
         self.registry = registry
-        fastavro.read.LOGICAL_READERS["bytes-decimal"] = _read_decimal
-        fastavro.read.LOGICAL_READERS["fixed-decimal"] = _read_decimal
+        register_readers()
         conf: dict[str, Any] = {"subject.name.strategy": topic_subject_name_strategy}
         self.deserialize = _Deserializer(registry.client, conf=conf)
         self.recursive: dict[str, Names] = {}

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 
 
 def to_json(value: Any) -> bytes:
@@ -21,6 +22,11 @@ def to_json(value: Any) -> bytes:
 def exact_decimal(unscaled: int, scale: int) -> Decimal:
     """Unscaled / 10^scale, of any length; arithmetic would round it to the context's 28 digits."""
     return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))
+
+
+def shortest_float(value: float) -> float:
+    """A float32 as the shortest number that reads as it: 0.1, not 0.10000000149011612."""
+    return float(str(np.float32(value)))
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from confluent_kafka.schema_registry import dual_schema_id_deserializer, topic_subject_name_strategy
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.serde import SchemaId
@@ -19,7 +18,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from streaming.formats.exact_json import exact_decimal, to_json
+from streaming.formats.exact_json import exact_decimal, shortest_float, to_json
 from streaming.formats.proto_schema import message_descriptor, read_pool
 
 if TYPE_CHECKING:
@@ -103,12 +102,13 @@ def _repeated(values: Any, field: Any) -> Any:
     entry = field.message_type
     if entry is not None and entry.GetOptions().map_entry:
         value_field = entry.fields_by_name["value"]
-        return {_key(key): _single(values[key], value_field) for key in sorted(values)}
+        key_field = entry.fields_by_name["key"]
+        return {_key(key, key_field): _single(values[key], value_field) for key in sorted(values)}
     return [_single(value, field) for value in values]
 
 
-def _key(key: Any) -> str:
-    return str(key).lower() if isinstance(key, bool) else str(key)
+def _key(key: Any, field: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(_single(key, field))
 
 
 def _single(value: Any, field: Any) -> Any:
@@ -122,8 +122,15 @@ def _single(value: Any, field: Any) -> Any:
         named = field.enum_type.values_by_number.get(value)
         return value if named is None else named.name
     if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
-        return float(str(np.float32(value)))  # 0.1, not 0.10000000149011612
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+        return shortest_float(value)
+    return _text_or_bytes(value, field) if isinstance(value, bytes) else value
+
+
+def _text_or_bytes(value: bytes, field: Any) -> str:
+    """Bytes as base64. Those of a string are no UTF-8: proto2 lets them pass."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        raise ValueError(f"{field.full_name} is a string, and not UTF-8: it begins with {value[:20]!r}")
+    return base64.b64encode(value).decode("ascii")
 
 
 def _confluent_decimal(value: Any) -> Decimal:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import fastavro
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
@@ -115,7 +118,7 @@ def open_avro(url: str, **settings: Any) -> PayloadReader:
     return reader
 
 
-def read(reader: PayloadReader, value: bytes, headers: Any = ()) -> dict[str, Any]:
+def read(reader: PayloadReader, value: bytes, headers: Any = ()) -> Any:
     found = reader(value, list(headers))
     assert isinstance(found, bytes), found
     return json.loads(found)
@@ -150,6 +153,34 @@ def test_a_decimal_beyond_its_schema_s_precision_is_not_rounded(registry: StandI
     digits = (123456789).to_bytes(4, "big")
     value = b"\0" + number.to_bytes(4, "big") + b"\x08" + digits + digits
     assert read(open_avro(registry.url), value) == {"d": "1234567.89", "f": "123456789"}
+
+
+@pytest.mark.parametrize("text", [
+    "0A4F2B1C-8d3e-4f5a-9b6c-7d8e9f0a1b2c", "{0a4f2b1c-8d3e-4f5a-9b6c-7d8e9f0a1b2c}",
+    "0a4f2b1c8d3e4f5a9b6c7d8e9f0a1b2c", "no uuid at all",
+])  # fmt: skip
+def test_the_text_of_a_uuid_is_kept_as_it_is(registry: StandIn, text: str) -> None:
+    kind = {"type": "string", "logicalType": "uuid"}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": kind}, {"name": "b", "type": [kind]}]}
+    coded = bytes([2 * len(text)]) + text.encode()
+    assert read(open_avro(registry.url), framed(registry, schema, coded + b"\0" + coded)) == {"a": text, "b": text}
+
+
+def test_a_float_is_the_shortest_number_that_means_it(registry: StandIn) -> None:
+    inner = {"type": "record", "name": "I", "fields": [{"name": "x", "type": "float"}]}
+    schema = {"type": "record", "name": "R", "fields": [
+        {"name": "a", "type": "float"}, {"name": "b", "type": ["null", "float"], "default": None},
+        {"name": "c", "type": {"type": "array", "items": {"type": "float"}}},
+        {"name": "d", "type": {"type": "map", "values": "float"}}, {"name": "e", "type": inner},
+        {"name": "f", "type": "I"}, {"name": "g", "type": "double"},
+    ]}  # fmt: skip
+    event = {"a": 2.55, "b": 0.1, "c": [16777216.0, 1e-45], "d": {"k": -3.3}, "e": {"x": 0.2}, "f": {"x": 0.7},
+             "g": 2.549999952316284}  # fmt: skip
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), event)
+    assert read(open_avro(registry.url), framed(registry, schema, out.getvalue())) == event
+    assert read(open_avro(registry.url), framed(registry, ["null", "float"], b"\x02\0\0\xc0\x7f")) == "NaN"
+    assert read(open_avro(registry.url), framed(registry, '"float"', struct.pack("<f", 2.55))) == 2.55
 
 
 def test_a_schema_s_guid_in_the_header_is_understood(registry: StandIn) -> None:
@@ -297,6 +328,38 @@ def test_protobuf_is_read_exactly_without_generated_classes(registry: StandIn) -
     with_wrapper = proto_payment(classes)
     with_wrapper.maybe.value = -(2**63)
     assert read(reader, write_proto(registry.url, classes["Payment"])(with_wrapper))["maybe"] == -(2**63)
+
+
+@pytest.mark.parametrize("value", [b"\x0a\x01\xff", b"\x12\x05\x0a\x01\xff\x12\x00", b"\x12\x05\x0a\x00\x12\x01\xff"])
+def test_a_string_that_is_no_utf_8_is_refused_and_not_shown_as_base64(registry: StandIn, value: bytes) -> None:
+    """Only proto2 has such a string; in its maps too, as key and as value."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="old.proto", package="old", syntax="proto2")
+    message = file.message_type.add(name="Old")
+    message.field.add(name="text", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    message.field.add(
+        name="map", number=2, type=field.TYPE_MESSAGE, label=field.LABEL_REPEATED, type_name=".old.Old.MapEntry"
+    )
+    message.field.add(name="blob", number=3, type=field.TYPE_BYTES, label=field.LABEL_OPTIONAL)
+    entry = message.nested_type.add(name="MapEntry", options=descriptor_pb2.MessageOptions(map_entry=True))
+    for number, name in enumerate(("key", "value"), start=1):
+        entry.field.add(name=name, number=number, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    prefix = proto_framed(registry, file)
+    refusal = reader(prefix + value, [])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "undecodable"
+    assert "is a string, and not UTF-8" in refusal.detail
+    good = b"\x0a\x01x\x12\x06\x0a\x01k\x12\x01v\x1a\x01\xff"
+    assert read(reader, prefix + good) == {"text": "x", "map": {"k": "v"}, "blob": "/w=="}
+
+
+def proto_framed(registry: StandIn, file: descriptor_pb2.FileDescriptorProto) -> bytes:
+    """The frame of a value of a file's first message."""
+    text = base64.b64encode(file.SerializeToString()).decode()
+    number: int = registry.register("any", {"schema": text, "schemaType": "PROTOBUF"})["id"]
+    return b"\0" + number.to_bytes(4, "big") + b"\0"
 
 
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:

@@ -1,0 +1,57 @@
+"""Parsed Avro schemas -> the same, marked where fastavro would alter a value, and with what reads such a value. Pure.
+
+A mark is a logical type of our own; fastavro looks its reader up by type and logical type, in one table of the process.
+Not here: the registry's texts (avro.py), how deep a value may go (avro_depth.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import fastavro.read
+
+from streaming.formats.exact_json import exact_decimal, shortest_float
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+SHORTEST = "as-short-as-float32"
+
+
+def register_readers() -> None:
+    """Put our readers into fastavro's table. Only its decimals are replaced; nobody else has the marks."""
+    fastavro.read.LOGICAL_READERS.update({
+        "bytes-decimal": _read_decimal, "fixed-decimal": _read_decimal, f"float-{SHORTEST}": _read_float,
+    })  # fmt: skip
+
+
+def mark(schema: Any) -> Any:
+    """The schema with its marks; what is marked within it is marked in place."""
+    if schema == "float":
+        return {"type": "float", "logicalType": SHORTEST}
+    if isinstance(schema, list):
+        return [mark(branch) for branch in schema]
+    if isinstance(schema, dict):
+        for part in ("items", "values"):
+            if part in schema:
+                schema[part] = mark(schema[part])
+        for field in schema.get("fields", ()):
+            field["type"] = mark(field["type"])
+        _mark_one(schema)
+    return schema
+
+
+def _mark_one(schema: dict[str, Any]) -> None:
+    if schema["type"] == "float":
+        schema["logicalType"] = SHORTEST
+    elif schema["type"] == "string" and schema.get("logicalType") == "uuid":
+        del schema["logicalType"]  # a text like any other: read as a UUID it would be written anew, or be refused
+
+
+def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -> Decimal:
+    """A decimal with every digit: fastavro's own reader rounds to the schema's precision what goes beyond it."""
+    return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
+
+
+def _read_float(value: float, _writer_schema: Any, _reader_schema: Any = None) -> float:
+    return shortest_float(value)
