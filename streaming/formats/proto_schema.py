@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka.schema_registry.protobuf import _init_pool
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.type import decimal_pb2, interval_pb2, localized_text_pb2, phone_number_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ def read_pool(client: SchemaRegistryClient, schema: Schema) -> DescriptorPool:
     """A pool with the schema's file (as FILE) and those it imports."""
     pool = DescriptorPool()
     _init_pool(pool)  # the well-known types, as the deserializer itself has them
+    for module in (decimal_pb2, interval_pb2, localized_text_pb2, phone_number_pb2):  # which it leaves out
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     _add(client, pool, schema, FILE, set())
     return pool
 

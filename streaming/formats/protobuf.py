@@ -14,18 +14,19 @@ from confluent_kafka.schema_registry import dual_schema_id_deserializer, topic_s
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
-from google.protobuf import json_format, message_factory
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from streaming.formats.exact_json import exact_decimal, shortest_float, to_json
-from streaming.formats.proto_schema import message_descriptor, read_pool
+from streaming.formats.proto_schema import FILE, message_descriptor, read_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
-    from confluent_kafka.schema_registry import Schema
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+    from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message as ProtoMessage
 
     from streaming.decode import Refusal
@@ -45,6 +46,19 @@ UNDECODABLE = (
 WRAPPERS = frozenset(f"google.protobuf.{kind}Value" for kind in (
     "Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes",
 ))  # fmt: skip
+
+
+class _Deserializer(ProtobufDeserializer):
+    """Confluent's, with the pool that was made already: its own lacks a part of google.type."""
+
+    def __init__(self, pool: DescriptorPool, indexes: Sequence[int], client: SchemaRegistryClient) -> None:
+        kind: Any = message_factory.GetMessageClass(message_descriptor(pool, indexes))
+        conf = {"use.deprecated.format": False, "subject.name.strategy": topic_subject_name_strategy}
+        super().__init__(kind, conf, client)
+        self.pool = pool
+
+    def _get_parsed_schema(self, _: Schema) -> tuple[descriptor_pb2.FileDescriptorProto, DescriptorPool]:
+        return descriptor_pb2.FileDescriptorProto(name=FILE), self.pool
 
 
 class ProtobufReader:
@@ -77,12 +91,7 @@ class ProtobufReader:
         if found is None:
             if name not in self.pools:
                 self.pools[name] = read_pool(self.registry.client, schema)
-            descriptor = message_descriptor(self.pools[name], indexes)
-            found = ProtobufDeserializer(
-                message_factory.GetMessageClass(descriptor),
-                {"use.deprecated.format": False, "subject.name.strategy": topic_subject_name_strategy},
-                self.registry.client,
-            )
+            found = _Deserializer(self.pools[name], indexes, self.registry.client)
             self.deserializers[name, indexes] = found
         return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import json
+import pkgutil
 import re
 import struct
 import threading
@@ -16,6 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 import fastavro
+import google.type
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
@@ -360,6 +363,24 @@ def proto_framed(registry: StandIn, file: descriptor_pb2.FileDescriptorProto) ->
     text = base64.b64encode(file.SerializeToString()).decode()
     number: int = registry.register("any", {"schema": text, "schemaType": "PROTOBUF"})["id"]
     return b"\0" + number.to_bytes(4, "big") + b"\0"
+
+
+def test_every_common_type_of_google_is_known(registry: StandIn) -> None:
+    """No registry is asked for these files, so they have to be in the pool, whatever confluent-kafka has in its own."""
+    names = sorted(module.name for module in pkgutil.iter_modules(google.type.__path__) if module.name.endswith("_pb2"))
+    assert len(names) > 15
+    files = [importlib.import_module(f"google.type.{name}").DESCRIPTOR.name for name in names]
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="price.proto", package="shop", syntax="proto3", dependency=files)
+    message = file.message_type.add(name="Price")
+    for number, (name, kind) in enumerate((("amount", "Decimal"), ("day", "Date"), ("call", "PhoneNumber")), start=1):
+        message.field.add(name=name, number=number, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL,
+                          type_name=f".google.type.{kind}")  # fmt: skip
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    value = b"\x0a\x08\x0a\x061.2300\x12\x07\x08\xea\x0f\x10\x0b\x18\x1d\x1a\x04\x0a\x02+1"
+    event = read(reader, proto_framed(registry, file) + value)
+    assert (event["amount"], event["day"], event["call"]["e164_number"]) == ("1.2300", "2026-11-29", "+1")
 
 
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
