@@ -20,7 +20,7 @@ from streaming.formats.exact_json import to_json
 from streaming.formats.framing import strip_frame
 
 if TYPE_CHECKING:
-    from confluent_kafka.schema_registry import Schema
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
     from streaming.decode import Refusal
     from streaming.formats.registry import Registry
@@ -36,10 +36,14 @@ UNDECODABLE = (
 class _Deserializer(AvroDeserializer):
     """Confluent's, with schemas that are marked for an exact reading."""
 
+    def __init__(self, client: SchemaRegistryClient, *, is_connect: bool) -> None:
+        super().__init__(client, conf={"subject.name.strategy": topic_subject_name_strategy})
+        self.is_connect = is_connect
+
     def _get_parsed_schema(self, schema: Schema) -> Any:
         found = self._parsed_schemas.get_parsed_schema(schema)
         if found is None:
-            found = mark(super()._get_parsed_schema(schema))
+            found = mark(super()._get_parsed_schema(schema), is_connect=self.is_connect)
             self._parsed_schemas.set(schema, found)
         return found
 
@@ -51,12 +55,12 @@ class _Deserializer(AvroDeserializer):
 class AvroReader:
     """Values of one topic."""
 
-    def __init__(self, topic: str, registry: Registry) -> None:
+    def __init__(self, topic: str, registry: Registry, *, is_connect: bool) -> None:
+        """A topic's reader; `is_connect` says that Kafka Connect's names for values are heeded."""
         self.topic = topic
         self.registry = registry
         register_readers()
-        conf: dict[str, Any] = {"subject.name.strategy": topic_subject_name_strategy}
-        self.deserialize = _Deserializer(registry.client, conf=conf)
+        self.deserialize = _Deserializer(registry.client, is_connect=is_connect)
         self.recursive: dict[str, Names] = {}
 
     def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:

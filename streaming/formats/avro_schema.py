@@ -10,34 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro.read
 
+from streaming.formats.debezium import CONVERSIONS
 from streaming.formats.exact_json import exact_decimal, shortest_float
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
 SHORTEST = "as-short-as-float32"
+CONNECT = "as-connect-names-it"
 
 
 def register_readers() -> None:
     """Put our readers into fastavro's table. Only its decimals are replaced; nobody else has the marks."""
     fastavro.read.LOGICAL_READERS.update({
         "bytes-decimal": _read_decimal, "fixed-decimal": _read_decimal, f"float-{SHORTEST}": _read_float,
+        **{f"{kind}-{CONNECT}": _read_connect for kind in ("int", "long", "bytes", "record")},
     })  # fmt: skip
 
 
-def mark(schema: Any) -> Any:
-    """The schema with its marks; what is marked within it is marked in place."""
+def mark(schema: Any, *, is_connect: bool = False) -> Any:
+    """The schema with its marks; what is marked within it is marked in place.
+
+    With `is_connect`, values that Kafka Connect names (`connect.name`) are read as such where Avro has no word.
+    """
     if schema == "float":
         return {"type": "float", "logicalType": SHORTEST}
     if isinstance(schema, list):
-        return [mark(branch) for branch in schema]
+        return [mark(branch, is_connect=is_connect) for branch in schema]
     if isinstance(schema, dict):
         for part in ("items", "values"):
             if part in schema:
-                schema[part] = mark(schema[part])
+                schema[part] = mark(schema[part], is_connect=is_connect)
         for field in schema.get("fields", ()):
-            field["type"] = mark(field["type"])
+            field["type"] = mark(field["type"], is_connect=is_connect)
         _mark_one(schema)
+        if is_connect and schema.get("connect.name") in CONVERSIONS:
+            schema.setdefault("logicalType", CONNECT)
     return schema
 
 
@@ -51,6 +59,10 @@ def _mark_one(schema: dict[str, Any]) -> None:
 def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -> Decimal:
     """A decimal with every digit: fastavro's own reader rounds to the schema's precision what goes beyond it."""
     return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
+
+
+def _read_connect(value: Any, writer_schema: Any, _reader_schema: Any = None) -> Any:
+    return CONVERSIONS[writer_schema["connect.name"]](value, writer_schema.get("connect.parameters") or {})
 
 
 def _read_float(value: float, _writer_schema: Any, _reader_schema: Any = None) -> float:

@@ -89,7 +89,7 @@ def _about(envelope: Raws, operation: str) -> Raws:
     }
 
 
-# -- with a schema: what Kafka Connect writes as bytes and counts -------------------------------------------------
+# -- with a schema, of JSON or Avro (avro_schema.py): what Kafka Connect writes as bytes and counts ----------------
 
 
 def _fields_of(schema: Any, side: str) -> dict[str, dict[str, Any]]:
@@ -108,7 +108,8 @@ def _converted(raw: msgspec.Raw, field: dict[str, Any]) -> msgspec.Raw:
 
 
 def _decimal(value: Any, parameters: dict[str, str]) -> str:
-    unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
+    digits = value if isinstance(value, bytes) else base64.b64decode(value, validate=True)  # by Avro, by JSON
+    unscaled = int.from_bytes(digits, "big", signed=True)
     return format(exact_decimal(unscaled, int(parameters["scale"])), "f")
 
 
@@ -130,14 +131,14 @@ def _day(value: Any, _: dict[str, str]) -> str:
     return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
 
 
-def _time(factor: int) -> Callable[[Any, dict[str, str]], str]:
-    """A time of day or, in MySQL, a span of up to 838 hours: [-]hh:mm:ss[.ffffff]."""
+def _time(nanoseconds: int) -> Callable[[Any, dict[str, str]], str]:
+    """A time of day or, in MySQL, a span of up to 838 hours, counted in such steps: [-]hh:mm:ss[.ffffff[fff]]."""
 
     def written(value: Any, _: dict[str, str]) -> str:
-        seconds, microseconds = divmod(abs(value * factor), 1_000_000)
+        seconds, rest = divmod(abs(value * nanoseconds), 1_000_000_000)
         minutes, second = divmod(seconds, 60)
         hour, minute = divmod(minutes, 60)
-        fraction = f".{microseconds:06d}" if microseconds else ""
+        fraction = "" if not rest else f".{rest:09d}" if rest % 1000 else f".{rest // 1000:06d}"
         return f"{'-' if value < 0 else ''}{hour:02d}:{minute:02d}:{second:02d}{fraction}"
 
     return written
@@ -152,7 +153,8 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, str]], Any]] = {
     "io.debezium.time.NanoTimestamp": _nanoseconds,
     "org.apache.kafka.connect.data.Date": _day,
     "io.debezium.time.Date": _day,
-    "org.apache.kafka.connect.data.Time": _time(1000),
-    "io.debezium.time.Time": _time(1000),
-    "io.debezium.time.MicroTime": _time(1),
+    "org.apache.kafka.connect.data.Time": _time(1_000_000),
+    "io.debezium.time.Time": _time(1_000_000),
+    "io.debezium.time.MicroTime": _time(1000),
+    "io.debezium.time.NanoTime": _time(1),
 }

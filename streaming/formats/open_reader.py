@@ -50,7 +50,7 @@ def _open_format(contract: Contract, registry: RegistrySettings) -> PayloadReade
     if contract.payload_format == "avro":
         from streaming.formats.avro import AvroReader  # noqa: PLC0415
 
-        return AvroReader(contract.topic, opened)
+        return AvroReader(contract.topic, opened, is_connect=contract.envelope == "debezium")
     from streaming.formats.protobuf import ProtobufReader  # noqa: PLC0415
 
     return ProtobufReader(contract.topic, opened)

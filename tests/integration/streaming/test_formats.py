@@ -186,6 +186,49 @@ def test_a_float_is_the_shortest_number_that_means_it(registry: StandIn) -> None
     assert read(open_avro(registry.url), framed(registry, '"float"', struct.pack("<f", 2.55))) == 2.55
 
 
+DEBEZIUM_AVRO = {"type": "record", "name": "Envelope", "namespace": "db.t", "fields": [
+    {"name": "before", "type": ["null", {"type": "record", "name": "Value", "fields": [
+        {"name": "id", "type": "int"},
+        {"name": "free", "type": ["null", {
+            "type": "record", "name": "VariableScaleDecimal", "namespace": "io.debezium.data",
+            "connect.version": 1, "connect.name": "io.debezium.data.VariableScaleDecimal",
+            "fields": [{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}]}]},
+        {"name": "again", "type": ["null", "io.debezium.data.VariableScaleDecimal"]},
+        {"name": "price", "type": {
+            "type": "bytes", "scale": 2, "precision": 10, "logicalType": "decimal", "connect.version": 1,
+            "connect.parameters": {"scale": "2"}, "connect.name": "org.apache.kafka.connect.data.Decimal"}},
+        {"name": "at", "type": {"type": "long", "connect.name": "io.debezium.time.MicroTimestamp"}},
+        {"name": "span", "type": {"type": "long", "connect.name": "io.debezium.time.MicroTime"}},
+        {"name": "day", "type": {"type": "int", "connect.name": "io.debezium.time.Date"}},
+        {"name": "zoned", "type": {"type": "string", "connect.name": "io.debezium.time.ZonedTimestamp"}},
+    ], "connect.name": "db.t.Value"}], "default": None},
+    {"name": "after", "type": ["null", "Value"], "default": None},
+    {"name": "op", "type": "string"}, {"name": "ts_ms", "type": ["null", "long"]},
+]}  # fmt: skip
+
+
+def test_debezium_s_avro_is_read_as_connect_names_its_values(registry: StandIn) -> None:
+    """Avro has no word for most of them; the same names convert what JSON's schema says."""
+    row = {
+        "id": 7, "free": {"scale": 2, "value": b"\x04\x12"}, "again": {"scale": 0, "value": b"\xff"},
+        "price": Decimal("1.50"), "at": 1_795_521_600_123_456, "span": -3_600_000_000, "day": 20_781,
+        "zoned": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    out = io.BytesIO()
+    event = {"before": None, "after": row, "op": "c", "ts_ms": 5}
+    fastavro.schemaless_writer(out, fastavro.parse_schema(DEBEZIUM_AVRO), event)
+    value = framed(registry, DEBEZIUM_AVRO, out.getvalue())
+    reader = open_reader(contract("avro", envelope="debezium"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    found = read(reader, value)
+    assert {name: found[name] for name in row} == {
+        "id": 7, "free": "10.42", "again": "-1", "price": "1.50", "at": "2026-11-24T12:00:00.123456Z",
+        "span": "-01:00:00", "day": "2026-11-24", "zoned": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    plain = read(open_avro(registry.url), value)["after"]
+    assert (plain["at"], plain["free"]["scale"]) == (row["at"], 2), "without the envelope a contract has its own forms"
+
+
 def test_a_schema_s_guid_in_the_header_is_understood(registry: StandIn) -> None:
     serializer = AvroSerializer(
         registry_client(registry.url), json.dumps(AVRO),
