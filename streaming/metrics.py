@@ -136,11 +136,12 @@ class MetricsServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-                elif self.path in ("/healthz", "/readyz"):
+                elif path in ("/healthz", "/readyz"):
                     found = state()
-                    is_good = found["healthy"] if self.path == "/healthz" else found["ready"]
+                    is_good = found["healthy"] if path == "/healthz" else found["ready"]
                     self._answer(200 if is_good else 503, "application/json", json.dumps(found).encode())
                 else:
                     self._answer(404, "text/plain", b"/metrics /healthz /readyz\n")

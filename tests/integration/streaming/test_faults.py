@@ -318,6 +318,12 @@ def test_a_health_page_says_503_while_the_landing_is_not_ready() -> None:
         assert urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5).status == 200
 
 
+@pytest.mark.parametrize("path", ["metrics?name[]=landing_rows_total", "healthz?verbose", "readyz?"])
+def test_a_page_is_found_by_its_path_whatever_is_asked_of_it(path: str) -> None:
+    with MetricsServer(LandingMetrics(), 0, state=lambda: {"healthy": True, "ready": True}) as server:
+        assert urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{path}", timeout=5).status == 200
+
+
 def test_secrets_are_never_printed(rig: Rig) -> None:
     dsn = "postgresql://lander:hunter2-secret@127.0.0.1:1/lake"
     process = rig.start_consumer(LAKE_DSN=dsn, STREAMING_OUTAGE_LIMIT_S="1")
