@@ -125,21 +125,23 @@ def lake_restored() -> None:
 @lake_group.command("retire")
 @click.option("--topic", "topics", multiple=True, help="Without it, every contract's.")
 @click.option("--dry-run", "is_trial", is_flag=True, help="Only tell what would go.")
+@click.option("--unread", "is_read_by_nobody", is_flag=True, help="Also of topics that no reader has ever read.")
 @click.option("--every-hours", type=click.FloatRange(min=0.001), help="Go on and do it again so often, until stopped.")
-def lake_retire(topics: tuple[str, ...], *, is_trial: bool, every_hours: float | None) -> None:
+def lake_retire(topics: tuple[str, ...], *, is_trial: bool, is_read_by_nobody: bool, every_hours: float | None) -> None:
     """Drop the landing months that the contracts keep no longer (retentionMonths); run it daily, as the owner.
 
-    A month with a day that some reader has not read stays. The ledger stays whole.
+    A month with a day that some reader has not read stays, and so do all months of a topic that nobody has read yet;
+    --unread lets those go, for a lake that nothing is loaded from. The ledger stays whole.
     """
     settings = LakeSettings.from_env(os.environ)
     while True:
-        _retire(settings, topics, is_trial=is_trial)
+        _retire(settings, topics, is_trial=is_trial, is_read_by_nobody=is_read_by_nobody)
         if every_hours is None:
             return
         time.sleep(every_hours * 3600)
 
 
-def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool) -> None:
+def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool, is_read_by_nobody: bool) -> None:
     """Once; contracts are read anew, so that a changed one counts."""
     from streaming.database import connected  # noqa: PLC0415 a command imports what it needs
     from streaming.retention import retire  # noqa: PLC0415
@@ -147,7 +149,8 @@ def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool) 
     known = contracts.load_contracts(settings.contracts_dir)
     wanted = [contracts.load_contract(topic, settings.contracts_dir) for topic in topics] or list(known.values())
     with connected(settings.dsn, command="lake retire") as conn:
-        done = [each for one in wanted for each in retire(conn, one, now=datetime.now(UTC), is_trial=is_trial)]
+        now, choices = datetime.now(UTC), {"is_trial": is_trial, "is_read_by_nobody": is_read_by_nobody}
+        done = [each for one in wanted for each in retire(conn, one, now=now, **choices)]
     for each in done:
         verb = "would retire" if is_trial else "retired"
         click.echo(

@@ -45,7 +45,7 @@ SET rows = r.rows + excluded.rows, checksum = r.checksum + excluded.checksum, la
 """
 UNREAD = """
 SELECT r.reader, min(l.event_day) FROM control.landed_day AS l
-CROSS JOIN (SELECT DISTINCT reader FROM control.reader_day WHERE topic = %(topic)s) AS r
+LEFT JOIN (SELECT DISTINCT reader FROM control.reader_day WHERE topic = %(topic)s) AS r ON true  -- nobody yet: NULL
 LEFT JOIN control.reader_day AS d
   ON d.topic = l.topic AND d.reader = r.reader AND d.event_day = l.event_day AND d.topic_partition = l.topic_partition
 WHERE l.topic = %(topic)s AND l.event_day >= %(month)s AND l.event_day < %(month)s + interval '1 month'
@@ -63,10 +63,14 @@ class Retired:
     kept_because: str = ""
 
 
-def retire(conn: Connection, contract: Contract, *, now: datetime, is_trial: bool = False) -> list[Retired]:
+def retire(
+    conn: Connection, contract: Contract, *, now: datetime, is_trial: bool = False, is_read_by_nobody: bool = False
+) -> list[Retired]:
     """Take the months out of landing that the contract keeps no longer, each in a transaction of its own.
 
-    A month with a day that a reader has not read to its end stays, whatever its age, and is told.
+    A month with a day that a reader has not read to its end stays, whatever its age, and is told. So does any month of
+    a topic that nobody has read yet, since its first reader may be about to; but with `is_read_by_nobody`, for a lake
+    that is all there is, such a topic's months go by their age alone.
 
     Raises:
         LandingError: Postgres refused; months before that one are gone, nothing else was changed.
@@ -76,7 +80,10 @@ def retire(conn: Connection, contract: Contract, *, now: datetime, is_trial: boo
     first_kept = oldest_kept_month(now, contract.time_zone, contract.retention_months)
     try:
         months = [month for month in _months(conn, contract.stream) if month < first_kept]
-        return [_retire_month(conn, contract, month, is_trial=is_trial) for month in months]
+        return [
+            _retire_month(conn, contract, month, is_trial=is_trial, is_read_by_nobody=is_read_by_nobody)
+            for month in months
+        ]
     except psycopg2.Error as error:
         raise LandingError(
             f"retiring months before {first_kept:%Y-%m} of landing.{contract.stream}: {str(error).strip()}. The month "
@@ -103,23 +110,29 @@ def _months(conn: Connection, stream: str) -> list[date]:
     return sorted(date(int(match[1]), int(match[2]), 1) for match in found if match)
 
 
-def _retire_month(conn: Connection, contract: Contract, month: date, *, is_trial: bool) -> Retired:
+def _retire_month(
+    conn: Connection, contract: Contract, month: date, *, is_trial: bool, is_read_by_nobody: bool
+) -> Retired:
     table = f"landing.{contract.stream}_{month:%Y_%m}"
     with transaction(conn) as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_TIMEOUT_S * 1000:.0f}ms",))
         if not is_trial:  # writers wait from here on, so what is counted is what goes
             cursor.execute(f"LOCK TABLE landing.{contract.stream} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(UNREAD, {"topic": contract.topic, "month": month})
-        unread = cursor.fetchall()
+        unread = [(name, day) for name, day in cursor.fetchall() if name is not None or not is_read_by_nobody]
         cursor.execute(SUM.format(table=table))
         sums = cursor.fetchall()
         rows = sum(count for _, _, count, _ in sums)
         if unread:
-            return Retired(contract.topic, month, rows, ", ".join(f"{name} has not read {day}" for name, day in unread))
+            return Retired(contract.topic, month, rows, ", ".join(_say_unread(name, day) for name, day in unread))
         if not is_trial:
             _remember(cursor, contract.topic, month, sums)
             cursor.execute(f"DROP TABLE {table}")
     return Retired(contract.topic, month, rows)
+
+
+def _say_unread(reader: str | None, day: date) -> str:
+    return "nobody has read the topic yet" if reader is None else f"{reader} has not read {day}"
 
 
 def _remember(cursor: Any, topic: str, month: date, sums: list[tuple[Any, ...]]) -> None:

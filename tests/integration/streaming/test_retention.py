@@ -35,9 +35,9 @@ def read_all(rig: Rig, reader: str = READER) -> None:
             lake.mark_read(conn, rig.topic, reader, day=day.event_day, batches=day.landed)
 
 
-def retire(rig: Rig, *, is_trial: bool = False) -> list[retention.Retired]:
+def retire(rig: Rig, **choices: bool) -> list[retention.Retired]:
     with rig.connect() as conn:
-        return retention.retire(conn, replace(rig.contract, retention_months=2), now=NOW, is_trial=is_trial)
+        return retention.retire(conn, replace(rig.contract, retention_months=2), now=NOW, **choices)
 
 
 def test_old_months_go_and_counts_checksums_and_pending_days_stay(rig: Rig) -> None:
@@ -99,6 +99,30 @@ def test_a_month_that_a_reader_has_not_read_stays(rig: Rig) -> None:
     assert rig.query(f"SELECT count(*) FROM landing.{rig.contract.stream}") == [(9,)]
 
 
+def test_a_month_that_nobody_has_read_stays_for_the_first_reader(rig: Rig) -> None:
+    """A backfill of old days may land, and retention run, before the warehouse loads the topic for the first time."""
+    rig.send([at(n, OLD) for n in range(8)])
+    rig.land()
+    (kept,) = retire(rig)
+    assert kept == retention.Retired(rig.topic, OLD, 8, "nobody has read the topic yet")
+    with rig.connect() as conn:
+        (pending,) = lake.pending_days(conn, rig.topic, READER)
+        assert lake.read_events(conn, rig.topic, day=OLD, upto=pending.landed).num_rows == 8
+    assert retire(rig, is_read_by_nobody=True, is_trial=True) == [retention.Retired(rig.topic, OLD, 8)]
+    assert retire(rig, is_read_by_nobody=True) == [retention.Retired(rig.topic, OLD, 8)]
+    assert retire(rig) == []
+
+
+def test_letting_go_what_nobody_reads_keeps_what_a_reader_has_not_read(rig: Rig) -> None:
+    rig.send([at(n, OLD) for n in range(8)])
+    rig.land()
+    read_all(rig)
+    rig.send([at(8, OLD)])
+    rig.land()
+    (kept,) = retire(rig, is_read_by_nobody=True)
+    assert kept.kept_because == f"{READER} has not read {OLD}"
+
+
 def test_without_retention_nothing_goes(rig: Rig) -> None:
     rig.send([at(n, OLD) for n in range(4)])
     rig.land()
@@ -153,8 +177,10 @@ def test_the_command_retires_by_the_contract_and_tells_what_it_would_do(rig: Rig
     path.write_text(text)
     rig.send([at(n, OLD) for n in range(12)])
     rig.land()
-    assert run(rig, "lake", "retire", "--dry-run") == f"would retire {rig.topic} 2010-12: 12 rows\n"
-    assert run(rig, "lake", "retire") == f"retired {rig.topic} 2010-12: 12 rows\n"
+    kept = f"kept {rig.topic} 2010-12: nobody has read the topic yet\n"
+    assert run(rig, "lake", "retire", "--dry-run") == run(rig, "lake", "retire") == kept
+    assert run(rig, "lake", "retire", "--unread", "--dry-run") == f"would retire {rig.topic} 2010-12: 12 rows\n"
+    assert run(rig, "lake", "retire", "--unread") == f"retired {rig.topic} 2010-12: 12 rows\n"
     assert run(rig, "lake", "retire") == "nothing is older than its contract keeps\n"
     status = json.loads(run(rig, "lake", "status", "--json"))[rig.topic]
     assert (status["rows"], status["retired_rows"], status["months"]) == (12, 12, 0)
