@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from streaming.decode import DAY_US, EPOCH_2000_DAYS, DoubtError, Refusal
+from streaming.decode import DAY_US, DETAIL_CHARS, EPOCH_2000_DAYS, Refusal
 from streaming.formats.translate import Translated, raw_value, translate
 from streaming.headers import UNREADABLE_NAME, Headers, headers_json, read_headers
 from streaming.turns import counted
@@ -237,7 +237,9 @@ def _check_all(decoder: Decoder, columns: Columns, now: datetime) -> NDArray[np.
     stamps = _stamps_us(columns.messages) if decoder.uses_message_time else ()
     try:
         return decoder.check_all(columns.values, now=now, stamps_us=stamps)
-    except DoubtError:
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 DoubtError, or what nobody foresaw: `_judge_one` tells for which event
         return None
 
 
@@ -288,7 +290,12 @@ def _judge_one(decoder: Decoder, message: Message, now: datetime) -> Any:
         problem = _undecodable(read_headers(message))
         if problem:
             return Refusal("headers_undecodable", problem)
-    return decoder.judge(message.value(), now=now, stamp_us=_stamp_us(message))
+    try:
+        return decoder.judge(message.value(), now=now, stamp_us=_stamp_us(message))
+    except MemoryError:
+        raise  # nothing is wrong with the event
+    except Exception as error:  # noqa: BLE001 nothing here asks a server; raised, one event would end every start
+        return Refusal("not_judged", f"{type(error).__name__}: {error}"[:DETAIL_CHARS])
 
 
 def _undecodable(headers: Headers | None) -> str | None:

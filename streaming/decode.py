@@ -80,6 +80,7 @@ REASONS = {
     "unknown_schema": "the schema registry does not know the schema that the value names",
     "undecodable": "the value cannot be read by the schema that it names",
     "not_an_envelope": "the value is no Debezium envelope with the row",
+    "not_judged": "the check itself failed on the value: a defect of this room, not of the event",
     "refused_by_postgres": "PostgreSQL refused the value although the checks let it pass",
 }
 
@@ -472,10 +473,10 @@ def _value_of(value: bytes, source: str | None) -> str:
     if source is None:
         return ""
     try:
-        found = msgspec.json.decode(value)[source]
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return ""
-    return f"; found {str(found)[:80]!r}"
+        found = str(msgspec.json.decode(value)[source])
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError, RecursionError):
+        return ""  # only the value's depth or size can be the reason: the refusal stands without it
+    return f"; found {found[:80]!r}"
 
 
 def is_utf8(text: bytes) -> bool:

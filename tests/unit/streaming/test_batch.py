@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,37 @@ def test_a_refused_event_is_kept_whole_and_the_others_land() -> None:
     assert letter.refusal.reason == "not_utf8"
     assert letter.produced_at == datetime(2026, 11, 24, 12, 0, 0, 123_000, tzinfo=UTC)
     assert (batch.first_offset, batch.next_offset, batch.last_offset) == (10, 13, 12)
+
+
+def test_an_event_on_which_the_check_itself_fails_is_kept_aside_and_the_others_land(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder, judge = Decoder(orders_contract()), Decoder.judge
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    def judge_or_fail(self: Decoder, value: bytes | None, **more: Any) -> Any:
+        return fail() if value is not None and b"odd" in value else judge(self, value, **more)
+
+    monkeypatch.setattr(Decoder, "check_all", fail)
+    monkeypatch.setattr(Decoder, "judge", judge_or_fail)
+    messages = [FakeMessage(1, order_bytes()), FakeMessage(2, order_bytes(note="odd")), FakeMessage(3, order_bytes())]
+    batch = prepare(messages, decoder=decoder)
+    (letter,) = batch.rejected
+    assert (batch.rows, letter.topic_offset) == (2, 2)
+    assert letter.refusal == Refusal("not_judged", "ZeroDivisionError: nobody foresaw this")
+
+
+def test_an_event_is_not_refused_because_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for name in ("check_all", "judge"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Decoder, name, fail)
+            with pytest.raises(MemoryError):
+                prepare([FakeMessage(1, order_bytes()), FakeMessage(2, b"{")])
 
 
 def test_a_batch_of_refused_events_only_moves_the_offset() -> None:

@@ -252,6 +252,20 @@ def test_a_zone_that_postgres_does_not_read_is_refused(zone: str) -> None:
         assert accepts_all(ORDERS, value)
 
 
+@pytest.mark.parametrize("depth", [300, 700, 1200, 5000])
+def test_a_wrong_type_before_a_deeply_nested_value_is_a_refusal(depth: int) -> None:
+    value = b'{"event_id": 5, "x": ' + b"[" * depth + b"]" * depth + b"}"
+    judged = RETAIL.judge(value, now=NOW)
+    assert isinstance(judged, Refusal)
+    assert judged.reason in ("wrong_type", "not_json")
+    assert not accepts_all(RETAIL, value)
+
+
+@pytest.mark.parametrize("found", [b"[" * 700 + b"]" * 700, b"9" * 4400, b"[" + b"9" * 4400 + b"]"])
+def test_a_value_that_cannot_be_shown_is_refused_without_it(found: bytes) -> None:
+    assert isinstance(RETAIL.judge(b'{"event_id": ' + found + b"}", now=NOW), Refusal)
+
+
 def test_deep_nesting_is_refused_and_no_crash() -> None:
     value = order_bytes()[:-1] + b',"deep":' + b"[" * 900 + b"]" * 900 + b"}"
     judged = Decoder(orders_contract(**{"value: 2000": "value: 1000000"})).judge(value, now=NOW)
