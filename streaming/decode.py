@@ -22,6 +22,7 @@ import pyarrow as pa
 from streaming.contract import MESSAGE_TIME
 from streaming.event_type import EPOCH_FACTORS, event_struct, struct_fields
 from streaming.iso_times import iso_times_us
+from streaming.nesting import MOST_LEVELS, is_one_too_deep, is_too_deep
 from streaming.turns import listed
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ REASONS = {
     "empty": "the message has no value (a tombstone), and the contract has no deletions",
     "too_large": "the value has more bytes than the contract's maximumPayloadBytes",
     "not_utf8": "the value is not UTF-8 text",
-    "not_json": "the value is not JSON",
+    "not_json": f"the value is not JSON, or nests objects and arrays more than {MOST_LEVELS} levels deep",
     "nul_character": "a text holds the character U+0000, which PostgreSQL cannot store",
     "missing_field": "a required field is absent",
     "wrong_type": "a field has another type than the contract says",
@@ -285,13 +286,16 @@ class Decoder:
         return self._decode_values(values, quick), False
 
     def _join_values(self, values: Sequence[bytes | None]) -> bytes:
-        """All values; a doubt if one is too large, missing, no UTF-8, or may hold U+0000."""
+        """All values; a doubt if one is too large, too deep, missing, no UTF-8, or may hold U+0000."""
         try:
-            if max(map(len, values), default=0) > self.maximum_bytes:  # type: ignore[arg-type]
+            longest = max(map(len, values), default=0)  # type: ignore[arg-type]
+            if longest > self.maximum_bytes:
                 raise DoubtError
             joined = b"".join(values)  # type: ignore[arg-type]
         except TypeError as error:
             raise DoubtError from error
+        if is_one_too_deep(values, joined, longest):  # type: ignore[arg-type]
+            raise DoubtError
         if not is_utf8(joined):  # msgspec does not look at names and texts that the contract does not know
             raise DoubtError
         if b"\\" in joined and NUL_ESCAPE in joined:  # a search a value costs ten times as much (0.3 us)
@@ -496,6 +500,8 @@ def _judge_bytes(value: bytes, limit: int) -> Refusal | None:
         value.decode("utf-8")
     except UnicodeDecodeError as error:
         return Refusal("not_utf8", _short(error))
+    if is_too_deep(value):
+        return Refusal("not_json", f"it nests more than {MOST_LEVELS} levels deep")
     if NUL_ESCAPE not in value:
         return None
     try:

@@ -9,6 +9,7 @@ Not here: writing of landing (landing.py).
 from __future__ import annotations
 
 import select
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -255,7 +256,12 @@ def decode_events(contract: Contract, events: pa.Table) -> pa.Table:
 
 def _decode_chunk(decoder: decode.Decoder, events: pa.Table) -> pa.Table:
     identity = events.drop_columns(["payload"])
-    structs = [*map(decoder.decode, events["payload"].cast(pa.binary()).to_pylist())]
+    payloads = events["payload"].cast(pa.binary()).to_pylist()
+    try:
+        structs = [*map(decoder.decode, payloads)]
+    except RecursionError:  # landed before there was a limit, and the caller's frames count; a new thread has none
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            structs = thread.submit(lambda: [*map(decoder.decode, payloads)]).result()
     fields = decoder.contract.fields
     columns = [decode.decode_column(decoder, structs, field) for field in fields]
     return pa.Table.from_arrays([*identity.columns, *columns], schema=_typed_schema(decoder.contract, identity))

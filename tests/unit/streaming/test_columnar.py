@@ -43,6 +43,23 @@ def by_decoder(contract: Contract, table: pa.Table) -> pa.Table:
     return lake.decode_events(contract, table)  # below QUICK_FROM_ROWS it decodes event by event
 
 
+def deep_event(levels: int) -> str:
+    return json.dumps(event())[:-1] + ', "x": ' + "[" * levels + "]" * levels + "}"
+
+
+def test_what_landed_deeply_nested_is_read_whatever_the_stack_of_the_caller() -> None:
+    def read(frames: int) -> pa.Table:
+        return read(frames - 1) if frames else lake.decode_events(CONTRACT, events(deep_event(960)))
+
+    assert [read(frames).num_rows for frames in (0, 100, 400)] == [1, 1, 1]
+
+
+def test_many_rows_with_one_that_is_deeply_nested_are_read() -> None:
+    texts = [json.dumps(event())] * lake.QUICK_FROM_ROWS + [deep_event(960)]
+    for odd in ([], [json.dumps(event(invoiced_at="2011-06-01t00:30:00z"))]):  # the second is left to the decoder
+        assert lake.decode_events(CONTRACT, events(*texts, *odd)).num_rows == len(texts) + len(odd)
+
+
 SAME = [
     event(),
     event(description=None, customer_id="17850", quantity=-3),

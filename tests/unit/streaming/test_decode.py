@@ -266,6 +266,43 @@ def test_a_value_that_cannot_be_shown_is_refused_without_it(found: bytes) -> Non
     assert isinstance(RETAIL.judge(b'{"event_id": ' + found + b"}", now=NOW), Refusal)
 
 
+def nested(levels: int, inner: bytes = b"") -> bytes:
+    """An event with a key that the contract does not know; the event itself is the first level."""
+    opened, closed = b'[{"a":' * 200, b"}]" * 200
+    half, odd = divmod(levels - 1, 2)
+    text = opened[: 6 * half] + b"[" * odd + (inner or b"1") + b"]" * odd + closed[: 2 * half]
+    return order_bytes()[:-1] + b', "deep": ' + text + b"}"
+
+
+LARGE = Decoder(orders_contract(**{"value: 2000": "value: 1000000"}))
+
+
+@pytest.mark.parametrize("inner", [b"", b'"[[[{{"', b'"]]]}}}"', rb'"\\\"[\"]\\"', b'"\xc3\xbb\xc3\x9b"'])
+def test_levels_are_counted_outside_of_texts_and_200_of_them_land(inner: bytes) -> None:
+    assert not isinstance(LARGE.judge(nested(200, inner), now=NOW), Refusal)
+    assert accepts_all(LARGE, nested(200, inner))
+    judged = LARGE.judge(nested(201, inner), now=NOW)
+    assert judged == Refusal("not_json", "it nests more than 200 levels deep")
+    assert not accepts_all(LARGE, nested(201, inner))
+
+
+def test_a_deep_event_is_found_among_others_and_wide_ones_are_not_deep() -> None:
+    wide = order_bytes(wide=[{"n": [n, "{[", ']\\"']} for n in range(400)], end="]" * 300)
+    many = [order_bytes(n=n, items=n % 9, more=[{}, [[]]]) for n in range(600)]
+    LARGE.check_all([*many, wide, nested(200), *many], now=NOW)
+    LARGE.decode_all([*many, wide, nested(200), *many], now=NOW)
+    for check in (LARGE.check_all, LARGE.decode_all):
+        with pytest.raises(DoubtError):
+            check([*many, wide, nested(201), *many], now=NOW)
+
+
+def test_u_0000_in_a_deep_value_is_refused() -> None:
+    for levels in (150, 600, 960):
+        judged = LARGE.judge(nested(levels, b'"\\u0000"'), now=NOW)
+        assert isinstance(judged, Refusal)
+        assert judged.reason == ("nul_character" if levels == 150 else "not_json")
+
+
 def test_deep_nesting_is_refused_and_no_crash() -> None:
     value = order_bytes()[:-1] + b',"deep":' + b"[" * 900 + b"]" * 900 + b"}"
     judged = Decoder(orders_contract(**{"value: 2000": "value: 1000000"})).judge(value, now=NOW)
