@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from streaming.errors import SourceError
+from streaming.nesting import MOST_LEVELS, is_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,6 +177,8 @@ def _read_event(line: bytes, name: str, number: int) -> dict[str, Any]:
         refuse(f"it is not JSON ({error})")
     if not isinstance(event, dict):
         refuse(f"it is {_kind(event)}, not a JSON object")
+    if is_too_deep(line):
+        refuse(f"it nests more than {MOST_LEVELS} levels deep, which the landing would refuse")
     if b"\\u0000" in line and (where := _find_nul(event, "")) is not None:
         refuse(f"{where or 'a key'} holds the character U+0000, which PostgreSQL cannot store")
     return event

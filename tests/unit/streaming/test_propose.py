@@ -213,6 +213,8 @@ def test_topics_become_tables_names() -> None:
         ([b"null"], "it is null"),
         ([b'{"a":"\xff"}'], "it is not UTF-8"),
         ([b'{"a":{"b":"\\u0000"}}'], r"a holds the character U\+0000"),
+        ([b'{"a":' + b"[" * 190 + b'"\\u0000"' + b"]" * 190 + b"}"], r"a holds the character U\+0000"),
+        ([b'{"a":' + b"[" * 600 + b'"\\u0000"' + b"]" * 600 + b"}"], "it nests more than 200 levels deep"),
         ([b'{"a":"\\ud800"}'], "line 1: it is not JSON"),
         ([b"{}", b"\xef\xbb\xbf{}"], "line 2: it is not JSON"),
         ([b"[" * 100_000], "line 1: it is not JSON"),
