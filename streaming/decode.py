@@ -22,6 +22,7 @@ import pyarrow as pa
 from streaming.contract import MESSAGE_TIME
 from streaming.event_type import EPOCH_FACTORS, event_struct, struct_fields
 from streaming.iso_times import iso_times_us
+from streaming.long_fractions import LONG_FRACTION, MOST_DIGITS, has_long_fraction, may_have_long_fraction
 from streaming.nesting import MOST_LEVELS, is_one_too_deep, is_too_deep
 from streaming.turns import listed
 
@@ -73,7 +74,7 @@ REASONS = {
     "wrong_type": "a field has another type than the contract says",
     "out_of_range": "a field breaks a limit of the contract (size, length, pattern)",
     "not_allowed": "a field has a value that the contract's enumeration does not list",
-    "too_precise": "a number has more digits than the contract keeps; it would have to be rounded",
+    "too_precise": "a number has more digits than the contract keeps, or a time more than nine of a second",
     "event_time_too_early": "the event time is before the contract's minimum",
     "event_time_too_late": "the event time is further ahead of the clock than the contract allows",
     "headers_undecodable": "the headers are to be kept, and one of them is not text",
@@ -235,6 +236,9 @@ class Decoder:
         self.instants = [
             f for f in contract.fields if f.logical_type == "timestamp" and f.encoding not in EPOCH_FACTORS
         ]
+        struct = event_struct("Times", [], [(f.name, str | None, None) for f in self.instants], self.instants)
+        self._decode_time_texts: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
+        self._has_more_instants = any(f.name != contract.event_time_field for f in self.instants)
         self.uses_message_time = contract.event_time_field == MESSAGE_TIME
         self.event_time = None if self.uses_message_time else _time_reader(contract.field(contract.event_time_field))
         self.day_clock = DayClock(contract.time_zone)
@@ -249,7 +253,9 @@ class Decoder:
         Raises DoubtError at the first doubt, without saying which event; `judge` says. `stamps_us` are the messages'
         own timestamps; they are looked at only where the contract takes them as the event time.
         """
-        self._join_values(values)
+        joined = self._join_values(values)
+        if self.instants and may_have_long_fraction(joined):
+            raise DoubtError
         events = self._decode_values(values, self.decode)
         times_us = self.event_times(events, stamps_us)
         self._check_values(events, times_us, now)
@@ -263,6 +269,8 @@ class Decoder:
         """The times of `decode_all`, and its checks, without the events: the landing's way, and the quicker one."""
         if self._decode_quick is not None:
             joined = self._join_values(values)
+            if self._has_more_instants and may_have_long_fraction(joined):  # of the event time six digits are read here
+                raise DoubtError
             # an escape is no number, even if it stands for a digit: with one, texts are looked at as they came
             decode_texts = None if b"\\" in joined else self._decode_texts
             events, has_texts = self._decode_quickly(values, decode_texts, self._decode_quick)
@@ -347,7 +355,9 @@ class Decoder:
         if value is None:
             return Refusal("empty", "the message has no value")
         judged = _judge_bytes(value, self.maximum_bytes) or self.judge_fields(value)
-        return judged if isinstance(judged, Refusal) else self._judge_time(judged, now, stamp_us) or judged
+        if isinstance(judged, Refusal):
+            return judged
+        return self._judge_fractions(value) or self._judge_time(judged, now, stamp_us) or judged
 
     def judge_fields(self, value: bytes) -> Any:
         """The event or a Refusal, whenever it happened."""
@@ -385,6 +395,17 @@ class Decoder:
             if field.name != self.contract.event_time_field and _leaves_calendar(instant):
                 detail = f"{instant.isoformat()} is outside the years 1 to 9999 in UTC"
                 return Refusal("out_of_range", detail, field.name)
+        return None
+
+    def _judge_fractions(self, value: bytes) -> Refusal | None:
+        if not self.instants or not has_long_fraction(value):
+            return None
+        texts = self._decode_time_texts(value)
+        for field in self.instants:
+            found = LONG_FRACTION.search(getattr(texts, field.name) or "")
+            if found:
+                detail = f"{found.string[:40]!r} has {len(found[1])} digits of a second, at most {MOST_DIGITS} are read"
+                return Refusal("too_precise", detail, field.name)
         return None
 
     def _judge_time(self, event: Any, now: datetime, stamp_us: int | None) -> Refusal | None:

@@ -157,6 +157,7 @@ def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, don
     if row is None:
         done.created.append(contract.topic)
     elif row[1] == stream_tables.describe_fields(contract):
+        _replace_view(cursor, contract)
         _register(cursor, contract)
         return
     else:
@@ -164,6 +165,13 @@ def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, don
     cursor.execute(stream_tables.create_landing_table(contract))
     cursor.execute(stream_tables.create_view(contract))
     _register(cursor, contract)
+
+
+def _replace_view(cursor: Any, contract: Contract) -> None:
+    """Of a contract that has the fields that it had; only if it would be another view, since readers wait meanwhile."""
+    cursor.execute("SELECT view_sha256 FROM control.stream WHERE topic = %s", (contract.topic,))
+    if cursor.fetchone() != (stream_tables.view_fingerprint(contract),):
+        cursor.execute(stream_tables.replace_view(contract))
 
 
 def check_evolution(contract: Contract, row: Registered) -> None:
@@ -200,11 +208,13 @@ def check_registered(conn: Connection, contract: Contract) -> None:
 def _register(cursor: Any, contract: Contract) -> None:
     cursor.execute(
         """
-        INSERT INTO control.stream (topic, stream, contract_version, fields, time_zone)
-        VALUES (%s, %s, %s, %s, %s)
+        INSERT INTO control.stream (topic, stream, contract_version, fields, time_zone, view_sha256)
+        VALUES (%s, %s, %s, %s, %s, %s)
         ON CONFLICT (topic) DO UPDATE
-        SET contract_version = excluded.contract_version, fields = excluded.fields, updated_at = now()
+        SET contract_version = excluded.contract_version, fields = excluded.fields,
+            view_sha256 = excluded.view_sha256, updated_at = now()
         WHERE stream.contract_version <> excluded.contract_version OR stream.fields <> excluded.fields
+            OR stream.view_sha256 IS DISTINCT FROM excluded.view_sha256
         """,
         (
             contract.topic,
@@ -212,5 +222,6 @@ def _register(cursor: Any, contract: Contract) -> None:
             contract.version,
             stream_tables.fields_document(contract),
             contract.time_zone,
+            stream_tables.view_fingerprint(contract),
         ),
     )

@@ -6,6 +6,7 @@ The landing table keeps each event as it came (`json` keeps the text byte for by
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ LONGEST_IDENTIFIER = 63  # bytes
 EPOCH_UNITS = {  # and how many a second has
     "epoch_s": ("second", 1), "epoch_ms": ("millisecond", 1_000), "epoch_us": ("microsecond", 1_000_000),
 }  # fmt: skip
+LONGEST_MICROS = len("2010-12-01T08:26:00.123456")  # anything longer has a zone, or more digits
 HAS_ZONE = r"([zZ]|[T t].*[+-]\d\d:?\d*)$"
 SQL_TYPES = {
     "string": "text",
@@ -75,11 +77,27 @@ COMMENT ON COLUMN {table}.produced_at IS 'Timestamp of the Kafka message.';
 
 
 def create_view(contract: Contract) -> str:
-    """DDL of the typed view; the payload is parsed once a row."""
+    """DDL of the typed view, whatever was there; who reads it needs its rights anew."""
+    return f"DROP VIEW IF EXISTS lake.{contract.stream};\n{replace_view(contract)}"
+
+
+def view_fingerprint(contract: Contract) -> str:
+    """Changes with what `replace_view` says."""
+    return hashlib.sha256(replace_view(contract).encode("utf-8")).hexdigest()
+
+
+def replace_view(contract: Contract) -> str:
+    """DDL of the typed view in the place of one with the same columns, if there is one; rights on it stay.
+
+    The payload is parsed once a row. The event time is the one that the decoder read when the event landed.
+    """
     view = f"lake.{contract.stream}"
-    inner = [field for field in contract.fields if _is_identifier(field.event_key)]
+    in_payload = [field for field in contract.fields if field.name != contract.event_time_field]
+    inner = [field for field in in_payload if _is_identifier(field.event_key)]
     typed = ", ".join(f"{identifier(field.event_key)} {_json_type(field)}" for field in inner)
-    columns = ", ".join(f'{_column(field)} AS "{field.name}"' for field in contract.fields)
+    columns = ", ".join(
+        f'{_column(field) if field in in_payload else "e.event_at"} AS "{field.name}"' for field in contract.fields
+    )
     comments = "\n".join(
         f'COMMENT ON COLUMN {view}."{field.name}" IS {quote(field.description)};'
         for field in contract.fields
@@ -87,8 +105,7 @@ def create_view(contract: Contract) -> str:
     )
     parsed = f"CROSS JOIN LATERAL json_to_record(e.payload) AS f({typed})" if inner else ""
     return f"""
-DROP VIEW IF EXISTS {view};
-CREATE VIEW {view} AS
+CREATE OR REPLACE VIEW {view} AS
 SELECT e.topic_partition, e.topic_offset, e.event_day, e.event_at, e.produced_at, {columns}
 FROM {landing_table(contract)} AS e
 {parsed};
@@ -124,7 +141,7 @@ def _json_type(field: Field) -> str:
     """Type as which a field is read from the JSON."""
     if field.encoding.startswith("epoch"):
         return "bigint"
-    return "text" if field.encoding == "iso_utc" else sql_type(field)
+    return "text" if field.logical_type == "timestamp" else sql_type(field)
 
 
 def _column(field: Field) -> str:
@@ -143,9 +160,20 @@ def _column(field: Field) -> str:
             f"(timestamptz '1970-01-01 00:00:00+00' + {value} / {of_second} * interval '1 second' "
             f"+ {value} % {of_second} * interval '1 {unit}')"
         )
-    if field.encoding == "iso_utc":
-        return f"({value} || CASE WHEN {value} ~ {quote(HAS_ZONE)} THEN '' ELSE 'Z' END)::timestamptz"
+    if field.logical_type == "timestamp":
+        zone = f" || CASE WHEN {value} ~ {quote(HAS_ZONE)} THEN '' ELSE 'Z' END" if field.encoding == "iso_utc" else ""
+        return f"({_rounded(value)}{zone})::timestamptz"
     return value
+
+
+def _rounded(text: str) -> str:
+    """A time's text that PostgreSQL reads to the microsecond as the decoder does: half up, by the seventh digit alone.
+
+    By itself it rounds to even, and reads no text of more than 128 characters.
+    """
+    up, down = quote(r"(\.\d{6})[5-9]\d*"), quote(r"(\.\d{6})[0-4]\d*")
+    cut = rf"regexp_replace(regexp_replace({text}, {up}, '\19'), {down}, '\1')"  # a 9 is always rounded up
+    return f"CASE WHEN length({text}) > {LONGEST_MICROS} THEN {cut} ELSE {text} END"
 
 
 def quote(text: str) -> str:

@@ -239,6 +239,7 @@ def broken(draw: st.DrawFn, contract: Contract) -> bytes:
                 b"null", b"[", b"{}", b'"', b"\\", b"9" * 30, b"0001-01-01T00:00:00Z",
                 b"9999-12-31T23:59:59Z", b"24:00:00",
                 b"-999999999999999999", b"99999999999999999", b"\xef\xbb\xbf", b",", b":", b"true", b"[[[[", b"+14:00",
+                b".1234567890",
             ])
             | st.binary(max_size=3)
         )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import psycopg2
+import psycopg2.errors
 import pytest
 
 from streaming import lake, migrate
@@ -120,6 +122,71 @@ def test_counts_of_any_size_are_exact_in_the_view(rig: Rig, unit: str, counts: l
     rig.land()
     found = rig.query(f"SELECT seen_at FROM lake.{rig.contract.stream} ORDER BY topic_offset")
     assert [at for (at,) in found] == [*(as_instant(count, unit) for count in counts), None]
+
+
+FINE = ["5", "123456", "1234565", "1234575", "1234564", "1234566", "9999995", "99999949", "123456500", "123456499"]
+
+
+@pytest.mark.parametrize("form", ["", ", logicalTypeOptions: {timezone: false}"], ids=["zone", "perhaps no zone"])
+def test_times_finer_than_microseconds_are_the_same_in_view_ledger_and_door(rig: Rig, form: str) -> None:
+    add_field(rig, f"{{name: seen_at, logicalType: timestamp{form}}}")
+    add_field(rig, f'{{name: known_at, physicalName: "a\'%s", logicalType: timestamp{form}}}')
+    rig.migrate()
+    times = [
+        f"2010-12-01T23:59:59.{digits}{zone}"
+        for digits in FINE
+        for zone in ("Z", "+05:45", "-01:00", *([""] if form else []))
+    ]
+    rig.send(
+        line(n, invoiced_at=at if at and at[-1] == "Z" else "2010-12-01T00:00:00Z", seen_at=at, **{"a'%s": at})
+        for n, at in enumerate([*times, None])
+    )
+    rig.land()
+    names = ["event_at", "invoiced_at", "seen_at", "known_at"]
+    view = rig.query(f"SELECT event_id, {', '.join(names)} FROM lake.{rig.contract.stream}")
+    assert {at for _, _, _, at, _ in view} > {None}
+    with rig.connect() as conn:
+        rows = [
+            row
+            for day in lake.landed_days(conn, rig.topic)
+            for row in lake.decode_events(
+                rig.contract, lake.read_events(conn, rig.topic, day=day.event_day)
+            ).to_pylist()
+        ]
+    door = [(row["event_id"], *(row[name] for name in names[1:])) for row in rows]
+    assert len(door) == len(times) + 1
+    assert sorted(door, key=str) == sorted(((name, *fields) for name, _, *fields in view), key=str)
+    assert all(event_at == invoiced_at for _, event_at, invoiced_at, _, _ in view)
+
+
+def test_a_view_of_an_older_version_is_replaced_and_what_landed_with_it_is_shown(rig: Rig) -> None:
+    add_field(rig, "{name: seen_at, logicalType: timestamp}")
+    rig.migrate()
+    stream, longest = rig.contract.stream, "2010-12-01T08:26:00." + "1" * 200 + "Z"
+    rig.send([line(1, seen_at="2010-12-01T08:26:00Z")])
+    rig.land()
+    columns = "topic_partition, topic_offset, event_day, event_at, produced_at"
+    names = [field.name for field in rig.contract.fields]
+    types = rig.query(f"SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+                      f"WHERE attrelid = 'lake.{stream}'::regclass AND attname = ANY(%s)", names)  # fmt: skip
+    record = ", ".join(f"{name} {kind}" for name, kind in types)
+    rig.execute(f"CREATE OR REPLACE VIEW lake.{stream} AS SELECT {columns}, {', '.join(f'f.{n}' for n in names)} "
+                f"FROM landing.{stream} CROSS JOIN LATERAL json_to_record(payload) AS f({record})")  # fmt: skip
+    rig.execute(f"GRANT SELECT ON lake.{stream} TO pg_monitor; CREATE VIEW public.mine AS TABLE lake.{stream}")
+    rig.execute("UPDATE control.stream SET view_sha256 = NULL")
+    rig.execute(  # as it could land once
+        f"UPDATE landing.{stream} SET payload = replace(replace(payload::text, '2010-12-01T08:26:00Z', %s), "
+        f"'2010-12-02T08:26:00Z', %s)::json", longest, longest,
+    )  # fmt: skip
+    with pytest.raises(psycopg2.errors.InvalidDatetimeFormat):
+        rig.query(f"SELECT * FROM lake.{stream}")
+    rig.migrate()
+    ((at, seen_at),) = rig.query("SELECT invoiced_at, seen_at FROM public.mine")
+    assert (at.microsecond, seen_at.microsecond) == (0, 111_111)
+    assert rig.query(f"SELECT has_table_privilege('pg_monitor', 'lake.{stream}', 'SELECT')") == [(True,)]
+    made = rig.query(f"SELECT xmin FROM pg_class WHERE oid = 'lake.{stream}'::regclass")
+    rig.migrate()
+    assert rig.query(f"SELECT xmin FROM pg_class WHERE oid = 'lake.{stream}'::regclass") == made
 
 
 @pytest.mark.parametrize(

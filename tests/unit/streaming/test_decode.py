@@ -266,6 +266,60 @@ def test_a_value_that_cannot_be_shown_is_refused_without_it(found: bytes) -> Non
     assert isinstance(RETAIL.judge(b'{"event_id": ' + found + b"}", now=NOW), Refusal)
 
 
+TIMES = Decoder(
+    orders_contract(**{
+        "- {name: due_on, logicalType: date}": "- {name: paid_at, logicalType: timestamp}\n      "
+        "- {name: seen_at, logicalType: timestamp, logicalTypeOptions: {timezone: false}}"
+    })
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["ordered_at", "paid_at", "seen_at"])
+@pytest.mark.parametrize("text", ["2026-11-24T11:00:00.{}Z", "2026-11-24 11:00:00.{}z", "2026-11-24T11:00:00.{}+05:45"])
+def test_more_than_nine_digits_of_a_second_are_refused(field: str, text: str) -> None:
+    for digits in ("1", "123456", "1234565", "123456789", "000000000"):
+        value = order_bytes(**{field: text.format(digits)})
+        assert not isinstance(TIMES.judge(value, now=NOW), Refusal)
+        assert accepts_all(TIMES, value)
+    for digits in ("1234567890", "0000000000", "1" * 200):
+        value = order_bytes(**{field: text.format(digits)})
+        judged = TIMES.judge(value, now=NOW)
+        assert isinstance(judged, Refusal)
+        assert (judged.reason, judged.field) == ("too_precise", field)
+        assert judged.detail.endswith(f"has {len(digits)} digits of a second, at most 9 are read")
+        assert not accepts_all(TIMES, value)
+
+
+@pytest.mark.parametrize(
+    "written", [rb"11:00:00\u002e1234567890Z", rb"11:00:00\u002E1234567890Z", rb"11:00:00.12345\u003667890Z",
+                rb"11:00\u003a00.1234567890Z", rb"11:00\u003A00.1234567890Z", rb"11:00:0\u0030.1234567890Z"],
+)  # fmt: skip
+def test_digits_behind_an_escape_are_counted_too(written: bytes) -> None:
+    for field in ("ordered_at", "paid_at"):
+        value = order_bytes(**{field: "2026-11-24T@"}).replace(b"@", written)
+        judged = TIMES.judge(value, now=NOW)
+        assert isinstance(judged, Refusal)
+        assert (judged.reason, judged.field) == ("too_precise", field)
+        assert not accepts_all(TIMES, value)
+
+
+def test_what_only_looks_like_a_long_fraction_lands() -> None:
+    value = order_bytes(
+        paid_at="2026-11-24T11:00:00.5Z", lat=51.0123456789, lon="7.0123456789", more={"at": "11:00:00.0123456789"}
+    ).replace(b'": ', b'":')
+    assert not isinstance(TIMES.judge(value, now=NOW), Refusal)
+    numbers_only = order_bytes(paid_at="2026-11-24T11:00:00.5Z", lat=51.0123456789, a="<\u00e9>").replace(b'": ', b'":')
+    assert accepts_all(TIMES, numbers_only)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["ordered_at", "paid_at", "seen_at"]), st.text("0123456789", min_size=1, max_size=14),
+       st.sampled_from(["T", " "]), st.sampled_from(["Z", "+01:00", ""]))  # fmt: skip
+def test_fractions_are_judged_alike_in_a_batch_and_alone(field: str, digits: str, mark: str, zone: str) -> None:
+    value = order_bytes(**{field: f"2026-11-24{mark}08:59:59.{digits}{zone}"})
+    assert accepts_all(TIMES, value) is not isinstance(TIMES.judge(value, now=NOW), Refusal)
+
+
 def nested(levels: int, inner: bytes = b"") -> bytes:
     """An event with a key that the contract does not know; the event itself is the first level."""
     opened, closed = b'[{"a":' * 200, b"}]" * 200
