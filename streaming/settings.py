@@ -47,7 +47,7 @@ class _Environment:
         if self.text(name):
             self.problems.append(f"{name} and {name}_FILE are both set; keep one")
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            return Path(path).read_text(encoding="utf-8-sig").strip()
         except OSError as error:
             self.problems.append(f"{name}_FILE={path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:

@@ -69,6 +69,8 @@ def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
     settings = KafkaSettings.from_env(env)
     assert settings.client_config()["sasl.password"] == "hunter2"
     assert "hunter2" not in repr(settings)
+    file.write_bytes(b"\xef\xbb\xbfhunter2\r\n")  # as Windows' editors write it
+    assert KafkaSettings.from_env(env).client_config()["sasl.password"] == "hunter2"
     assert "p@h" not in repr(LakeSettings.from_env(GOOD))
     with pytest.raises(SettingsError, match="both set"):
         KafkaSettings.from_env(env | {"KAFKA_SASL_PASSWORD": "x"})
