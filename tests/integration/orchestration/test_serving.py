@@ -166,6 +166,25 @@ def test_refresh_of_days_that_a_person_names_comes_with_what_has_changed(
     assert metadata(served(), SEMANTIC_MODEL)["days"] == "all"
 
 
+def refresh_by_hand(instance: dg.DagsterInstance, *keys: dg.AssetKey) -> dg.ExecuteInProcessResult:
+    """What materializing the model, or model and report, does from the UI: dimensions are not published before."""
+    return defs.resolve_job_def("serve_reports").execute_in_process(
+        instance=instance, asset_selection=[SEMANTIC_MODEL, *keys], raise_on_error=False
+    )
+
+
+def test_customer_that_no_dimension_knows_yet_counts_in_the_report_and_beside_it(
+    served: Run, landing: HandLanding, load_days: Run, instance: dg.DagsterInstance
+) -> None:
+    assert served().success
+    landing.land([event(line_no=3, invoice_no="536400", customer_id="99999")])
+    assert load_days("2010-12-01").success
+    result = refresh_by_hand(instance, REPORT)
+    assert result.success
+    compared = check(result, "report_equals_mart")
+    assert compared.passed, compared.description
+
+
 def test_spent_budget_lets_the_change_wait_and_the_next_day_shows_it(
     served: Run, service: Running, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
