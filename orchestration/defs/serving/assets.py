@@ -15,15 +15,9 @@ from pydantic import Field
 
 from orchestration.defs.resources import WarehouseResource
 from orchestration.defs.serving import numbers, pictures
-from orchestration.defs.serving.changes import (
-    COVERS,
-    MARTS,
-    REPORT,
-    SEMANTIC_MODEL,
-    changed_since_refresh,
-    covered_event,
-)
+from orchestration.defs.serving.changes import MARTS, REPORT, SEMANTIC_MODEL, changed_since_refresh, shown_event
 from orchestration.defs.topics import SERVING
+from orchestration.defs.warehouse.events import COVERS
 from orchestration.errors import ReconcileError
 
 CHECK = "report_equals_mart"
@@ -64,7 +58,7 @@ def semantic_model(
     done = refresh_model(settings, days=days, not_before=datetime.now(tz=UTC))
     return dg.MaterializeResult(
         metadata={
-            COVERS: changed.newest if changed else covered_event(context.instance),
+            COVERS: shown_event(context.instance, changed.newest if changed else 0),
             "url": dg.MetadataValue.url(settings.model_url),
             "days": ", ".join(sorted(map(str, days))) if days is not None else "all",
             "request_id": done.request_id,

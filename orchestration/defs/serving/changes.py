@@ -11,15 +11,19 @@ from datetime import date
 import dagster as dg
 
 from dbt_like_sql.catalog import load_catalog
-from orchestration.defs.warehouse.assets import asset_key, is_daily, mart_tables
+from orchestration.defs.warehouse.assets import asset_key, daily_keys, is_daily, mart_tables
+from orchestration.defs.warehouse.events import covered_event, newest_event
 
 SEMANTIC_MODEL = dg.AssetKey(["powerbi", "semantic_model"])
 REPORT = dg.AssetKey(["powerbi", "report"])
-DAILY_MARTS = tuple(asset_key(table.name) for table in mart_tables(load_catalog()) if is_daily(table))
+DAILY_MARTS = tuple(daily_keys(load_catalog()))
 MARTS = tuple(asset_key(table.name) for table in mart_tables(load_catalog()))
-
-COVERS = "covers_event"
-"""Metadata of a refresh: the newest publication of a mart (its id in Dagster's event log) that it shows."""
+# Views are as new as what they read.
+WHOLE_MARTS = tuple(
+    asset_key(table.name)
+    for table in mart_tables(load_catalog())
+    if table.materialization == "table" and not is_daily(table)
+)
 
 # More changed days than this since the last refresh, and the whole model is refreshed instead of naming them.
 MAX_DAYS_NAMED = 400
@@ -37,26 +41,26 @@ class Changed:
 
 def changed_since_refresh(instance: dg.DagsterInstance) -> Changed | None:
     """What the report does not show yet, from Dagster's own event log; None if it shows everything."""
-    covered = covered_event(instance)
-    newest, newest_at = max((_newest_event(instance, key) for key in DAILY_MARTS), default=(0, 0.0))
+    covered = covered_event(instance, SEMANTIC_MODEL)
+    newest, newest_at = newest_event(instance, DAILY_MARTS)
     if newest <= covered:
         return None
     oldest_at = min((_first_event_at(instance, key, covered) for key in DAILY_MARTS), default=newest_at)
     return Changed(newest, newest_at, _days_since(instance, covered), oldest_at)
 
 
-def covered_event(instance: dg.DagsterInstance) -> int:
-    """The newest publication that the last refresh covers; 0 before the first one."""
-    event = instance.get_latest_materialization_event(SEMANTIC_MODEL)
-    if event is None or event.asset_materialization is None:
-        return 0
-    value = event.asset_materialization.metadata.get(COVERS)
-    return int(value.value) if isinstance(value, dg.IntMetadataValue) and value.value is not None else 0
+def shown_event(instance: dg.DagsterInstance, newest: int) -> int:
+    """What a refresh of now covers: the newest publication, but none that the whole marts it reads do not know yet.
 
+    A person who refreshes the model alone reads facts whose new customers are in no dimension: those facts stay
+    changed, so that dimensions and another refresh follow. Never less than what the refresh before covered.
 
-def _newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, float]:
-    records = instance.fetch_materializations(key, limit=1).records
-    return (records[0].storage_id, records[0].timestamp) if records else (0, 0.0)
+    Args:
+        instance: for its event log.
+        newest: the newest publication of a daily mart that the refresh reads.
+    """
+    known = min((covered_event(instance, key) for key in WHOLE_MARTS), default=newest)
+    return max(covered_event(instance, SEMANTIC_MODEL), min(newest, known))
 
 
 def _first_event_at(instance: dg.DagsterInstance, key: dg.AssetKey, covered: int) -> float:

@@ -23,6 +23,7 @@ from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import MARTS, feeds
 from orchestration.defs.warehouse.checks import reconcile_marts
+from orchestration.defs.warehouse.events import COVERS, newest_event
 
 CHECK_SEVERITY = {"fail": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -40,6 +41,11 @@ def is_daily(table: Table) -> bool:
 def asset_key(name: str) -> dg.AssetKey:
     """mart.products is asset mart/products."""
     return dg.AssetKey(name.split("."))
+
+
+def daily_keys(catalog: Catalog) -> list[dg.AssetKey]:
+    """The assets of the marts that are published day by day."""
+    return [asset_key(table.name) for table in mart_tables(catalog) if is_daily(table)]
 
 
 def check_name(text: str) -> str:
@@ -93,7 +99,9 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         opened = warehouse.open()
         ledger = loaded_batches(lake, opened, days or [])
         memory = Memory()
-        yield from publish(lake, opened, catalog, selected, days, run_id=context.run.run_id, memory=memory)
+        more = {} if daily else {COVERS: newest_event(context.instance, daily_keys(catalog))[0]}  # before it reads them
+        run_id = context.run.run_id
+        yield from publish(lake, opened, catalog, selected, days, run_id=run_id, memory=memory, more=more)
         if len(selected) < len(tables):
             return
         mark_published(lake, ledger)
@@ -163,8 +171,12 @@ def publish(
     *,
     run_id: str,
     memory: Memory | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """Publish the tables together; if a blocking check finds a row, none is published and every result is shown."""
+    """Publish the tables together; if a blocking check finds a row, none is published and every result is shown.
+
+    `more` is metadata for each of them.
+    """
     from dbt_like_sql.errors import ChecksFailedError
 
     try:
@@ -187,6 +199,7 @@ def publish(
                 "job_id": done.job_id,
                 **_restatements(done),
                 **budget_metadata(warehouse, table.name),
+                **(more or {}),
             },
         )
 

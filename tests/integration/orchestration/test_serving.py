@@ -185,6 +185,23 @@ def test_customer_that_no_dimension_knows_yet_counts_in_the_report_and_beside_it
     assert compared.passed, compared.description
 
 
+def test_refresh_by_hand_leaves_what_its_dimensions_do_not_know_to_the_next_one(
+    served: Run, landing: HandLanding, load_days: Run, instance: dg.DagsterInstance, warehouse: Any
+) -> None:
+    assert served().success
+    assert changed_since_refresh(instance) is None
+    landing.land([event(line_no=3, invoice_no="536400", customer_id="99999")])
+    assert load_days("2010-12-01").success
+    assert refresh_by_hand(instance).success
+    changed = changed_since_refresh(instance)
+    assert changed is not None, "the new customer is in no dimension yet"
+    assert {str(day) for day in changed.days or ()} == {"2010-12-01"}
+    assert served().success
+    assert changed_since_refresh(instance) is None
+    customers = warehouse.run(f"SELECT customer_id FROM `{warehouse.table_id('mart.customers')}`").rows
+    assert "99999" in {row["customer_id"] for row in customers}
+
+
 def test_spent_budget_lets_the_change_wait_and_the_next_day_shows_it(
     served: Run, service: Running, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
