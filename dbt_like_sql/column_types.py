@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _API = {"INT64": "INTEGER", "BOOL": "BOOLEAN", "FLOAT64": "FLOAT"}
 _SQL = {"INTEGER": "INT64", "BOOLEAN": "BOOL", "FLOAT": "FLOAT64", "RECORD": "STRUCT"}
 _ARRAY_OF_STRUCT = re.compile(r"^ARRAY<STRUCT<(.+)>>$")
+_ARRAY = re.compile(r"^ARRAY<(.+)>$")
 
 
 def bigquery_schema(columns: Iterable[Column]) -> list[Any]:
@@ -31,8 +32,10 @@ def bigquery_schema(columns: Iterable[Column]) -> list[Any]:
             parts = [SchemaField(name, _API.get(kind, kind), "NULLABLE") for name, kind in struct_fields(nested[1])]
             fields.append(SchemaField(column.name, "RECORD", "REPEATED", description=column.description, fields=parts))
             continue
-        mode = "REQUIRED" if column.is_required else "NULLABLE"
-        kind = _API.get(column.type, column.type)
+        array = _ARRAY.match(column.type)
+        mode = "REPEATED" if array else "REQUIRED" if column.is_required else "NULLABLE"
+        kind = array[1] if array else column.type
+        kind = _API.get(kind, kind)
         fields.append(SchemaField(column.name, kind, mode, description=column.description))
     return fields
 

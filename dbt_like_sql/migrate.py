@@ -80,7 +80,8 @@ def migrate(
     Returns: what was done, in order; empty when all is as it should be.
 
     Raises:
-        MigrateError: a contract asks for a breaking change. Nothing has been changed.
+        MigrateError: a contract asks for a breaking change, and nothing has been changed; or a table is not as it was
+            asked to be after it was altered.
     """
     tables = catalog.physical()
     there = {table.name: _existing(warehouse, table) for table in tables}
@@ -286,29 +287,71 @@ def _same_view(there: Any, query: str, table: Table) -> bool:
 
 
 def _alter(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:
-    """Follow the contract in what may change: new nullable columns, texts, labels, clustering, the filter."""
-    wanted = _merged_schema(there.schema, bigquery_schema(table.columns))
-    fields: list[str] = []
-    if [field.to_api_repr() for field in wanted] != [field.to_api_repr() for field in there.schema]:
-        there.schema = wanted
-        fields.append("schema")
+    """Follow the contract in what may change: new nullable columns, wider types, texts, labels, clustering, the filter.
+
+    Types by DDL, which Google documents for it; the emulator's API takes another type and goes on with the old one.
+    """
+    asked = _asked(table, there)
+    if asked and not dry_run:
+        name = warehouse.table_id(table.name)
+        if widened := _widened(table, there):
+            alter = [f"ALTER TABLE `{name}` ALTER COLUMN {each.name} SET DATA TYPE {each.type};" for each in widened]
+            warehouse.run("\n".join(alter), kind="migrate")
+            there = warehouse.client.get_table(name)  # the API refuses what was read before another change
+        _update(warehouse, there, _asked(table, there))
+        _require_altered(table, warehouse.client.get_table(name))
+    return [Change(table.name, f"altered {', '.join(asked)}")] if asked else []
+
+
+def _widened(table: Table, there: Any) -> list[Column]:
+    types = {field.name.lower(): type_sql(field) for field in there.schema}
+    return [column for column in table.columns if (types.get(column.name.lower()), column.type) in _WIDENINGS]
+
+
+def _asked(table: Table, there: Any) -> dict[str, Any]:
+    """What a table that is there should become, by the API's names; empty if it is as the contract says."""
+    asked: dict[str, Any] = {}
+    schema = _merged_schema(there.schema, bigquery_schema(table.columns))
+    if [field.to_api_repr() for field in schema] != [field.to_api_repr() for field in there.schema]:
+        asked["schema"] = schema
     if (there.description or "") != table.description:
-        there.description = table.description
-        fields.append("description")
+        asked["description"] = table.description
     if {**there.labels, **labels(table)} != dict(there.labels):
-        there.labels = {**there.labels, **labels(table)}
-        fields.append("labels")
+        asked["labels"] = {**there.labels, **labels(table)}
     if tuple(there.clustering_fields or ()) != table.clustering:
-        there.clustering_fields = list(table.clustering) or None
-        fields.append("clustering_fields")
+        asked["clustering_fields"] = list(table.clustering) or None
     if bool(there.require_partition_filter) != table.requires_partition_filter:
-        there.require_partition_filter = table.requires_partition_filter
-        fields.append("require_partition_filter")
-    if not fields:
-        return []
-    if not dry_run:
-        warehouse.client.update_table(there, fields)
-    return [Change(table.name, f"altered {', '.join(fields)}")]
+        asked["require_partition_filter"] = table.requires_partition_filter
+    return asked
+
+
+def _update(warehouse: Warehouse, there: Any, asked: Mapping[str, Any]) -> None:
+    if asked:
+        for name, value in asked.items():
+            setattr(there, name, value)
+        warehouse.client.update_table(there, list(asked))
+
+
+def _require_altered(table: Table, there: Any) -> None:
+    """Raise if a column is not as asked: publications would be cast to what it is."""
+    wanted = {field.name.lower(): field for field in bigquery_schema(table.columns)}
+    found = {field.name.lower(): field for field in there.schema}
+    problems = [
+        f"column {name} is {_spelt(found.get(name))}, the contract says {_spelt(field)}"
+        for name, field in wanted.items()
+        if _spelt(found.get(name)) != _spelt(field)
+    ]
+    if problems:
+        message = (
+            f"altering {table.name}: the warehouse refused nothing, but {'; '.join(problems)}. Other tables may be"
+            " altered; no rows were changed. Alter the column by hand, or drop the table and rebuild it on purpose, and"
+            " run migrate again."
+        )
+        raise MigrateError(message)
+
+
+def _spelt(field: Any) -> str:
+    return f"{type_sql(field)} {field.mode}" if field is not None else "missing"
 
 
 def _merged_schema(there: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:

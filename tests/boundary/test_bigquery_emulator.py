@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
+from google.cloud import bigquery
 
 from dbt_like_sql.errors import JobError
 from dbt_like_sql.settings import WarehouseSettings
@@ -147,6 +148,18 @@ def test_bigquery_refuses_null_in_a_required_column(warehouse: Warehouse, table:
 # Where the emulator lies
 
 
+def test_bigquery_widens_a_column_by_ddl_and_keeps_what_else_it_is(
+    warehouse: Warehouse, table: Callable[[str], str]
+) -> None:
+    name = table("CREATE TABLE T (k INT64 NOT NULL OPTIONS (description='the k'))")
+    warehouse.run(f"INSERT INTO {name} (k) VALUES (7)")
+    warehouse.run(f"ALTER TABLE {name} ALTER COLUMN k SET DATA TYPE NUMERIC")
+    warehouse.run(f"INSERT INTO {name} (k) VALUES (NUMERIC '0.25')")
+    assert _rows(warehouse, f"SELECT SUM(k) AS k FROM {name}") == [{"k": Decimal("7.25")}]
+    [field] = warehouse.client.get_table(name.strip("`")).schema
+    assert (field.field_type, field.mode, field.description) == ("NUMERIC", "REQUIRED", "the k")
+
+
 @emulator_only
 def test_emulator_refuses_merge_inside_a_transaction(warehouse: Warehouse, table: Callable[[str], str]) -> None:
     """Real BigQuery allows it; so loads and publications use DELETE and INSERT."""
@@ -247,3 +260,14 @@ def test_emulator_cannot_pack_a_star_into_a_struct(warehouse: Warehouse) -> None
     """BigQuery can; so audits name their columns."""
     with pytest.raises(JobError):
         warehouse.run("SELECT ARRAY(SELECT AS STRUCT c.* FROM (SELECT 1 AS a) AS c) AS x")
+
+
+@emulator_only
+def test_emulator_takes_another_type_by_its_api_and_goes_on_with_the_old_one(
+    warehouse: Warehouse, table: Callable[[str], str]
+) -> None:
+    name = table("CREATE TABLE T (k INT64)").strip("`")
+    there = warehouse.client.get_table(name)
+    there.schema = [bigquery.SchemaField("k", "NUMERIC")]
+    warehouse.client.update_table(there, ["schema"])
+    assert [field.field_type for field in warehouse.client.get_table(name).schema] == ["INTEGER"]

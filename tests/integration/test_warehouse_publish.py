@@ -493,6 +493,44 @@ def test_contract_changes_that_bigquery_can_follow_are_made(warehouse: Warehouse
     assert migrate(warehouse, catalog) == []
 
 
+def test_a_column_that_becomes_numeric_holds_fractions_from_then_on(warehouse: Warehouse, small: Path) -> None:
+    columns = column("k", "INT64", more="        required: true\n") + column("s", "STRING")
+    write_table(small, "mart.small", query="SELECT 7 AS k, 'x' AS s", columns=columns)
+    migrate(warehouse, _catalog(small))
+    publish(warehouse, _catalog(small), "mart.small", days=[], run_id="whole")
+    write_table(
+        small,
+        "mart.small",
+        query="SELECT NUMERIC '7.25' AS k, 'x' AS s, NUMERIC '0.5' AS n",
+        columns=columns.replace("INT64", "NUMERIC").replace("integer", "number") + column("n", "NUMERIC"),
+    )
+    catalog = _catalog(small)
+    would = migrate(warehouse, catalog, dry_run=True)
+    assert [each.what for each in would] == ["altered schema"]
+    assert migrate(warehouse, catalog) == would
+    assert migrate(warehouse, catalog) == [], "a second migrate says nothing"
+    there = warehouse.client.get_table(warehouse.table_id("mart.small"))
+    assert [(field.name, field.field_type, field.mode, field.description) for field in there.schema] == [
+        ("k", "NUMERIC", "REQUIRED", "The k."),
+        ("s", "STRING", "NULLABLE", "The s."),
+        ("n", "NUMERIC", "NULLABLE", "The n."),
+    ]
+    assert warehouse.run(f"SELECT k FROM `{warehouse.table_id('mart.small')}`").rows == [{"k": Decimal(7)}]
+    publish(warehouse, catalog, "mart.small", days=[], run_id="fractions")
+    assert warehouse.run(f"SELECT k FROM `{warehouse.table_id('mart.small')}`").rows == [{"k": Decimal("7.25")}]
+
+
+def test_an_array_of_plain_values_is_as_the_contract_says_at_once(warehouse: Warehouse, small: Path) -> None:
+    columns = column("a", "ARRAY<STRING>") + column("n", "ARRAY<INT64>")
+    write_table(small, "mart.small", query="SELECT ['x', 'y'] AS a, [1] AS n", columns=columns)
+    catalog = _catalog(small)
+    migrate(warehouse, catalog)
+    assert migrate(warehouse, catalog) == [], "a second migrate says nothing"
+    publish(warehouse, catalog, "mart.small", days=[], run_id="arrays")
+    rows = warehouse.run(f"SELECT a, n FROM `{warehouse.table_id('mart.small')}`").rows
+    assert rows == [{"a": ["x", "y"], "n": [1]}]
+
+
 def test_breaking_change_is_refused_with_what_reads_the_table(warehouse: Warehouse, small: Path) -> None:
     write_table(small, "mart.small", query="SELECT 'x' AS a", columns=column("a", "STRING"))
     migrate(warehouse, _catalog(small))

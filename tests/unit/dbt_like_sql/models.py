@@ -37,8 +37,11 @@ def write_table(
 
 def column(name: str, kind: str, *, more: str = "") -> str:
     """One column of a contract; `more` are further keys, each line indented by eight blanks."""
-    logical = {"STRING": "string", "INT64": "integer", "NUMERIC": "number", "DATE": "date", "TIMESTAMP": "timestamp"}
+    logical = {
+        "STRING": "string", "INT64": "integer", "NUMERIC": "number", "DATE": "date", "TIMESTAMP": "timestamp",
+        "ARRAY": "array",
+    }  # fmt: skip
     return (
-        f"      - name: {name}\n        logicalType: {logical[kind]}\n        physicalType: {kind}\n"
+        f"      - name: {name}\n        logicalType: {logical[kind.partition('<')[0]]}\n        physicalType: {kind}\n"
         f"        description: The {name}.\n{more}"
     )

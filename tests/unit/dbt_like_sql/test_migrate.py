@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from dbt_like_sql.catalog import Catalog, load_catalog
 from dbt_like_sql.column_types import bigquery_schema
+from dbt_like_sql.contract import Column
 from dbt_like_sql.errors import MigrateError
 from dbt_like_sql.migrate import migrate, read_readers
+from dbt_like_sql.settings import WarehouseSettings
 
 
 @dataclass
@@ -20,7 +23,13 @@ class Client:
     tables: dict[str, Any]
 
     def get_table(self, name: str) -> Any:
-        return self.tables[name]
+        return copy.deepcopy(self.tables[name])
+
+    def get_dataset(self, _reference: Any) -> None:
+        """Every dataset is there."""
+
+    def update_table(self, _table: Any, _fields: list[str]) -> None:
+        """Take it and change nothing, as the emulator does with types."""
 
 
 @dataclass
@@ -28,10 +37,10 @@ class Standing:
     """A warehouse whose tables are what a catalog says; nothing else may be asked of it."""
 
     client: Client
-    settings: Any = field(default_factory=lambda: type("Settings", (), {"project": "local"}))
+    settings: Any = field(default_factory=lambda: WarehouseSettings("local"))
 
     def table_id(self, name: str) -> str:
-        return name
+        return f"local.{name}"
 
 
 def standing(catalog: Catalog) -> Any:
@@ -43,7 +52,7 @@ def standing(catalog: Catalog) -> Any:
         if table.partition_column:
             found.time_partitioning = bigquery.TimePartitioning(field=table.partition_column)
         found._properties["type"] = "VIEW" if table.materialization == "view" else "TABLE"
-        tables[table.name] = found
+        tables[f"local.{table.name}"] = found
     return Standing(Client(tables))
 
 
@@ -101,6 +110,13 @@ def test_a_table_that_would_have_to_become_a_view_is_refused_up_front() -> None:
     told = refusal(Catalog({**catalog.tables, "mart.dates": replace(catalog["mart.dates"], materialization="view")}))
     assert "mart.dates: it is a table; the contract says it is a view" in told
     assert "breaks visuals" in told
+
+
+def test_a_table_that_is_not_as_asked_after_it_was_altered_is_told_with_its_columns() -> None:
+    fact = load_catalog()["mart.invoice_lines"]
+    more = (*fact.columns, Column("note", "ARRAY<STRING>", "A note."))
+    with pytest.raises(MigrateError, match=r"altering mart.invoice_lines: .*note is missing, .* says ARRAY<STRING>"):
+        migrate(standing(load_catalog()), with_columns(fact.name, more))
 
 
 def test_readers_name_columns_that_the_contracts_promise() -> None:
