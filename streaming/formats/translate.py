@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streaming.decode import Refusal
+from streaming.errors import StreamingError
 from streaming.headers import read_headers
 
 if TYPE_CHECKING:
@@ -70,7 +71,12 @@ def _translate_one(decoder: Decoder, message: Message) -> Translated:
     if len(value) > contract.maximum_payload_bytes:
         detail = f"{len(value)} bytes, the contract allows {contract.maximum_payload_bytes}"
         return Translated(message, None, Refusal("too_large", detail))
-    found = decoder.reader(value, read_headers(message) or [])
+    try:
+        found = decoder.reader(value, read_headers(message) or [])
+    except StreamingError:
+        raise  # the registry's trouble is no event's fault
+    except Exception as error:  # noqa: BLE001 whatever bytes make a library raise, they must not stop their topic
+        found = Refusal("undecodable", f"{type(error).__name__}: {error}"[:500])
     return Translated(message, None, found) if isinstance(found, Refusal) else Translated(message, found)
 
 
