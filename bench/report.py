@@ -80,7 +80,8 @@ CREATE TABLE customers AS SELECT customer_id, max(country) AS country, min(invoi
 CREATE TABLE countries AS SELECT DISTINCT country FROM invoice_lines;
 CREATE TABLE data_trust AS SELECT invoice_date, count(*) AS landed_rows, 0 AS dead_letter_rows,
   0 AS open_dead_letter_rows, count(*) AS core_rows,
-  sum(amount_gbp) AS core_amount_gbp, 0 AS repeat_rows, count(*) AS mart_rows, sum(amount_gbp) AS mart_amount_gbp, sum(amount_gbp) AS published_amount_gbp,
+  sum(amount_gbp) AS core_amount_gbp, 0 AS repeat_rows, count(*) AS mart_rows, sum(amount_gbp) AS mart_amount_gbp,
+  sum(amount_gbp) AS published_amount_gbp,
   true AS is_reconciled, TIMESTAMP '2025-02-01 06:00:00' AS published_at,
   TIMESTAMP '2025-02-01 05:59:58' AS newest_produced_at FROM invoice_lines GROUP BY invoice_date;
 """

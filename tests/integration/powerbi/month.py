@@ -74,7 +74,8 @@ def marts() -> dict[str, pa.Table]:
             "CREATE TABLE mart.data_trust AS SELECT invoice_date, COUNT(*) AS landed_rows,"
             " 0::BIGINT AS dead_letter_rows, 3::BIGINT AS open_dead_letter_rows,"
             " COUNT(*) AS core_rows, SUM(amount_gbp)::DECIMAL(38, 9) AS core_amount_gbp, 0::BIGINT AS repeat_rows,"
-            " COUNT(*) AS mart_rows, SUM(amount_gbp)::DECIMAL(38, 9) AS mart_amount_gbp, SUM(amount_gbp)::DECIMAL(38, 9) AS published_amount_gbp, TRUE AS is_reconciled,"
+            " COUNT(*) AS mart_rows, SUM(amount_gbp)::DECIMAL(38, 9) AS mart_amount_gbp,"
+            " SUM(amount_gbp)::DECIMAL(38, 9) AS published_amount_gbp, TRUE AS is_reconciled,"
             " TIMESTAMP '2011-01-01 06:00:02' AS published_at, MAX(produced_at)::TIMESTAMP AS newest_produced_at"
             " FROM core.invoice_lines GROUP BY invoice_date"
         )
