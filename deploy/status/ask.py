@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from deploy.status.facts import PARTS, Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import date
 
 READER = "marts"  # who marks a day as read when its marts are published (orchestration)
 FIRST_WAITING_S = 3.0  # it is there; a broker that does not give it by then is busy
 TIMEOUT_S = 25.0
+DAEMON_SILENT_S = 120.0  # as deploy/docker/probe.py says: it beats every 30 s
 DAY_S = 86_400.0
 # Days loaded last, whose batches the lake is asked for: a lake that came back from a backup lacks those, if any.
 LOADS_LOOKED_AT = 100
@@ -65,7 +66,7 @@ LEFT JOIN (SELECT event_day, MAX(changed_at) AS changed_at FROM `{days}` GROUP B
 """
 DAGSTER_QUERY = """
 query Status($since: Float!) {
-  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+  instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } }
   workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } }
   failed: runsOrError(filter: {statuses: [FAILURE], createdAfter: $since}, limit: 500) {
     ... on Runs { results { id } } }
@@ -205,12 +206,19 @@ def ask_dagster(env: Mapping[str, str]) -> dict[str, Any]:
     daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
     entries = data["workspaceOrError"].get("locationEntries", [])
     return {
-        "is_daemon_alive": all(each["healthy"] for each in daemons if each["required"]),
+        "is_daemon_alive": _is_daemon_alive([each for each in daemons if each["required"]]),
         "is_code_loaded": bool(entries)
         and all((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries),
         "failed_runs": len(data["failed"].get("results", [])),
         "runs_at_work": len(data["work"].get("results", [])),
     }
+
+
+def _is_daemon_alive(daemons: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one has beaten lately, and all are healthy by Dagster's own word, which allows half an hour's silence."""
+    beats = [each["lastHeartbeatTime"] or 0.0 for each in daemons]
+    is_beating = max(beats, default=0.0) > datetime.now(UTC).timestamp() - DAEMON_SILENT_S
+    return is_beating and all(each["healthy"] for each in daemons)
 
 
 def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import socket
 from contextlib import closing
 from dataclasses import fields, replace
@@ -154,6 +156,24 @@ def test_a_part_that_does_not_answer_costs_its_own_facts_only(monkeypatch: pytes
     assert facts.landed_rows == 7
     assert set(facts.troubles) == set(PARTS) - {"lake"}
     assert facts.troubles["kafka"] == "ConnectionError: refused by the host"
+
+
+@pytest.mark.parametrize(
+    ("beats_s_ago", "is_alive"), [((5.0, 20.0), True), ((130.0, 150.0), False), ((20.0, 1_700.0), True), ((), False)]
+)
+def test_a_daemon_that_has_not_beaten_for_two_minutes_is_silent_though_dagster_still_calls_it_healthy(
+    monkeypatch: pytest.MonkeyPatch, beats_s_ago: tuple[float, ...], *, is_alive: bool
+) -> None:
+    at = datetime.now(UTC).timestamp()
+    daemons = [{"required": True, "healthy": True, "lastHeartbeatTime": at - each} for each in beats_s_ago]
+    unused = {"required": False, "healthy": None, "lastHeartbeatTime": None}
+    data = {
+        "instance": {"daemonHealth": {"allDaemonStatuses": [*daemons, unused]}},
+        "workspaceOrError": {}, "failed": {}, "work": {},
+    }  # fmt: skip
+    answer = json.dumps({"data": data}).encode()
+    monkeypatch.setattr(asking.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(answer))
+    assert asking.ask_dagster({"DAGSTER_URL": "http://dagster"})["is_daemon_alive"] is is_alive
 
 
 def test_a_loss_is_new_for_seven_days_and_counted_for_ever(lake_dsn: str) -> None:
