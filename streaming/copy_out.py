@@ -49,6 +49,7 @@ ROW_HEADER = np.dtype(
 )
 FIXED = {"fields": 4, "partition_bytes": 4, "offset_bytes": 8, "produced_bytes": 8}
 POSTGRES_EPOCH_US = 946_684_800_000_000  # its instants count from 2000-01-01 UTC
+NO_INSTANT = np.iinfo(np.int64).min  # -infinity, which no message's timestamp is: a null would move what follows it
 # So much becomes columns at a time, while what PostgreSQL sends meanwhile waits in the socket's buffers. In a thread of
 # its own it would be slower: psycopg2 lets go of the interpreter for each row, and would have to wait to get it back.
 PART_ROWS, PART_BYTES = 4_096, 64 << 20
@@ -64,7 +65,7 @@ def copy_out(conn: Connection, topic: str, day: date, relation: str, conditions:
         rows = _Rows()
         for sql, values in conditions:
             query = cursor.mogrify(
-                f"SELECT topic_partition, topic_offset, produced_at, payload FROM {relation} "
+                f"SELECT topic_partition, topic_offset, coalesce(produced_at, '-infinity'), payload FROM {relation} "
                 f"WHERE event_day = %s AND ({sql}) ORDER BY topic_partition, topic_offset",
                 [day, *values],
             ).decode("utf-8")
@@ -127,11 +128,12 @@ def read_rows(rows: list[bytes]) -> pa.Table:
         raise ValueError(f"reading {len(rows)} landed rows: COPY's answer is not in PostgreSQL's binary form of rows")
     ends = np.zeros(len(rows) + 1, np.int32)
     np.cumsum(found["payload_bytes"], out=ends[1:])
-    produced = found["produced"].astype(np.int64) + POSTGRES_EPOCH_US
+    produced = found["produced"].astype(np.int64)
+    is_unknown = produced == NO_INSTANT
     columns = [
         pa.array(found["partition"].astype(np.int64)),
         pa.array(found["offset"].astype(np.int64)),
-        pa.array(produced).cast(pa.timestamp("us", tz="UTC")),
+        pa.array(produced + POSTGRES_EPOCH_US, mask=is_unknown).cast(pa.timestamp("us", tz="UTC")),
         pa.StringArray.from_buffers(len(rows), pa.py_buffer(ends), pa.py_buffer(payloads)),
     ]
     return pa.Table.from_arrays(columns, schema=COLUMNS_SCHEMA)

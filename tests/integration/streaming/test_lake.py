@@ -113,6 +113,23 @@ def test_payloads_and_times_come_back_as_they_were(rig: Rig) -> None:
     assert produced == [row[0] for row in stored]
 
 
+def test_rows_without_a_timestamp_of_their_message_are_read_among_others(rig: Rig) -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    land(rig, [at(DAY, number) for number in range(3)], partition=0)
+    with rig.connect() as conn:
+        before = lake.read_events(conn, rig.topic, day=DAY)
+        with conn.cursor() as cursor:
+            for offset, instant in ((1, None), (2, last)):
+                cursor.execute(
+                    f"UPDATE landing.{rig.contract.stream} SET produced_at = %s WHERE topic_offset = %s",
+                    (instant, offset),
+                )
+        conn.commit()
+        table = lake.read_events(conn, rig.topic, day=DAY)
+    assert table["produced_at"].to_pylist() == [before["produced_at"][0].as_py(), None, last]
+    assert table.drop_columns(["produced_at"]).equals(before.drop_columns(["produced_at"]))
+
+
 def test_decoded_events_have_the_contract_s_types_and_exact_values(rig: Rig) -> None:
     prices = ["2.55", "0.123456789", "-11062.06", "999999999999.999999999", "0"]
     events = [at(DAY, number, unit_price=price) for number, price in enumerate(prices)]
