@@ -7,6 +7,7 @@ Belongs here: what a refresh covers, and what is recorded of it. Not here: the s
 import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from pydantic import Field
 
 from orchestration.defs.resources import WarehouseResource
 from orchestration.defs.serving import numbers, pictures
-from orchestration.defs.serving.changes import MARTS, REPORT, SEMANTIC_MODEL, changed_since_refresh, shown_event
+from orchestration.defs.serving.changes import (
+    DAILY_MARTS,
+    MARTS,
+    REPORT,
+    SEMANTIC_MODEL,
+    STARTED_AT,
+    changed_since_refresh,
+    days_to_refresh,
+    refresh_started_at,
+    shown_event,
+)
 from orchestration.defs.topics import SERVING
 from orchestration.defs.warehouse.events import COVERS
 from orchestration.errors import ReconcileError
@@ -51,10 +62,14 @@ def semantic_model(
     from powerbi.refresh import refresh_model
     from powerbi.settings import PowerBiSettings
 
-    settings = PowerBiSettings.from_env(os.environ)
-    refuse_unreconciled(warehouse.open())
+    settings, opened = PowerBiSettings.from_env(os.environ), warehouse.open()
+    refuse_unreconciled(opened)
     changed = changed_since_refresh(context.instance)
-    days = _days(config, changed.days if changed else None)
+    days = days_to_refresh(
+        _days(config, changed.days if changed else None),
+        since=refresh_started_at(context.instance),
+        published=partial(numbers.days_published_since, opened, tables=[".".join(key.path) for key in DAILY_MARTS]),
+    )
     done = refresh_model(settings, days=days, not_before=datetime.now(tz=UTC))
     return dg.MaterializeResult(
         metadata={
@@ -62,7 +77,7 @@ def semantic_model(
             "url": dg.MetadataValue.url(settings.model_url),
             "days": ", ".join(sorted(map(str, days))) if days is not None else "all",
             "request_id": done.request_id,
-            "refresh_started_at": dg.MetadataValue.timestamp(done.started_at),
+            STARTED_AT: dg.MetadataValue.timestamp(done.started_at),
             "refresh_ended_at": dg.MetadataValue.timestamp(done.ended_at),
             "mode": done.mode,
             "partitions": sum(partition is not None for _, partition in done.objects) or "all",
@@ -75,7 +90,7 @@ def semantic_model(
 
 
 def _days(config: RefreshConfig, changed: frozenset[date] | None) -> frozenset[date] | None:
-    """Days to refresh, None for everything. Whatever was asked for, what has changed comes with it."""
+    """Days to refresh that Dagster knows, None for all. Whatever was asked for, what has changed comes with it."""
     if config.whole or changed is None:
         return None if config.whole or not config.days else frozenset(map(date.fromisoformat, config.days))
     return changed | frozenset(map(date.fromisoformat, config.days))

@@ -6,9 +6,12 @@ Belongs here: the SQL, and the comparison's outcome as Dagster shows it. Not her
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_SHOWN = 50
 # Clocks of the service and the warehouse differ; a day published so near the refresh is taken for one published after.
@@ -43,12 +46,17 @@ GROUP BY lines.invoice_date
     return {row["invoice_date"]: {name: row[column] for name, column in names.items()} for row in rows}
 
 
-def days_published_since(warehouse: Any, moment: datetime) -> set[date]:
-    """Days whose marts were published at or after a moment: a refresh that began then need not show them."""
-    table = warehouse.table_id("control.publication")
+def days_published_since(
+    warehouse: Any, moment: datetime, *, tables: Collection[str] = ("mart.invoice_lines",)
+) -> set[date]:
+    """Days whose marts were published at or after a moment: a refresh that began then need not show them.
+
+    The ledger is append-only, and clustered by table: what is read is three columns of these tables' rows.
+    """
+    ledger, named = warehouse.table_id("control.publication"), ", ".join(f"'{name}'" for name in tables)
     sql = (
-        f"SELECT DISTINCT event_day FROM `{table}` "
-        "WHERE table_name = 'mart.invoice_lines' AND published_at >= @since AND event_day IS NOT NULL"
+        f"SELECT DISTINCT event_day FROM `{ledger}` "
+        f"WHERE table_name IN ({named}) AND published_at >= @since AND event_day IS NOT NULL"
     )
     rows = warehouse.run(sql, kind="reconcile", params={"since": moment - CLOCK_MARGIN}).rows
     return {row["event_day"] for row in rows}

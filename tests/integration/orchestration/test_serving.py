@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.publish import publish_all
 from orchestration.definitions import defs
 from orchestration.defs.serving import sensors as serving_sensors
 from orchestration.defs.serving.changes import REPORT, SEMANTIC_MODEL, changed_since_refresh
@@ -83,7 +86,7 @@ def test_model_and_report_say_what_they_show_and_keep_a_picture_of_it(
     result = served()
     assert result.success
     model, report = metadata(result, SEMANTIC_MODEL), metadata(result, REPORT)
-    assert model["days"] == "2010-12-01, 2010-12-02"
+    assert model["days"] == "all", "no refresh is known yet"
     assert model["url"].startswith(service.url)
     assert model["seconds"] > 0
     assert model["published_to_shown_s"] > 0
@@ -154,10 +157,17 @@ def test_day_that_does_not_reconcile_blocks_the_refresh(served: Run, service: Ru
     assert history(service.client()) == []
 
 
+def date_publications_back(warehouse: Any) -> None:
+    """Long before the refresh, whatever the clocks say."""
+    ledger = warehouse.table_id("control.publication")
+    warehouse.run(f"UPDATE `{ledger}` SET published_at = TIMESTAMP '2010-12-24 00:00:00+00' WHERE TRUE")
+
+
 def test_refresh_of_days_that_a_person_names_comes_with_what_has_changed(
-    served: Run, service: Running, landing: HandLanding, load_days: Run
+    served: Run, service: Running, landing: HandLanding, load_days: Run, warehouse: Any
 ) -> None:
     assert served().success
+    date_publications_back(warehouse)
     landing.land([event(line_no=3, invoiced_at="2011-01-05T09:00:00Z")])
     assert load_days("2011-01-05").success
     model = metadata(served({"days": ["2010-12-01"]}), SEMANTIC_MODEL)
@@ -200,6 +210,17 @@ def test_refresh_by_hand_leaves_what_its_dimensions_do_not_know_to_the_next_one(
     assert changed_since_refresh(instance) is None
     customers = warehouse.run(f"SELECT customer_id FROM `{warehouse.table_id('mart.customers')}`").rows
     assert "99999" in {row["customer_id"] for row in customers}
+
+
+def test_days_published_by_the_command_line_are_shown_by_the_next_refresh(
+    served: Run, landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    assert served().success
+    date_publications_back(warehouse)
+    publish_all(warehouse, load_catalog(), ["mart.daily_sales_by_country"], days=[date(2010, 12, 2)], run_id="by-hand")
+    landing.land([event(line_no=3, invoiced_at="2011-01-05T09:00:00Z")])
+    assert load_days("2011-01-05").success
+    assert metadata(served(), SEMANTIC_MODEL)["days"] == "2010-12-02, 2011-01-05"
 
 
 def test_spent_budget_lets_the_change_wait_and_the_next_day_shows_it(

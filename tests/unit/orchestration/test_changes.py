@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,14 +11,21 @@ import pytest
 from orchestration.defs.serving.changes import (
     DAILY_MARTS,
     SEMANTIC_MODEL,
+    STARTED_AT,
     WHOLE_MARTS,
     changed_since_refresh,
+    days_to_refresh,
+    refresh_started_at,
     shown_event,
 )
 from orchestration.defs.warehouse.events import COVERS, newest_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+STARTED = datetime(2010, 12, 5, 12, tzinfo=UTC)
+DAY, OTHER = date(2010, 12, 1), date(2009, 1, 1)
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def publish_whole(instance: dg.DagsterInstance, *keys: dg.AssetKey, read: int | 
 
 
 def refresh(instance: dg.DagsterInstance) -> None:
-    metadata = {COVERS: shown_event(instance, newest(instance))}
+    metadata = {COVERS: shown_event(instance, newest(instance)), STARTED_AT: dg.MetadataValue.timestamp(STARTED)}
     instance.report_runless_asset_event(dg.AssetMaterialization(SEMANTIC_MODEL, metadata=metadata))
 
 
@@ -93,3 +101,33 @@ def test_a_refresh_never_covers_less_than_the_one_before(instance: dg.DagsterIns
         instance.report_runless_asset_event(dg.AssetMaterialization(key))
     refresh(instance)
     assert changed_since_refresh(instance) is None
+
+
+def test_where_no_refresh_is_known_every_day_has_changed(instance: dg.DagsterInstance) -> None:
+    """Dagster's database was lost: the publications before are in the warehouse's ledger alone."""
+    publish(instance, "2010-12-02")
+    changed = changed_since_refresh(instance)
+    assert changed is not None
+    assert changed.days is None
+
+
+def test_a_refresh_takes_days_from_the_warehouse_that_dagster_knows_nothing_of(instance: dg.DagsterInstance) -> None:
+    publish(instance, "2010-12-01")
+    assert refresh_started_at(instance) is None
+    refresh(instance)
+    assert refresh_started_at(instance) == STARTED
+
+    def published(since: datetime) -> set[date]:
+        return {OTHER} if since == STARTED else set()
+
+    assert days_to_refresh(frozenset({DAY}), since=STARTED, published=published) == {DAY, OTHER}
+
+
+def test_no_day_is_asked_for_where_everything_is_refreshed() -> None:
+    def asked(_since: datetime) -> set[date]:
+        raise AssertionError
+
+    assert days_to_refresh(None, since=STARTED, published=asked) is None
+    assert days_to_refresh(frozenset({DAY}), since=None, published=asked) is None
+    many = {DAY + timedelta(days=at) for at in range(401)}
+    assert days_to_refresh(frozenset(), since=STARTED, published=lambda _since: many) is None
