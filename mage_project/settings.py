@@ -48,7 +48,9 @@ def _from_file(path: str, problems: list[str]) -> str:
     if not path:
         return ""
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         problems.append(f"LAKE_DSN_FILE: {path} cannot be read ({error.strerror})")
-        return ""
+    except UnicodeDecodeError:
+        problems.append(f"LAKE_DSN_FILE: {path} is not UTF-8 text")
+    return ""

@@ -93,10 +93,12 @@ def _dsn(env: Mapping[str, str], problems: list[str]) -> str:
         problems.append("LAKE_DSN (or LAKE_DSN_FILE): not set; expected postgresql://user:password@host:port/name")
         return ""
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         problems.append(f"LAKE_DSN_FILE: {path} cannot be read ({error.strerror})")
-        return ""
+    except UnicodeDecodeError:
+        problems.append(f"LAKE_DSN_FILE: {path} is not UTF-8 text")
+    return ""
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:

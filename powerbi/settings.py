@@ -158,7 +158,7 @@ def _secret(env: Mapping[str, str], name: str, problems: list[str]) -> str:
     if not file:
         return env.get(name, "").strip()
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return Path(file).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         problems.append(f"{name}_FILE {file!r} cannot be read: {error.strerror}")
     except UnicodeDecodeError:

@@ -19,6 +19,11 @@ def test_the_dsn_may_stand_in_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "dsn"
     secret.write_text("postgresql://lake\n")
     assert MageSettings.from_env({"LAKE_DSN_FILE": str(secret)}).lake_dsn == "postgresql://lake"
+    secret.write_text("postgresql://lake\n", encoding="utf-8-sig")
+    assert MageSettings.from_env({"LAKE_DSN_FILE": str(secret)}).lake_dsn == "postgresql://lake"
+    secret.write_text("postgresql://lake\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        MageSettings.from_env({"LAKE_DSN_FILE": str(secret)})
 
 
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
