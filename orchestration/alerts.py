@@ -111,7 +111,8 @@ def next_step(error_names: Sequence[str], reason: str) -> str:
     for name in sorted(error_names, key=lambda name: name == "MageRunError"):
         if name in NEXT_STEPS:
             return NEXT_STEPS[name]
-    return CRASHED if "process" in reason and ("gone" in reason or "before the run had ended" in reason) else OTHERWISE
+    is_crash = "run worker status FAILED" in reason or ("process" in reason and "before the run had ended" in reason)
+    return CRASHED if is_crash else OTHERWISE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,8 +230,13 @@ class WarmRunLauncher(CheckedRunLauncher):
         self._instance.report_run_canceling(run)
         if process.is_visible and process.terminate():
             return True
+        if process.is_visible and not process.is_alive():  # nobody else would say so before the time-out, minutes later
+            found = self._instance.get_run_by_id(run_id)
+            if found is not None and not found.is_finished:
+                self._instance.report_run_canceled(found, f"Canceled; its process {process.pid} was gone already.")
+            return True
         self._instance.report_engine_event(
-            f"The run's process {process.pid} is not there any more, or in another container.", run, cls=self.__class__
+            f"The run's process {process.pid} is in another container, or not ours to end.", run, cls=self.__class__
         )
         return False
 

@@ -122,7 +122,8 @@ def test_a_pid_that_was_used_again_is_neither_signalled_nor_called_the_run(rig: 
         tag = process_tag(run, reused)
         rig.instance.add_run_tags(run, tag)
         assert launcher.check_run_worker_health(rig.run(run)).status is WorkerStatus.FAILED
-        assert not launcher.terminate(run)
+        assert launcher.terminate(run)
+        assert rig.run(run).status is Status.CANCELED, "its process is gone, so nothing else would end it"
         time.sleep(0.3)
         assert bystander.poll() is None, "another program was signalled"
     finally:
@@ -216,7 +217,9 @@ def test_a_killed_pool_ends_no_run_and_the_next_one_starts_without_it(rig: Rig, 
     assert rig.pool() != pool, "the next pool took the place while a child of the old one was still at work"
 
 
-def test_a_run_whose_pool_and_process_were_killed_is_called_dead(rig: Rig, launcher: WarmRunLauncher) -> None:
+def test_a_run_whose_pool_and_process_were_killed_is_called_dead_and_canceled_at_once(
+    rig: Rig, launcher: WarmRunLauncher
+) -> None:
     run = rig.launch("sleeping", seconds=300.0)
     process = rig.process(run)
     rig.started(run)
@@ -226,7 +229,9 @@ def test_a_run_whose_pool_and_process_were_killed_is_called_dead(rig: Rig, launc
     health = launcher.check_run_worker_health(rig.run(run))
     assert health.status is WorkerStatus.FAILED
     assert "is gone" in str(health.msg)
-    rig.instance.report_run_failed(rig.run(run))
+    assert launcher.terminate(run)
+    assert rig.run(run).status is Status.CANCELED
+    assert not launcher.terminate(run), "it has ended"
 
 
 def test_a_pool_goes_with_who_started_it_and_only_one_serves(tmp_path: Path) -> None:

@@ -177,6 +177,10 @@ def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert next_step(["KeyError"], "x") == alerts.OTHERWISE
     gone = "The run's process was killed by signal 9 before the run had ended."
     assert next_step([], gone) == alerts.CRASHED
+    for found in ("its process 7 is gone", "the code server was started anew and does not have this run"):
+        assert (
+            next_step([], f"Detected run worker status FAILED: '{found}'. Marking run x as failed.") == alerts.CRASHED
+        )
 
 
 @dg.op
