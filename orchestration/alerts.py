@@ -32,7 +32,8 @@ log = logging.getLogger("orchestration.alerts")
 BUDGET_S = 25.0  # for all posts of a tick; below POST_S nothing would be sent
 POST_S = 10.0  # for one post, whatever it does; a receiver that takes longer is silent
 ANSWER_S = 8.0  # for each step of it (connecting, an answer), so that the log can say which
-SILENCES = 3  # a silent receiver may have taken the alert: so often it is sent, and no more
+# A silent receiver may have taken the alert: it is sent again so long after it was found, and then no more.
+AFTER_SILENCES = (timedelta(0), timedelta(minutes=1), timedelta(minutes=15))
 KEPT = timedelta(days=1)  # how long a receiver may be away; what is older is in the log, and no news
 MAX_WAITING = 50  # they stand in the sensor's cursor, some 4 kB each at most
 MAX_REASON = 1500  # what chat programs show without folding
@@ -143,12 +144,14 @@ def tell(
         now: aware.
         clock: seconds; tests have their own.
 
-    Returns: what waits for the next call: MAX_WAITING at most, none older than KEPT, none that has met SILENCES.
+    Returns: what waits for the next call: MAX_WAITING at most, none older than KEPT, none sent more often than
+        AFTER_SILENCES says.
     """
     new = [Kept(content={"at": now.isoformat(timespec="seconds"), **alert.as_json()}) for alert in found]
     for each in new:
         log.error(json.dumps({"event": "alert", **each.content}, ensure_ascii=False))
-    left, end, problem = deque([*waiting, *new] if webhook else []), clock() + BUDGET_S, ""
+    later, left = _by_turn([*waiting, *new] if webhook else [], now)
+    end, problem = clock() + BUDGET_S, ""
     while left and not problem and clock() + POST_S <= end:
         each = left.popleft()
         answer = _post_in_time(webhook, each.content)
@@ -160,14 +163,23 @@ def tell(
     if left:
         fields = {"host": _address(webhook)[1], "problem": redact(problem or "no time left"), "waiting": len(left)}
         log.warning(json.dumps({"event": "alerts wait for the next tick", **fields}))
-    return _worth_keeping(left, webhook, now)
+    return _worth_keeping([*left, *later], webhook, now)
+
+
+def _by_turn(waiting: Iterable[Kept], now: datetime) -> tuple[list[Kept], deque[Kept]]:
+    """Those whose next turn is yet to come, and those whose turn it is."""
+    later, due = list[Kept](), deque[Kept]()
+    for each in waiting:
+        turn = datetime.fromisoformat(each.content["at"]) + AFTER_SILENCES[each.silences]
+        (due if now >= turn else later).append(each)
+    return later, due
 
 
 def _worth_keeping(waiting: Iterable[Kept], webhook: str, now: datetime) -> list[Kept]:
     kept = []
     for each in waiting:
-        if each.silences >= SILENCES:
-            _give_up(each, webhook, f"sent {SILENCES} times without an answer")
+        if each.silences >= len(AFTER_SILENCES):
+            _give_up(each, webhook, f"sent {each.silences} times without an answer")
         elif now - datetime.fromisoformat(each.content["at"]) > KEPT:
             _give_up(each, webhook, f"not taken for {KEPT}")
         else:
