@@ -406,6 +406,27 @@ def test_trust_view_shows_a_day_as_reconciled_until_the_next_load(warehouse: War
     assert trust[D3]["is_reconciled"] is None
 
 
+def test_trust_view_has_the_amount_as_published_whoever_has_compared(warehouse: Warehouse) -> None:
+    def amounts() -> tuple[Decimal | None, Decimal | None]:
+        [row] = [each for each in rows_of(warehouse, "mart.data_trust", "1") if each["invoice_date"] == day]
+        return row["mart_amount_gbp"], row["published_amount_gbp"]
+
+    day = date(2010, 12, 9)
+    load(warehouse, day, day_lines(day, 0, 0, 5))
+    assert amounts() == (None, None)
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="first")
+    first = mart_days(warehouse, [day])[day]
+    assert amounts() == (None, first.amount)
+    core = core_days(warehouse, [day])[day]
+    record(warehouse, [Reconciliation(TOPIC, day, 5, core.checksum, 0, core, first, is_reconciled=True)], run_id="t")
+    load(warehouse, day, day_lines(day, 1, 5, 4))
+    assert amounts() == (first.amount, first.amount)
+    publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="grown")
+    grown = mart_days(warehouse, [day])[day].amount
+    assert grown != first.amount
+    assert amounts() == (first.amount, grown)
+
+
 def test_trust_view_says_as_of_when_the_fact_table_is_although_nobody_has_compared_since(warehouse: Warehouse) -> None:
     def as_of() -> dict[date, datetime]:
         return {row["invoice_date"]: row["newest_produced_at"] for row in rows_of(warehouse, "mart.data_trust", "1")}

@@ -7,7 +7,7 @@ that were given before, as many as a test wants: a number that is missing, one t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -74,7 +74,10 @@ class Restored:
             self.warehouse.run(f"SELECT COUNT(*) AS n, MAX(version) AS v FROM `{self.warehouse.table_id(name)}`").rows
             for name in tables
         ]
-        return [*counts, self.rows(), lake.pending_days(self.hand.conn, TOPIC, MARTS_READER)]
+        pending = lake.pending_days(self.hand.conn, TOPIC, MARTS_READER)
+        # a rebuild takes its days' marks back to batch 0 whatever becomes of it, which is no mark
+        marks = [(day, {part: batch for part, batch in day.read.items() if batch}) for day in pending]
+        return [*counts, self.rows(), [replace(day, read=read) for day, read in marks]]
 
     def tell(self) -> None:
         told = CliRunner().invoke(lake_group, ["restored"])
