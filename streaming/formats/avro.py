@@ -68,14 +68,17 @@ class AvroReader:
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
 
         def decode(name: str, schema: Schema) -> bytes:
-            self._check_depth(name, schema, strip_frame(value, headers))
+            if names := self._names_if_recursive(name, schema):
+                self._check_depth(schema, names, strip_frame(value, headers))
             return to_json(self.deserialize(value, context))
 
         return self.registry.read(value, headers, decode, undecodable=UNDECODABLE)
 
-    def _check_depth(self, name: str, schema: Schema, value: bytes | Refusal) -> None:
+    def _names_if_recursive(self, name: str, schema: Schema) -> Names:
         if name not in self.recursive:
             self.recursive[name] = names_if_recursive(self.deserialize.parsed(schema))
-        names = self.recursive[name]
-        if names and isinstance(value, bytes):
+        return self.recursive[name]
+
+    def _check_depth(self, schema: Schema, names: Names, value: bytes | Refusal) -> None:
+        if isinstance(value, bytes):
             check_depth(self.deserialize.parsed(schema), names, value)

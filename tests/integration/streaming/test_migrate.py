@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import psycopg2
 import psycopg2.errors
@@ -27,6 +28,18 @@ def change_contract(rig: Rig, old: str, new: str) -> None:
 
 TEXT = "        physicalType: text\n"
 NEW_FIELD = "      - name: colour\n        logicalType: string\n        required: false\n"
+
+
+def read_through_the_door(rig: Rig) -> list[dict[str, Any]]:
+    """Every landed event with its contract's types, as the warehouse reads them."""
+    with rig.connect() as conn:
+        return [
+            row
+            for day in lake.landed_days(conn, rig.topic)
+            for row in lake.decode_events(
+                rig.contract, lake.read_events(conn, rig.topic, day=day.event_day)
+            ).to_pylist()
+        ]
 
 
 def test_migrating_twice_changes_nothing(rig: Rig) -> None:
@@ -145,15 +158,7 @@ def test_times_finer_than_microseconds_are_the_same_in_view_ledger_and_door(rig:
     names = ["event_at", "invoiced_at", "seen_at", "known_at"]
     view = rig.query(f"SELECT event_id, {', '.join(names)} FROM lake.{rig.contract.stream}")
     assert {at for _, _, _, at, _ in view} > {None}
-    with rig.connect() as conn:
-        rows = [
-            row
-            for day in lake.landed_days(conn, rig.topic)
-            for row in lake.decode_events(
-                rig.contract, lake.read_events(conn, rig.topic, day=day.event_day)
-            ).to_pylist()
-        ]
-    door = [(row["event_id"], *(row[name] for name in names[1:])) for row in rows]
+    door = [(row["event_id"], *(row[name] for name in names[1:])) for row in read_through_the_door(rig)]
     assert len(door) == len(times) + 1
     assert sorted(door, key=str) == sorted(((name, *fields) for name, _, *fields in view), key=str)
     assert all(event_at == invoiced_at for _, event_at, invoiced_at, _, _ in view)
@@ -238,14 +243,7 @@ def test_a_limit_that_is_narrowed_or_a_field_relaxed_leaves_what_landed_readable
     rig.migrate()
     rig.send([line(3, country=None)], partition=0)
     rig.land(dead_letter_limit=1.0)
-    with rig.connect() as conn:
-        decoded = [
-            row
-            for day in lake.landed_days(conn, rig.topic)
-            for row in lake.decode_events(
-                rig.contract, lake.read_events(conn, rig.topic, day=day.event_day)
-            ).to_pylist()
-        ]
+    decoded = read_through_the_door(rig)
     assert {"e1", "e2"} <= {row["event_id"] for row in decoded}
     assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == len(decoded)
 
