@@ -19,7 +19,6 @@ from dbt_like_sql.errors import WarehouseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dbt_like_sql.plan import Planned
     from dbt_like_sql.publish import CheckResult
     from dbt_like_sql.warehouse import Warehouse
 
@@ -92,19 +91,7 @@ def plan(selector: Sequence[str], days: Sequence[datetime], *, compare: bool) ->
     catalog = load_catalog()
     chosen = select(catalog, selector or ["mart.*"])
     for planned in make_plan(_open(), catalog, chosen, days=_dates(days), compare=compare):
-        _print_planned(planned)
-
-
-def _print_planned(planned: Planned) -> None:
-    click.echo(f"{planned.table}: {'; '.join(planned.reasons) or 'up to date'}")
-    if planned.reasons and planned.scanned_bytes is not None:
-        click.echo(f"  scans {planned.scanned_bytes} bytes, {planned.cost_usd:.4f} USD on demand")
-    for found in planned.differences or ():
-        changed = ", ".join(f"{name} {_plain(old)} -> {_plain(new)}" for name, (old, new) in found.measures.items())
-        when = found.day or "whole table"
-        click.echo(f"  {when}: rows {found.rows_published} -> {found.rows_planned}{', ' if changed else ''}{changed}")
-    if planned.differences == ():
-        click.echo("  nothing would differ in rows or sums")
+        click.echo("\n".join(planned.lines()))
 
 
 @main.command()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dbt_like_sql.difference import row_for_row_problem
+from dbt_like_sql.difference import EXACT, row_for_row_problem, sums_of_rows_problem
 from dbt_like_sql.graph import DIALECT, tree
 
 if TYPE_CHECKING:
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """One additive column of a table with days; `source_sql` is what a row of the source adds, None: not derivable."""
+    """One additive column of a table with days; `source_sql` is what a row of the source adds, None: not derivable.
+
+    `counts_repeats`: every row adds it; else an event that was delivered again adds it once.
+    """
 
     table: str
     column: str
     source_sql: str | None
+    counts_repeats: bool = False
 
     @property
     def name(self) -> str:
@@ -41,7 +45,12 @@ class Measure:
 def additive_measures(catalog: Catalog, source: str) -> tuple[Measure, ...]:
     """Every additive column of every table with days that is built from `source`, directly or through others."""
     return tuple(
-        Measure(name, column.name, _source_sql(catalog, name, column.name, source))
+        Measure(
+            name,
+            column.name,
+            _source_sql(catalog, name, column.name, source),
+            counts_repeats=_is_of_all_rows(catalog, name, source),
+        )
         for name in catalog.downstream(source)
         if catalog[name].materialization == "table" and catalog[name].partition_column
         for column in catalog[name].columns
@@ -51,6 +60,11 @@ def additive_measures(catalog: Catalog, source: str) -> tuple[Measure, ...]:
 
 def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | None:
     table = catalog[name]
+    if not table.column(column).type.startswith(EXACT):
+        return None  # sums of floats depend on the order of the rows
+    if _is_of_all_rows(catalog, name, source):
+        added = _added_by_row(table, column)
+        return None if added is None else str(_unqualified(added).sql(dialect=DIALECT, comments=False))
     if table.additive_by:
         [parent] = table.depends_on
         added = _added_by_row(table, column)
@@ -63,6 +77,12 @@ def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | 
     return None if found is None else str(found.sql(dialect=DIALECT, comments=False))
 
 
+def _is_of_all_rows(catalog: Catalog, name: str, source: str) -> bool:
+    """Whether a table sums up the source's own rows, repeats and all."""
+    table = catalog[name]
+    return table.depends_on == (source,) and sums_of_rows_problem(table, catalog[source]) is None
+
+
 def _row_expressions(catalog: Catalog, name: str, source: str) -> Mapping[str, exp.Expr] | None:
     """Each column of a table that has one row for each row of the source, as an expression of that row."""
     table = catalog[name]
@@ -72,19 +92,26 @@ def _row_expressions(catalog: Catalog, name: str, source: str) -> Mapping[str, e
 
 
 def _added_by_row(table: Table, column: str) -> exp.Expr | None:
-    """What one row of its parent adds to a measure of a table of sums; its catalog has proved that it is such."""
-    added: exp.Expr
+    """What one row of its parent adds to a measure of a table of sums, or None."""
     for select in tree(table.query or "", table.query_path).find_all(exp.Select):
         if not select.args.get("group"):
             continue
         for each in select.expressions:
             found = each.unalias()
-            if each.alias_or_name == column and isinstance(found, exp.Sum):
-                added = found.this
-                return added
-            if each.alias_or_name == column and isinstance(found, exp.Count) and isinstance(found.this, exp.Star):
-                return exp.Literal.number(1)
+            if each.alias_or_name == column and isinstance(found, exp.Sum | exp.Count | exp.CountIf):
+                return _added(found)
     return None
+
+
+def _added(aggregate: exp.Sum | exp.Count | exp.CountIf) -> exp.Expr | None:
+    inner: exp.Expr = aggregate.this
+    if isinstance(aggregate, exp.Count):
+        return exp.Literal.number(1) if isinstance(inner, exp.Star) else None
+    if inner.find(exp.AggFunc, exp.Select, exp.Distinct):
+        return None
+    if isinstance(aggregate, exp.CountIf):
+        return exp.If(this=inner.copy(), true=exp.Literal.number(1), false=exp.Literal.number(0))
+    return inner
 
 
 def _replaced(expression: exp.Expr, rows: Mapping[str, exp.Expr]) -> exp.Expr | None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DISPLACED = "displaced: a row that was counted has given way to another"
 COORDINATES = ("topic_partition", "topic_offset")
-_EXACT = ("INT64", "NUMERIC")
+EXACT = ("INT64", "NUMERIC")
 # What makes a SELECT more than sums of groups of rows.
 _MORE = ("having", "qualify", "distinct", "limit", "order", "laterals", "windows", "offset")
 
@@ -186,7 +186,7 @@ def _columns_problem(table: Table) -> str | None:
     for column in table.columns:
         if not column.is_required:
             return f"its column {column.name} may be NULL"
-        if not column.is_key and not column.type.startswith(_EXACT):
+        if not column.is_key and not column.type.startswith(EXACT):
             return f"its column {column.name} is {column.type}, which does not add up exactly"
     return None
 
@@ -254,6 +254,25 @@ def _join_problem(query: Any, selects: Sequence[Any], groups: set[str]) -> str |
         if not plain or equal != {(name, name) for name in groups}:
             return "its query does not join what was grouped on all of the table's key"
     return None
+
+
+def sums_of_rows_problem(table: Table, source: Table) -> str | None:
+    """Why a table is not made of sums over groups of one source's rows of a day, each row once; or None."""
+    query = tree(table.query or "", table.query_path)
+    if not isinstance(query, exp.Select) or not query.args.get("group"):
+        return f"{table.name} does not group rows"
+    if table.depends_on != (source.name,) or query.find(exp.Window, exp.Subquery, exp.CTE):
+        return f"{table.name} reads more than the rows of {source.name}"
+    where, selected = query.args.get("where"), {each.alias_or_name: each.unalias() for each in query.selects}
+    day = selected.get(table.partition_column or "")
+    problem = None
+    if any(query.args.get(each) for each in _MORE) or query.args.get("joins"):
+        problem = f"{table.name} does more than group rows"
+    elif where is None or not is_in_days(where.this) or where.this.this.name != source.partition_column:
+        problem = f"{table.name} filters its source's rows"
+    elif not isinstance(day, exp.Column) or day.name != source.partition_column:
+        problem = f"{table.name} has other days than {source.name}"
+    return problem
 
 
 def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | None:

@@ -5,34 +5,24 @@ Belongs here: reading ledgers, dry runs and comparisons. Does not: writing anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
+from dbt_like_sql.compare import compare as differences_of
+from dbt_like_sql.compare import planned_sql
 from dbt_like_sql.publish import loaded_event_days, parameters, stale_tables
 from dbt_like_sql.publish_state import rule_version
-from dbt_like_sql.render import Slice, day_sql, render, with_days
-from dbt_like_sql.restate_sql import measures
+from dbt_like_sql.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
+    from dbt_like_sql.compare import Difference
     from dbt_like_sql.warehouse import Warehouse
 
 USD_PER_TIB = 6.25  # on demand, EU and US multi-regions; what a project pays depends on its contract
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One day that a rule would change. Measures are those that differ: name, published, would be."""
-
-    day: date | None
-    rows_published: int
-    rows_planned: int
-    measures: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +43,18 @@ class Planned:
         """Price of the scan on demand."""
         return None if self.scanned_bytes is None else self.scanned_bytes / 1024**4 * USD_PER_TIB
 
+    def lines(self) -> Iterator[str]:
+        """The table as text: why, what it would scan, and a line a day that would differ."""
+        yield f"{self.table}: {'; '.join(self.reasons) or 'up to date'}"
+        if self.reasons and self.scanned_bytes is not None:
+            yield f"  scans {self.scanned_bytes} bytes, {self.cost_usd:.4f} USD on demand"
+        for found in self.differences or ():
+            changed = "".join(f", {name} {old:f} -> {new:f}" for name, (old, new) in found.measures.items())
+            rows = f"rows {found.rows_published} -> {found.rows_planned} ({found.rows_gone} go, {found.rows_new} come)"
+            yield f"  {found.day or 'whole table'}: {rows}{changed}"
+        if self.differences == ():
+            yield "  nothing would differ"
+
 
 def plan(
     warehouse: Warehouse,
@@ -61,19 +63,28 @@ def plan(
     *,
     days: Sequence[date] | None = None,
     compare: bool = False,
+    instead: Mapping[str, str] | None = None,
 ) -> list[Planned]:
     """What publishing these tables would do and why.
 
     Args:
         warehouse: an open, migrated warehouse.
         catalog: the models as they stand in this checkout.
-        names: tables; loaded ones and ledgers have nothing to publish and are left out.
+        names: tables; ledgers have nothing to publish and are left out, as are loaded ones without rows `instead`.
         days: look at these days only; None for every day that was ever loaded.
         compare: also compute what the queries would give now and compare it with what is published, day by day. A
             selected table that reads another selected one is compared as if that one were published before it; a
             table without days as if every day of it were, since one day of what it reads is not what it is made of.
+        instead: loaded tables, and the full id of the table of rows that are compared in their place: what changed
+            rules make of the same events. Of the days of these rows only; tables without days are compared only where
+            `days` is None, since the rows must be those of every day.
     """
-    tables = [table for table in catalog if table.name in set(names) and table.materialization in {"table", "view"}]
+    other = instead or {}
+    tables = [
+        table
+        for table in catalog
+        if table.name in set(names) and (table.materialization in {"table", "view"} or table.name in other)
+    ]
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
     every = loaded_event_days(warehouse) if compare and days is not None else wanted
     stale, built = stale_tables(warehouse, catalog), _model_versions(warehouse)
@@ -82,12 +93,19 @@ def plan(
         if table.materialization == "view":
             planned.append(Planned(table.name, ("a view: migrate replaces it",), None))
             continue
-        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built)
         differences = None
-        if compare:
+        if compare and (table.partition_column or days is None or not other):
             query = planned_sql(catalog, table, set(names), every)
             compared = wanted if table.partition_column else every
-            differences = tuple(_compare(warehouse, table, query, compared))
+            differences = tuple(differences_of(warehouse, table, query, compared, instead=other))
+        if table.name in other:
+            planned.append(
+                Planned(
+                    table.name, ("the same events by the rules of this checkout",), tuple(wanted), None, differences
+                )
+            )
+            continue
+        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built)
         planned.append(
             Planned(
                 table=table.name,
@@ -98,23 +116,6 @@ def plan(
             )
         )
     return planned
-
-
-def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str], every: Sequence[date]) -> str:
-    """A table's query in which other tables stand as their own queries, as if they were published before it.
-
-    What whole tables among them are made of is built of `every` day; for the others `@days` stays.
-    """
-    query = tree(table.query or "", table.query_path).copy()
-    for name, node in table_nodes(query):
-        parent = catalog[name]
-        if name not in inlined or parent.materialization != "table":
-            continue
-        inner = tree(planned_sql(catalog, parent, inlined, every)).copy()
-        if parent.partition_column is None:
-            inner = with_days(inner, Slice(every), parent.query_path)
-        put_in_place(inner, name, node)
-    return str(query.sql(dialect=DIALECT))
 
 
 def _why(
@@ -152,45 +153,3 @@ QUALIFY ROW_NUMBER() OVER (PARTITION BY table_name, event_day ORDER BY version D
 def _scanned(warehouse: Warehouse, table: Table, days: Sequence[date]) -> int | None:
     query = render(table.query or "", table_id=warehouse.table_id, days=days, path=table.query_path)
     return warehouse.dry_run(query, params=parameters(warehouse, query))
-
-
-def _compare(warehouse: Warehouse, table: Table, planned: str, days: Sequence[date]) -> list[Difference]:
-    """Days on which the query gives other rows or sums than what is published."""
-    names = measures(table)
-    query = render(planned, table_id=warehouse.table_id, days=days, path=table.query_path)
-    day = table.partition_column or "CAST(NULL AS DATE)"
-    where = f"\nWHERE {day_sql(table.partition_column, days)}" if table.partition_column else ""
-    there = _sums(day, names, f"`{warehouse.table_id(table.name)}` AS t{where}")
-    differs = " OR ".join(
-        [
-            "p.row_count IS DISTINCT FROM q.row_count",
-            *(f"p.m_{at} IS DISTINCT FROM q.m_{at}" for at in range(len(names))),
-        ]
-    )
-    columns = "".join(f", p.m_{at} AS p_{at}, q.m_{at} AS q_{at}" for at in range(len(names)))
-    sql = f"""
-SELECT COALESCE(p.day, q.day) AS day, p.row_count AS p_rows, q.row_count AS q_rows{columns}
-FROM ({there}) AS p
-FULL OUTER JOIN ({_sums(day, names, f"({chr(10)}{query}{chr(10)}) AS t")}) AS q
-  ON COALESCE(p.day, DATE '0001-01-01') = COALESCE(q.day, DATE '0001-01-01')
-WHERE {differs}
-ORDER BY day
-"""
-    rows = warehouse.run(sql, params=parameters(warehouse, sql), kind="plan").rows
-    return [_difference(names, row) for row in rows]
-
-
-def _sums(day: str, names: Sequence[str], source: str) -> str:
-    sums = "".join(f", CAST(SUM({name}) AS NUMERIC) AS m_{at}" for at, name in enumerate(names))
-    return f"SELECT {day} AS day, COUNT(*) AS row_count{sums} FROM {source}\nGROUP BY 1"
-
-
-def _difference(names: Sequence[str], row: dict[str, Any]) -> Difference:
-    nothing = Decimal(0)
-    sums = {name: (row[f"p_{at}"] or nothing, row[f"q_{at}"] or nothing) for at, name in enumerate(names)}
-    return Difference(
-        day=row["day"],
-        rows_published=row["p_rows"] or 0,
-        rows_planned=row["q_rows"] or 0,
-        measures={name: pair for name, pair in sums.items() if pair[0] != pair[1]},
-    )

@@ -1,4 +1,4 @@
-"""Count a day in core and in the fact table, so that layers can be compared, and keep what was compared.
+"""Count a day in a core table and in its fact table, so that layers can be compared, and keep what was compared.
 
 Belongs here: counts, amounts, checksums of the warehouse's side. Does not: landing's side, deciding what to block.
 """
@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.additive import additive_measures
+from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.difference import row_for_row_problem
 from dbt_like_sql.render import day_sql, quote
 
 if TYPE_CHECKING:
@@ -17,26 +19,50 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from dbt_like_sql.additive import Measure
-    from dbt_like_sql.catalog import Catalog
+    from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.warehouse import Warehouse
 
 CORE, FACT = "core.invoice_lines", "mart.invoice_lines"
 # Order independent, small, and the same integers in PostgreSQL: both sides add it up over the rows of a day.
 CHECKSUM_SQL = "MOD(topic_partition * 1000003 + topic_offset, 1000000007)"
+AMOUNT = "amount_gbp"
 _NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A core table, and the daily table that has one row for each of its events.
+
+    Attributes:
+        core: the loaded table.
+        table: the daily table; None where no mart keeps single events: repeats are then not told from other rows.
+        event_key: the column by which the daily table knows an event again.
+        amount: the column that both have, in GBP; None where they have none.
+    """
+
+    core: Table
+    table: Table | None = None
+    event_key: str = ""
+    amount: str | None = None
+
+    @property
+    def day(self) -> str:
+        """The core table's day."""
+        return self.core.partition_column or ""
 
 
 @dataclass(frozen=True)
 class DayTotals:
     """One day of one layer. `amount` is of first deliveries; `checksum` is over the identities of all rows.
 
-    `sums` are what the rows add to each measure that was asked for, by its full name, of the rows that `amount` is of.
+    `amount` is None where the rows have none. `sums` are what the rows add to each measure that was asked for, by its
+    full name, of the rows that `amount` is of, or of all where the measure counts repeats.
     """
 
     day: date
     rows: int = 0
     repeats: int = 0
-    amount: Decimal = _NOTHING
+    amount: Decimal | None = _NOTHING
     checksum: int = 0
     version: int = 0
     newest_produced_at: datetime | None = None
@@ -67,9 +93,22 @@ class CountedBefore:
     batches: dict[int, int]
 
 
-def core_measures(catalog: Catalog) -> tuple[Measure, ...]:
+def fact_of(catalog: Catalog, core: str = CORE) -> Fact:
+    """What is counted of a loaded table: its fact table is the first daily one that keeps each event, once."""
+    source = catalog[core]
+    for name in catalog.downstream(core):
+        table = catalog[name]
+        if table.materialization == "table" and table.partition_column and table.depends_on == (core,):
+            if row_for_row_problem(table, catalog.tables):
+                continue
+            has_amount = AMOUNT in source.column_names and AMOUNT in table.column_names
+            return Fact(source, table, table.incremental_by or "", AMOUNT if has_amount else None)
+    return Fact(source, amount=AMOUNT if AMOUNT in source.column_names else None)
+
+
+def core_measures(catalog: Catalog, core: str = CORE) -> tuple[Measure, ...]:
     """Every additive measure of the tables with days that are built from core, and what a row of core adds to it."""
-    return additive_measures(catalog, CORE)
+    return additive_measures(catalog, core)
 
 
 def core_day(warehouse: Warehouse, day: date) -> DayTotals:
@@ -82,59 +121,79 @@ def mart_day(warehouse: Warehouse, day: date) -> DayTotals:
     return mart_days(warehouse, [day])[day]
 
 
-def core_days(warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure] = ()) -> dict[date, DayTotals]:
+def core_days(
+    warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure] = (), *, fact: Fact | None = None
+) -> dict[date, DayTotals]:
     """Days of core, in one query: rows, repeats, amount and measures of first deliveries, checksum of all identities.
 
-    Repeats are few: they are found by one grouping, and only their events' deliveries are put in order.
+    Repeats are few: they are found by one grouping, and only their events' deliveries are put in order. Without a fact
+    table nothing says what a repeat is, and every row counts.
+
+    Args:
+        warehouse: an open, migrated warehouse.
+        days: which days.
+        measures: also summed up; those that count repeats are of all rows.
+        fact: of which core table; None for the invoice lines.
     """
-    wanted = sorted(set(days))
+    fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
     if not wanted:
         return {}
-    core, where = warehouse.table_id(CORE), day_sql("invoice_date", wanted)
+    if fact.table is None:
+        return scanned_days(warehouse, fact.core, wanted, fact=fact, measures=measures)
+    core, day, key = warehouse.table_id(fact.core.name), fact.day, fact.event_key
+    where = day_sql(day, wanted)
     sums = _sums(measures)
-    less = "".join(f", c.s_{at} - COALESCE(r.s_{at}, NUMERIC '0') AS s_{at}" for at in range(len(sums)))
+    less = "".join(
+        f", c.s_{at}" if counts_repeats else f", c.s_{at} - COALESCE(r.s_{at}, NUMERIC '0') AS s_{at}"
+        for at, (_sql, counts_repeats) in enumerate(sums)
+    )
     sql = f"""
 WITH repeated AS (
-  SELECT invoice_date, event_id FROM `{core}` WHERE {where} GROUP BY invoice_date, event_id HAVING COUNT(*) > 1
+  SELECT {day}, {key} FROM `{core}` WHERE {where} GROUP BY {day}, {key} HAVING COUNT(*) > 1
 ),
 later AS (
   SELECT c.*
   FROM `{core}` AS c
-  JOIN repeated AS r ON r.invoice_date = c.invoice_date AND r.event_id = c.event_id
-  WHERE {day_sql("c.invoice_date", wanted)}
+  JOIN repeated AS r ON r.{day} = c.{day} AND r.{key} = c.{key}
+  WHERE {day_sql(f"c.{day}", wanted)}
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY c.invoice_date, c.event_id ORDER BY c.topic, c.topic_partition, c.topic_offset
+    PARTITION BY c.{day}, c.{key} ORDER BY c.topic, c.topic_partition, c.topic_offset
   ) > 1
 ),
 repeats AS (
-  SELECT invoice_date, COUNT(*) AS row_count, SUM(amount_gbp) AS amount{_sums_sql(sums)}
-  FROM later GROUP BY invoice_date
+  SELECT {day}, COUNT(*) AS row_count, {_amount_sql(fact)} AS amount{_sums_sql(sums)}
+  FROM later GROUP BY {day}
 )
 SELECT
   c.day, c.row_count, COALESCE(r.row_count, 0) AS repeats, c.amount - COALESCE(r.amount, NUMERIC '0') AS amount,
   c.checksum, c.newest_produced_at, v.version{less}
-FROM ({_scan_sql(warehouse, CORE, wanted, sums=sums)}) AS c
-LEFT JOIN repeats AS r ON r.invoice_date = c.day
-LEFT JOIN ({_version_sql(warehouse)}) AS v ON v.event_day = c.day
+FROM ({_scan_sql(warehouse, fact, fact.core, wanted, sums=sums)}) AS c
+LEFT JOIN repeats AS r ON r.{day} = c.day
+LEFT JOIN ({_version_sql(warehouse, fact)}) AS v ON v.event_day = c.day
 """
-    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows, measures)
+    return _by_day(fact, wanted, warehouse.run(sql, kind="reconcile").rows, measures)
 
 
-def events_on_several_days(warehouse: Warehouse, days: Iterable[date], *, limit: int = 100) -> list[dict[str, Any]]:
-    """Events of the fact table that stand on more than one of these days, with all of their days, at most so many.
+def events_on_several_days(
+    warehouse: Warehouse, days: Iterable[date], *, limit: int = 100, fact: Fact | None = None
+) -> list[dict[str, Any]]:
+    """Events of a fact table that stand on more than one of these days, with all of their days, at most so many.
 
     A repeat is the same event delivered again, on its own day. One that comes back with another day is another event
     to every layer, and counted on both: a producer's mistake that nobody else can see.
     """
-    wanted = sorted(set(days))
-    if not wanted:
+    fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
+    if not wanted or fact.table is None:
         return []
+    day, key = fact.table.partition_column or "", fact.event_key
     sql = f"""
-SELECT event_id, STRING_AGG(DISTINCT CAST(invoice_date AS STRING), ' ' ORDER BY CAST(invoice_date AS STRING)) AS days
-FROM `{warehouse.table_id(FACT)}`
-WHERE {day_sql("invoice_date", wanted)}
+SELECT
+  CAST({key} AS STRING) AS event_id,
+  STRING_AGG(DISTINCT CAST({day} AS STRING), ' ' ORDER BY CAST({day} AS STRING)) AS days
+FROM `{warehouse.table_id(fact.table.name)}`
+WHERE {day_sql(day, wanted)}
 GROUP BY event_id
-HAVING COUNT(DISTINCT invoice_date) > 1
+HAVING COUNT(DISTINCT {day}) > 1
 ORDER BY event_id
 LIMIT {limit}
 """
@@ -143,9 +202,10 @@ LIMIT {limit}
 
 def scanned_days(
     warehouse: Warehouse,
-    table: str,
+    table: Table,
     days: Iterable[date],
     *,
+    fact: Fact,
     topic: str | None = None,
     measures: Sequence[Measure] = (),
 ) -> dict[date, DayTotals]:
@@ -161,10 +221,10 @@ def scanned_days(
     shown = "".join(f", c.s_{at}" for at in range(len(sums)))
     sql = f"""
 SELECT c.day, c.row_count, 0 AS repeats, c.amount, c.checksum, c.newest_produced_at, v.version{shown}
-FROM ({_scan_sql(warehouse, table, wanted, topic, sums)}) AS c
-LEFT JOIN ({_version_sql(warehouse, topic)}) AS v ON v.event_day = c.day
+FROM ({_scan_sql(warehouse, fact, table, wanted, topic=topic, sums=sums)}) AS c
+LEFT JOIN ({_version_sql(warehouse, fact, topic)}) AS v ON v.event_day = c.day
 """
-    return _by_day(wanted, warehouse.run(sql, kind="reconcile").rows, measures)
+    return _by_day(fact, wanted, warehouse.run(sql, kind="reconcile").rows, measures)
 
 
 def measured_days(
@@ -179,9 +239,10 @@ def measured_days(
     if not wanted or not measures:
         return found
     columns = {table: [each.column for each in measures if each.table == table] for table in _tables(measures)}
+    day_of = {table: load_catalog()[table].partition_column or "" for table in columns}
     selects = "\nUNION ALL\n".join(
-        f"SELECT {quote(table)} AS table_name, invoice_date AS day, {_named_sums_sql(names)} AS sums\n"
-        f"FROM `{warehouse.table_id(table)}` WHERE {day_sql('invoice_date', wanted)} GROUP BY invoice_date"
+        f"SELECT {quote(table)} AS table_name, {day_of[table]} AS day, {_named_sums_sql(names)} AS sums\n"
+        f"FROM `{warehouse.table_id(table)}` WHERE {day_sql(day_of[table], wanted)} GROUP BY {day_of[table]}"
         for table, names in columns.items()
     )
     for row in warehouse.run(selects, kind="reconcile").rows:
@@ -201,43 +262,58 @@ def _named_sums_sql(columns: Sequence[str]) -> str:
     return f"[{listed}]"
 
 
-def _sums(measures: Iterable[Measure]) -> list[str]:
-    """Each expression once: many measures are the same sum."""
-    return list(dict.fromkeys(each.source_sql for each in measures if each.source_sql))
+def _sums(measures: Iterable[Measure]) -> list[tuple[str, bool]]:
+    """Each expression once, with whether repeats count: many measures are the same sum."""
+    return list(dict.fromkeys((each.source_sql, each.counts_repeats) for each in measures if each.source_sql))
 
 
-def _sums_sql(sums: Sequence[str]) -> str:
-    return "".join(f",\n    CAST(SUM({each}) AS NUMERIC) AS s_{at}" for at, each in enumerate(sums))
+def _sums_sql(sums: Sequence[tuple[str, bool]]) -> str:
+    return "".join(f",\n    CAST(SUM({sql}) AS NUMERIC) AS s_{at}" for at, (sql, _) in enumerate(sums))
 
 
 def _scan_sql(
-    warehouse: Warehouse, table: str, days: Sequence[date], topic: str | None = None, sums: Sequence[str] = ()
+    warehouse: Warehouse,
+    fact: Fact,
+    table: Table,
+    days: Sequence[date],
+    *,
+    topic: str | None = None,
+    sums: Sequence[tuple[str, bool]] = (),
 ) -> str:
-    of_topic = f" AND topic = {quote(topic)}" if topic else ""
+    of_topic, day = f" AND topic = {quote(topic)}" if topic else "", table.partition_column or ""
+    newest = "MAX(produced_at)" if "produced_at" in table.column_names else "CAST(NULL AS TIMESTAMP)"
     return f"""
   SELECT
-    invoice_date AS day,
+    {day} AS day,
     COUNT(*) AS row_count,
-    SUM(amount_gbp) AS amount,
+    {_amount_sql(fact)} AS amount,
     CAST(SUM({CHECKSUM_SQL}) AS NUMERIC) AS checksum,
-    MAX(produced_at) AS newest_produced_at{_sums_sql(sums)}
-  FROM `{warehouse.table_id(table)}`
-  WHERE {day_sql("invoice_date", days)}{of_topic}
-  GROUP BY invoice_date
+    {newest} AS newest_produced_at{_sums_sql(sums)}
+  FROM `{warehouse.table_id(table.name)}`
+  WHERE {day_sql(day, days)}{of_topic}
+  GROUP BY {day}
 """
 
 
-def _version_sql(warehouse: Warehouse, topic: str | None = None) -> str:
+def _amount_sql(fact: Fact) -> str:
+    return f"SUM({fact.amount})" if fact.amount else "CAST(NULL AS NUMERIC)"
+
+
+def _version_sql(warehouse: Warehouse, fact: Fact, topic: str | None = None) -> str:
     of_topic = f" AND topic = {quote(topic)}" if topic else ""
     return f"""
   SELECT event_day, SUM(version) AS version
-  FROM `{warehouse.table_id("control.day")}` WHERE table_name = '{CORE}'{of_topic} GROUP BY event_day
+  FROM `{warehouse.table_id("control.day")}` WHERE table_name = {quote(fact.core.name)}{of_topic} GROUP BY event_day
 """
 
 
-def mart_days(warehouse: Warehouse, days: Iterable[date]) -> dict[date, DayTotals]:
-    """Days of the fact table, in one query; that no event is in it twice is a blocking check of its publication."""
-    return scanned_days(warehouse, FACT, days)
+def mart_days(warehouse: Warehouse, days: Iterable[date], *, fact: Fact | None = None) -> dict[date, DayTotals]:
+    """Days of the fact table, in one query; that no event is in it twice is a blocking check of its publication.
+
+    Empty where there is no fact table; of the invoice lines where no other fact is named.
+    """
+    fact = fact or fact_of(load_catalog())
+    return {} if fact.table is None else scanned_days(warehouse, fact.table, days, fact=fact)
 
 
 def moves(warehouse: Warehouse, days: Iterable[date]) -> dict[date, int]:
@@ -396,10 +472,10 @@ def _numeric(value: Decimal | int | None) -> str:
 
 
 def _by_day(
-    days: Sequence[date], rows: Iterable[dict[str, Any]], measures: Sequence[Measure] = ()
+    fact: Fact, days: Sequence[date], rows: Iterable[dict[str, Any]], measures: Sequence[Measure] = ()
 ) -> dict[date, DayTotals]:
     sums = {each: f"s_{at}" for at, each in enumerate(_sums(measures))}
-    known = {each.name: sums[each.source_sql] for each in measures if each.source_sql}
+    known = {each.name: sums[each.source_sql, each.counts_repeats] for each in measures if each.source_sql}
     found = {
         row["day"]: DayTotals(
             day=row["day"],
@@ -413,5 +489,5 @@ def _by_day(
         )
         for row in rows
     }
-    nothing = dict.fromkeys(known, _NOTHING)
-    return {day: found.get(day, DayTotals(day, sums=nothing)) for day in days}
+    nothing, amount = dict.fromkeys(known, _NOTHING), _NOTHING if fact.amount else None
+    return {day: found.get(day, DayTotals(day, amount=amount, sums=nothing)) for day in days}

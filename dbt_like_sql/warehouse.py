@@ -139,6 +139,7 @@ class Warehouse:
         schema: Sequence[Any],
         labels: Mapping[str, str] | None = None,
         job_key: str | None = None,
+        append: bool = False,
     ) -> Done:
         """Replace a staging table by one Parquet file with one load job (free of charge, 1,500 a table a day).
 
@@ -148,13 +149,15 @@ class Warehouse:
             schema: explicit BigQuery schema; nothing is detected.
             labels: as in `run`.
             job_key: as in `run`; name the content in it too.
+            append: to what the staging table has, instead.
         """
         from google.cloud import bigquery  # noqa: PLC0415
 
+        write = bigquery.WriteDisposition
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             schema=list(schema),
-            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            write_disposition=write.WRITE_APPEND if append else write.WRITE_TRUNCATE,
             create_disposition=bigquery.CreateDisposition.CREATE_IF_NEEDED,
             labels=self._labels(labels),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from mage_project.settings import MageSettings
 from mage_project.transforms.errors import VariableError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_MODES = ("incremental", "rebuild")
+_MODES = get_args(Mode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Request:
 
 
 def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Table:
-    """The days' events that the table does not hold yet (or all of them, for a rebuild), still raw.
+    """The days' events that the table does not hold yet, still raw; for a rebuild all, to compare those that it holds.
 
     The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read.
 
@@ -84,7 +84,8 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
         frames, plans = [], []
         for day, seen in ledger.items():
             upto = dict(landed[day].batches) if day in landed else {}
-            after = {} if request.mode == "rebuild" else holds[day]
+            upto = dict(holds[day]) if request.mode == "compare" else upto
+            after = holds[day] if request.mode == "incremental" else {}
             frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=upto))
             plans.append(
                 DayPlan(

@@ -1,6 +1,7 @@
 """What the exporter block calls: a frame into its warehouse table, once, whatever runs beside it.
 
-Belongs here: the retry that the fence asks for, and telling what was written. Not here: SQL (dbt_like_sql.load).
+Belongs here: the retry that the fence asks for, and telling what was written; or, to compare, the frame beside its
+table. Not here: SQL (dbt_like_sql.load, dbt_like_sql.compare).
 """
 
 from __future__ import annotations
@@ -39,10 +40,29 @@ def export_lines(lines: pa.Table, variables: Mapping[str, Any], env: Mapping[str
             f"exporting to {table}: the frame was read for {plan.table}, whose ledger says what to read. "
             "Nothing was written. Give the loader and the exporter the same table in the pipeline's metadata.yaml."
         )
+    if plan.is_comparison:
+        return _stage(lines, plan, str(variables.get("compare_into") or ""), env)
     if not plan.work:
         return _report(plan, None, {})
     warehouse = open_warehouse(WarehouseSettings.from_env(env))
     return _report(plan, *_load(warehouse, lines, plan, variables))
+
+
+def _stage(lines: pa.Table, plan: ReadPlan, into: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """Lay the rows beside the table, for `compare-rules`; the table stays as it is."""
+    from dbt_like_sql.compare import stage_rows  # noqa: PLC0415
+    from dbt_like_sql.settings import WarehouseSettings  # noqa: PLC0415
+    from dbt_like_sql.warehouse import open_warehouse  # noqa: PLC0415
+
+    if not into:
+        raise PlanError(
+            f"exporting to {plan.table}: mode is compare, and the variable compare_into names no staging table. "
+            "Nothing was written. `compare-rules` sets both."
+        )
+    warehouse = open_warehouse(WarehouseSettings.from_env(env))
+    days = {each.day for each in plan.days}
+    stage_rows(warehouse, plan.table, lines, days=days, topic=plan.topic, into=into)
+    return {**_report(plan, None, {}), "rows_staged": lines.num_rows}
 
 
 def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ OrchestrationError
 ├── MageSpecError      a Mage project cannot become assets: file, line and reason. Raised when it is loaded
 ├── MageRunError       a block failed: pipeline, block, file, line, and what had been written
 ├── ReconcileError     two layers disagree; the numbers of both are in the message
+├── CompareError       a day was asked for that cannot be compared
 └── TraceError         an event or a row was named in a way that cannot be read
 """
 
@@ -48,6 +49,10 @@ class MageRunError(OrchestrationError):
 
 class ReconcileError(OrchestrationError):
     """Two layers disagree."""
+
+
+class CompareError(OrchestrationError):
+    """A day that was never loaded, or whose events are gone; nothing was read."""
 
 
 class TraceError(OrchestrationError):

@@ -43,6 +43,12 @@ class TestRun:
     name: str
     passed: bool
     message: str
+    only_warns: bool = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether its failure ends the run."""
+        return not self.passed and not self.only_warns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,12 @@ class PipelineRun:
     @property
     def failed(self) -> TestRun | None:
         """The test that stopped the run, if one did."""
-        return next((test for test in self.tests if not test.passed), None)
+        return next((test for test in self.tests if test.stops), None)
+
+    @property
+    def warnings(self) -> tuple[TestRun, ...]:
+        """The tests that failed and only warn."""
+        return tuple(test for test in self.tests if not test.passed and test.only_warns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +114,8 @@ def run_pipeline(
 ) -> PipelineRun:
     """Run the blocks in order, each on the results of those it reads, each followed by its tests.
 
-    A failed test ends the run before the next block, so nothing after it is written; it is in the result, not an
-    error, because the caller reports it as a check.
+    A failed test ends the run before the next block, so nothing after it is written, unless it only warns; it is in the
+    result, not an error, because the caller reports it as a check.
 
     Args:
         project: where the pipeline is.
@@ -146,7 +157,7 @@ def run_pipeline(
                 tests=_run_tests(mage_block, block, results[block.uuid]),
             )
         )
-        if any(not test.passed for test in runs[-1].tests):
+        if any(test.stops for test in runs[-1].tests):
             break
         del inputs, output
         for uuid in results.keys() - _read_after(spec, len(runs)):  # so that a chain holds two frames and not all
@@ -319,7 +330,11 @@ def _run_test(
         text = str(error) or type(error).__name__
         message = text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
         return TestRun(
-            block=block.uuid, name=function.__name__, passed=False, message=f"{block.path}:{line}: {message}"
+            block=block.uuid,
+            name=function.__name__,
+            passed=False,
+            message=f"{block.path}:{line}: {message}",
+            only_warns=any(test.only_warns for test in block.tests if test.name == function.__name__),
         )
     return TestRun(block=block.uuid, name=function.__name__, passed=True, message="passed")
 
@@ -363,6 +378,24 @@ def written_told(spec: PipelineSpec, done: Sequence[BlockRun], part: Part, *, fa
         told = f"Nothing was written{of_part}"
     doubt = "; whether this one wrote is in its own message" if is_exporter else ""
     return f"{told}{doubt}" + (f"; already written before: {', '.join(part.before)}" if part.before else "")
+
+
+def failed_test(spec: PipelineSpec, run: PipelineRun, part: Part) -> MageRunError:
+    """The error of a run that a test has ended."""
+    failed = run.failed
+    if failed is None:
+        message = f"no test has ended this run of {spec.uuid}"
+        raise ValueError(message)
+    block = spec.block(failed.block)
+    state = written_told(spec, run.blocks, part)
+    return MageRunError(
+        f"testing Mage block {spec.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}. "
+        "Look at what the block was given, mend, and run it again.]",
+        pipeline=spec.uuid,
+        block=block.uuid,
+        path=block.path,
+        line=None,
+    )
 
 
 def _exporters_of(spec: PipelineSpec, runs: Sequence[BlockRun]) -> list[str]:

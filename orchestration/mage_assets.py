@@ -17,7 +17,7 @@ from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from orchestration import mage
 from orchestration.errors import MageRunError
-from orchestration.mage import Part, PipelineRun, TestRun
+from orchestration.mage import Part, PipelineRun
 from orchestration.mage_graph import picture
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
 
@@ -148,14 +148,14 @@ def _definition(
             **(runs.variables(context) if runs.variables else {}),
             **context.op_execution_context.op_config["variables"],
         }
-        failed: TestRun | None = None
+        is_ended = False
         with runs.around(context, variables) if runs.around else nullcontext():
             for part in _passes(context, pipeline, runs):
                 named = Part(name=_label(part) if part else None, before=tuple(done))
                 run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)}, named)
                 done[_label(part)] = run
-                failed = run.failed
-                if failed is not None:
+                is_ended = run.failed is not None
+                if is_ended:
                     break
                 for block in pipeline.outputs:
                     for partition in part or (None,):
@@ -163,8 +163,8 @@ def _definition(
                             _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
                         )
         yield from _check_results(first_key, pipeline, done)
-        if failed is not None:
-            raise _test_failure(pipeline, run, named, failed)
+        if is_ended:
+            raise mage.failed_test(pipeline, run, named)
         for block in pipeline.outputs:
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
@@ -227,7 +227,7 @@ def _check_spec(key: dg.AssetKey, block: BlockSpec, test: TestSpec) -> dg.AssetC
     return dg.AssetCheckSpec(
         name=_check_name(block.uuid, test.name),
         asset=key,
-        blocking=True,
+        blocking=not test.only_warns,
         description=test.description or f"@test {test.name} of block {block.uuid}, line {test.line}.",
     )
 
@@ -257,25 +257,13 @@ def _check_results(
                 asset_key=key,
                 check_name=_check_name(block.uuid, test.name),
                 passed=bool(found) and not failures,
+                severity=dg.AssetCheckSeverity.WARN if test.only_warns else dg.AssetCheckSeverity.ERROR,
                 metadata={
                     "passes_checked": len(found),
                     **({"failures": dg.MetadataValue.json(failures)} if failures else {}),
                     **({} if found else {"reason": "not reached: the run stopped before this test"}),
                 },
             )
-
-
-def _test_failure(pipeline: PipelineSpec, run: PipelineRun, part: Part, failed: TestRun) -> MageRunError:
-    block = pipeline.block(failed.block)
-    state = mage.written_told(pipeline, run.blocks, part)
-    return MageRunError(
-        f"testing Mage block {pipeline.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}. "
-        "Look at what the block was given, mend, and run it again.]",
-        pipeline=pipeline.uuid,
-        block=block.uuid,
-        path=block.path,
-        line=None,
-    )
 
 
 def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dict[str, Any]:

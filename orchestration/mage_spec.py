@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -19,7 +19,7 @@ import yaml
 from orchestration.errors import MageSpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Block types that pass data on, and the folder of each. Others are notes beside the pipeline and are left out.
 RUNNABLE = {
@@ -43,13 +43,17 @@ EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
 
 @dataclass(frozen=True, kw_only=True)
 class TestSpec:
-    """A function under `@test` in a block's file."""
+    """A function under `@test` in a block's file.
+
+    `only_warns` where the block's configuration names it under `warning_tests`: told, and the run goes on.
+    """
 
     __test__ = False  # pytest would take it for a test of its own
 
     name: str
     line: int
     description: str | None
+    only_warns: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +250,7 @@ def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int
     path = _block_path(root, fields, configuration, language)
     if not path.is_file():
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']}: its file {path} does not exist")
+    tests = _tests_of(path, str(fields["type"])) if language == "python" else ()
     return BlockSpec(
         uuid=str(fields["uuid"]),
         type=str(fields["type"]),
@@ -254,8 +259,25 @@ def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int
         configuration=configuration,
         path=path,
         line=line,
-        tests=_tests_of(path, str(fields["type"])) if language == "python" else (),
+        tests=_with_warnings(tests, configuration, pipeline_path, line),
     )
+
+
+def _with_warnings(
+    tests: Sequence[TestSpec], configuration: Mapping[str, Any], pipeline_path: Path, line: int
+) -> tuple[TestSpec, ...]:
+    """The tests, those that the configuration lists under `warning_tests` marked."""
+    names = configuration.get("warning_tests") or []
+    if not isinstance(names, list):
+        raise MageSpecError(
+            pipeline_path, line, f"warning_tests is {names!r}; expected a list of names of @test functions"
+        )
+    unknown = [name for name in names if name not in {test.name for test in tests}]
+    if unknown:
+        known = ", ".join(test.name for test in tests) or "none"
+        problem = f"warning_tests names {', '.join(map(str, unknown))}; the block's @test functions are: {known}"
+        raise MageSpecError(pipeline_path, line, problem)
+    return tuple(replace(test, only_warns=test.name in names) for test in tests)
 
 
 def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[str, Any], language: str) -> Path:

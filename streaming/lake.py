@@ -24,6 +24,7 @@ from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414
 from streaming.finding import find_event as find_event  # noqa: PLC0414
 from streaming.known_batches import confirm_read as confirm_read  # noqa: PLC0414
 from streaming.retired_days import refuse_retired, retired_rows
+from streaming.retired_days import retired_days as retired_days  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -56,6 +56,13 @@ def retired_rows(
     return asked
 
 
+def retired_days(conn: Connection, topic: str) -> set[date]:
+    """Days of which retention has taken rows: they cannot be read whole any more."""
+    with transaction(conn) as cursor:
+        cursor.execute("SELECT DISTINCT event_day FROM control.retired_day WHERE topic = %s AND rows > 0", (topic,))
+        return {day for (day,) in cursor.fetchall()}
+
+
 def refuse_retired(topic: str, day: date, gone: Mapping[int, RetiredRows]) -> None:
     """Refuse to read events that are gone: a reader that rebuilt a day of the rest would lose what it has."""
     if gone:

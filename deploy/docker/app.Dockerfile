@@ -27,7 +27,7 @@ RUN site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("
 FROM environment AS code
 WORKDIR /app
 COPY . .
-# The commands that pyproject.toml names: streaming, dbt-like-sql, powerbi, trace
+# The commands that pyproject.toml names: streaming, dbt-like-sql, powerbi, trace, compare-rules
 RUN /opt/venv/bin/python -m compileall -q . \
     && mkdir /opt/commands \
     && /opt/venv/bin/python -c "import tomllib; from pathlib import Path; \

@@ -17,7 +17,7 @@ from mage_project.transforms.errors import PlanError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Mode = Literal["incremental", "rebuild"]
+Mode = Literal["incremental", "rebuild", "compare"]
 
 _KEY = b"read_plan"
 _BY_PARTITION = ("after", "upto", "landed_us")
@@ -28,8 +28,9 @@ class DayPlan:
     """What a frame holds of one day: its rows in batches after < batch <= upto, by topic partition.
 
     `incarnation`, `version` and `after` are the table's ledger as the loader saw it, less what a restored lake has
-    lost; a rebuild reads from the first batch on and keeps `after` only as what the ledger said. `landed_us`: when the
-    batches of `upto` landed, microseconds since 1970, UTC.
+    lost. A rebuild reads from the first batch on and keeps `after` only as what the ledger said; what is only compared
+    is read from the first batch to `after`, the events that the table holds. `landed_us`: when the batches of `upto`
+    landed, microseconds since 1970, UTC.
     """
 
     day: date
@@ -71,8 +72,15 @@ class ReadPlan:
         return self.mode == "rebuild"
 
     @property
+    def is_comparison(self) -> bool:
+        """Whether the days are not written at all: their rows are laid beside what the table holds."""
+        return self.mode == "compare"
+
+    @property
     def work(self) -> tuple[DayPlan, ...]:
         """The days for which there is something to write."""
+        if self.is_comparison:
+            return ()
         return tuple(each for each in self.days if self.is_rebuild or each.has_landed_more)
 
 

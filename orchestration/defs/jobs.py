@@ -11,16 +11,14 @@ from orchestration.defs.topics import CORE, MARTS, SERVING
 from orchestration.defs.transform.assets import core_tables
 from orchestration.defs.transform.checks import core_checks
 from orchestration.defs.warehouse.assets import daily_marts, whole_marts
-from orchestration.defs.warehouse.checks import core_equals_mart, no_event_stands_on_two_days
+from orchestration.defs.warehouse.checks import layer_checks, nightly_checks
 
 # One process a run: a step is some tenths of a second, starting a process for it some seconds.
 _EXECUTOR = dg.in_process_executor
 
 load_days = dg.define_asset_job(
     "load_days",
-    selection=(
-        dg.AssetSelection.assets(*core_tables, daily_marts) - dg.AssetSelection.checks(no_event_stands_on_two_days)
-    ),
+    selection=(dg.AssetSelection.assets(*core_tables, daily_marts) - dg.AssetSelection.checks(*nightly_checks)),
     executor_def=_EXECUTOR,
     description="Landed events of some days to core and to the daily marts, reconciled. Started by `landed_batches`.",
     tags={"stage": CORE},
@@ -36,7 +34,7 @@ serve_reports = dg.define_asset_job(
 
 compare_days = dg.define_asset_job(
     "compare_days",
-    selection=dg.AssetSelection.checks(*core_checks, core_equals_mart, no_event_stands_on_two_days),
+    selection=dg.AssetSelection.checks(*core_checks, *layer_checks, *nightly_checks),
     executor_def=_EXECUTOR,
     description=(
         "Compares landed, core and marts of the newest days once more; loads and publishes nothing. Finds what was "

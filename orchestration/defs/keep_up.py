@@ -417,6 +417,10 @@ def _load(context: dg.AssetExecutionContext, uuid: str, day: date, seen: Mapping
             path=block.path,
             line=None,
         )
+    for each in done.warnings:
+        context.log.warning(
+            "%s: test %s of Mage block %s/%s failed and only warns: %s", day, each.name, uuid, each.block, each.message
+        )
     return [dict(each) for each in done.outputs.values() if isinstance(each, dict)]
 
 

@@ -89,3 +89,17 @@ def test_changed_rule_shows_the_days_and_sums_it_would_change(warehouse: Warehou
     # alone, the downstream table reads what is published
     (alone,) = plan(warehouse, catalog, [BY_COUNTRY], compare=True)
     assert alone.differences == ()
+
+
+def test_rule_that_moves_no_sum_of_a_day_shows_the_rows_it_would_change(warehouse: Warehouse, tmp_path: Path) -> None:
+    publish_all(warehouse, CATALOG, DAILY, days=[D1, D2], run_id="r")
+    catalog = _changed(tmp_path / "models", FACT, "  l.country,", "  UPPER(l.country) AS country,")
+    told = plan(warehouse, catalog, [FACT, BY_COUNTRY], days=[D1], compare=True)
+    for planned in told:
+        [found] = planned.differences or ()
+        assert (found.day, found.measures, found.rows_published) == (D1, {}, found.rows_planned)
+        assert found.rows_gone == found.rows_new == found.rows_published > 0
+        line = (
+            f"  {D1}: rows {found.rows_published} -> {found.rows_planned} ({found.rows_gone} go, {found.rows_new} come)"
+        )
+        assert list(planned.lines())[1:] == [line]

@@ -22,6 +22,7 @@ DOORS = {
         "checks",  # results of published checks
         "trace",  # which rows hold an event, which events a row is made of
         "quotas",  # how much of a day's budget is used
+        "compare", "plan",  # what would differ, before it is published
     },
     "powerbi": {
         "refresh", "publish", "settings", "errors",

@@ -24,7 +24,7 @@ from orchestration.mage_spec import BlockSpec, PipelineSpec
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
 
-REBUILD = "rebuild"
+REBUILD, COMPARE = "rebuild", "compare"
 BACKFILL_TAG = "retail/backfill"
 LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
@@ -81,6 +81,8 @@ def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str
     Before it as well: a run that is killed leaves its days waiting. No day is asked for while this run is at work, and
     where the run publishes the marts itself, it marks them again.
     """
+    if variables.get("mode") == COMPARE:
+        raise dg.Failure("mode compare writes nothing, and this run would be shown as if it had. Use `compare-rules`.")
     if variables.get("mode") != REBUILD:
         yield
         return

@@ -62,7 +62,7 @@ def compare_landed_with_core(
             day, DayTotals(rows=rows, checksum=checksum), DayTotals(rows=core.rows, checksum=core.checksum)
         )
     wrong = [day for day, each in compared.items() if not each.agrees]
-    marts = reconcile.mart_days(warehouse, wrong) if wrong else {}
+    marts = reconcile.mart_days(warehouse, wrong, fact=fact_of_feed(feed)) if wrong else {}
     reconcile.record(
         warehouse,
         [
@@ -73,7 +73,7 @@ def compare_landed_with_core(
                 landed_checksum=landed[day][1],
                 dead_letter_rows=None,
                 core=found[day][0],
-                mart=marts[day],
+                mart=marts.get(day),
                 is_reconciled=False,
             )
             for day in wrong
@@ -135,7 +135,8 @@ def core_as_of_ledger(
     left = list(days)
     for _try in range(LEDGER_TRIES):
         ledger = loaded_days(warehouse, feed.table, left, feed.topic) if left else {}
-        totals = reconcile.scanned_days(warehouse, feed.table, left, topic=feed.topic, measures=measures)
+        fact = fact_of_feed(feed)
+        totals = reconcile.scanned_days(warehouse, fact.core, left, fact=fact, topic=feed.topic, measures=measures)
         found |= {day: (totals[day], ledger[day]) for day in left}
         left = [day for day in left if totals[day].rows and totals[day].version != ledger[day].version]
     if left:
@@ -144,6 +145,14 @@ def core_as_of_ledger(
             "tries. Nothing downstream was published. Run it again when fewer runs of that day are at work."
         )
     return found
+
+
+def fact_of_feed(feed: Feed) -> Any:
+    """What is counted of the table that a topic is loaded into (`reconcile.Fact`)."""
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.reconcile import fact_of
+
+    return fact_of(load_catalog(), feed.table)
 
 
 def days_to_look_at(context: dg.AssetCheckExecutionContext, conn: Any) -> list[date]:

@@ -17,52 +17,66 @@ from orchestration.defs.marks import take_back_marks
 from orchestration.defs.partitions import days_in_tags, days_of_run
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.runs import runs_at_work
-from orchestration.defs.topics import MARTS_READER, feeds
-from orchestration.defs.transform.checks import core_as_of_ledger, days_to_look_at, landed_totals
+from orchestration.defs.topics import MARTS_READER, Feed, feeds
+from orchestration.defs.transform.checks import core_as_of_ledger, days_to_look_at, fact_of_feed, landed_totals
 from orchestration.reconcile import DayComparison, DayTotals, differences
 
 # A day that differs is compared again, until no other run moves it meanwhile.
 STILL_TRIES = 4
-FACT_TABLE = "mart.invoice_lines"
-FACT = dg.AssetKey(FACT_TABLE.split("."))
 # A sentence with more of them is not read; the metadata has them all.
 _DAYS_NAMED = 5
 
 
-@dg.asset_check(
-    asset=FACT,
-    name="core_equals_mart",
-    blocking=True,
-    description=(
-        "Each day's rows of core, less repeated deliveries, are the rows of the mart, and the exact sum of every "
-        "additive measure of every daily mart is what core's rows add up to; and the rows of core are still exactly "
-        "what has landed, as its ledger says."
-    ),
-)
-def core_equals_mart(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """Compare the run's days, or the newest landed ones where the run has none, and keep the outcome.
+def _first_daily_mart(feed: Feed) -> dg.AssetKey | None:
+    """Where the comparison of a topic's layers is shown: its fact table, else the first daily mart behind core."""
+    from dbt_like_sql.catalog import load_catalog
 
-    A day that this run has handed over is its successor's to compare: it does so in its loop, with the lock held. Here
-    it would be found moving, again and again, while events wait for the warehouse.
-    """
-    opened = warehouse.open()
-    with lake.connect("orchestration.reconcile") as conn:
-        days = days_to_look_at(context, conn)
-        if keep_up.TAG in context.run.tags:
-            moving = keep_up.kept_up_days(lake)
-            days = [day for day in days if day not in moving]
-            if not days:
-                return dg.AssetCheckResult(
-                    passed=True,
-                    description="handed over: the run that keeps the day up compares it within its loop",
-                    metadata={"days_checked": 0},
-                )
-        result = reconcile_marts(conn, opened, days, context.run.run_id)
-        left = left_days(context, conn, opened, days_of_run(context))
-    take_back_marks(lake, left)
-    return with_left_days(result, left)
+    catalog, fact = load_catalog(), fact_of_feed(feed)
+    if fact.table is not None:
+        return dg.AssetKey(fact.table.name.split("."))
+    for name in catalog.downstream(feed.table):
+        if catalog[name].materialization == "table" and catalog[name].partition_column:
+            return dg.AssetKey(name.split("."))
+    return None
+
+
+def _core_equals_mart(feed: Feed, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="core_equals_mart",
+        blocking=True,
+        description=(
+            f"Each day's rows of {feed.table}, less repeated deliveries, are the mart's rows, and the exact sum of "
+            "every additive measure of every daily mart is what core's rows add up to; and the rows of core are still "
+            "exactly what has landed, as its ledger says."
+        ),
+    )
+    def core_equals_mart(
+        context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.AssetCheckResult:
+        """Compare the run's days, or the newest landed ones where the run has none, and keep the outcome.
+
+        A day that this run has handed over is its successor's to compare: it does so in its loop, with the lock held.
+        Here it would be found moving, again and again, while events wait for the warehouse.
+        """
+        opened = warehouse.open()
+        with lake.connect("orchestration.reconcile") as conn:
+            days = days_to_look_at(context, conn)
+            if keep_up.TAG in context.run.tags:
+                moving = keep_up.kept_up_days(lake)
+                days = [day for day in days if day not in moving]
+                if not days:
+                    return dg.AssetCheckResult(
+                        passed=True,
+                        description="handed over: the run that keeps the day up compares it within its loop",
+                        metadata={"days_checked": 0},
+                    )
+            result = reconcile_marts(conn, opened, days, context.run.run_id, of=[feed])
+            left = left_days(context, conn, opened, days_of_run(context))
+        take_back_marks(lake, left)
+        return with_left_days(result, left)
+
+    return core_equals_mart
 
 
 def left_days(
@@ -113,24 +127,31 @@ def with_left_days(result: dg.AssetCheckResult, left: Collection[date]) -> dg.As
     )
 
 
-@dg.asset_check(
-    asset=FACT,
-    name="no_event_stands_on_two_days",
-    blocking=False,
-    description=(
-        "No event_id stands on more than one day. One that does was sent again with another time: each day counts it, "
-        "since a repeat is the same event on its own day. Looked for every night, on the newest days."
-    ),
-)
-def no_event_stands_on_two_days(
-    context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """Look at the run's days, or at the newest ones where the run has none."""
-    from dbt_like_sql.reconcile import events_on_several_days
+def _no_event_stands_on_two_days(feed: Feed, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="no_event_stands_on_two_days",
+        blocking=False,
+        description=(
+            f"No {fact_of_feed(feed).event_key} stands on more than one day. One that does was sent again with another "
+            "time: each day counts it, since a repeat is the same event on its own day. Looked for every night, on the "
+            "newest days."
+        ),
+    )
+    def no_event_stands_on_two_days(
+        context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.AssetCheckResult:
+        """Look at the run's days, or at the newest ones where the run has none."""
+        from dbt_like_sql.reconcile import events_on_several_days
 
-    with lake.connect("orchestration.reconcile") as conn:
-        days = days_to_look_at(context, conn)
-    found = events_on_several_days(warehouse.open(), days)
+        with lake.connect("orchestration.reconcile") as conn:
+            days = days_to_look_at(context, conn)
+        return _two_days_result(events_on_several_days(warehouse.open(), days, fact=fact_of_feed(feed)), days)
+
+    return no_event_stands_on_two_days
+
+
+def _two_days_result(found: Sequence[Mapping[str, Any]], days: Sequence[date]) -> dg.AssetCheckResult:
     first = f"First: {found[0]['event_id']} on {found[0]['days']}. " if found else ""
     return dg.AssetCheckResult(
         passed=not found,
@@ -153,20 +174,51 @@ def no_event_stands_on_two_days(
     )
 
 
-def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str) -> dg.AssetCheckResult:
+def reconcile_marts(
+    conn: Any, warehouse: Any, days: Sequence[date], run_id: str, *, of: Sequence[Feed] | None = None
+) -> dg.AssetCheckResult:
     """Compare core with the marts, record landed, core and mart of each day, and say what differs.
+
+    Args:
+        conn: to the lake.
+        warehouse: with core, marts and ledgers.
+        days: which days.
+        run_id: for the record.
+        of: which topics; all of them by default.
+    """
+    from dbt_like_sql import reconcile
+    from dbt_like_sql.catalog import load_catalog
+
+    found: list[Compared] = []
+    told: dict[str, list[str]] = {"measures": [], "measures_not_derivable": [], "days_left_out": []}
+    for feed in feeds() if of is None else of:
+        measures = reconcile.core_measures(load_catalog(), feed.table)
+        of_feed = _still(conn, warehouse, feed, days, measures)
+        found += of_feed
+        told["measures"] += [each.name for each in measures if each.source_sql]
+        told["measures_not_derivable"] += [each.name for each in measures if each.source_sql is None]
+        told["days_left_out"] += [str(day) for day in days if day not in {each.day for each in of_feed}]
+    reconcile.record(warehouse, [each.as_record() for each in found], run_id=run_id)
+    landing = [each.landing for each in found]
+    if differences(landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
+        return comparison_result(landing, "landed", "core")
+    return comparison_result([each.marts for each in found], "core", "mart", more=told)
+
+
+def _still(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], measures: Sequence[Any]) -> list["Compared"]:
+    """Each day of a topic, of one moment.
 
     Core and marts are several queries; another run that loads or publishes between two of them makes layers differ
     that do not. So a day that differs is compared again, until nothing has moved meanwhile. A day that moves on and on,
-    or on which a load has committed since its marts were published, is left out and listed: that load's own run
-    publishes and compares it, and where there is none, `left_days` tells.
+    or on which a load has committed since its marts were published, is left out: that load's own run publishes and
+    compares it, and where there is none, `left_days` tells.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
     from dbt_like_sql.publish import stale_tables
 
-    measures = reconcile.core_measures(load_catalog())
-    found = _compare(conn, warehouse, days, measures)
+    fact = fact_of_feed(feed)
+    found = _compare(conn, warehouse, feed, days, measures)
     differ = sorted({each.day for each in found if not each.agrees})
     if differ:  # marts that wait for their publication differ, and nothing is wrong
         stale = stale_tables(warehouse, load_catalog())
@@ -177,27 +229,14 @@ def reconcile_marts(conn: Any, warehouse: Any, days: Sequence[date], run_id: str
         if not differ:
             break
         before = reconcile.moves(warehouse, differ)
-        again = _compare(conn, warehouse, differ, measures)
+        again = _compare(conn, warehouse, feed, differ, measures)
         after = reconcile.moves(warehouse, differ)
         still = [day for day in differ if before.get(day) == after.get(day)]
         stale = stale_tables(warehouse, load_catalog())
-        found += [
-            each.without_stale(stale)
-            for each in again
-            if each.day in still and each.day not in stale.get(FACT_TABLE, ())
-        ]
+        waiting = stale.get(fact.table.name, ()) if fact.table is not None else ()
+        found += [each.without_stale(stale) for each in again if each.day in still and each.day not in waiting]
         differ = [day for day in differ if day not in still]
-    found.sort(key=lambda each: days.index(each.day))
-    reconcile.record(warehouse, [each.as_record() for each in found], run_id=run_id)
-    landing = [each.landing for each in found]
-    if differences(landing):  # a run that keeps its day up has loaded more since `landed_equals_core`
-        return comparison_result(landing, "landed", "core")
-    told = {
-        "measures": [each.name for each in measures if each.source_sql],
-        "measures_not_derivable": [each.name for each in measures if each.source_sql is None],
-        "days_left_out": [str(day) for day in days if day not in {each.day for each in found}],
-    }
-    return comparison_result([each.marts for each in found], "core", "mart", more=told)
+    return sorted(found, key=lambda each: days.index(each.day))
 
 
 @dataclass(frozen=True)
@@ -227,47 +266,51 @@ class Compared:
         return replace(self.record, is_reconciled=self.marts.agrees and self.landing.agrees)
 
 
-def _compare(conn: Any, warehouse: Any, days: Sequence[date], measures: Sequence[Any]) -> list[Compared]:
-    """Each day of each topic, as it stands while this reads."""
+def _compare(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], measures: Sequence[Any]) -> list[Compared]:
+    """Each day of a topic, as it stands while this reads."""
     from dbt_like_sql import reconcile
     from streaming import lake
 
-    marts = reconcile.mart_days(warehouse, days)
+    fact = fact_of_feed(feed)
+    marts = reconcile.mart_days(warehouse, days, fact=fact)
     published = reconcile.measured_days(warehouse, days, measures)
+    found = core_as_of_ledger(warehouse, feed, days, measures)
+    cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts, measures, fact=fact)
+    landed = landed_totals(conn, warehouse, feed, found)
+    dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
+    open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
     compared = []
-    for feed in feeds():
-        found = core_as_of_ledger(warehouse, feed, days, measures)
-        cores = first_deliveries(warehouse, {day: core for day, (core, _) in found.items()}, marts, measures)
-        landed = landed_totals(conn, warehouse, feed, found)
-        dead_letters = lake.dead_letters_by_day(conn, feed.topic, days=days)
-        open_dead_letters = sum(each.dead_letters for each in lake.topic_counts(conn, feed.topic))
-        for day, core in cores.items():
-            landed_rows, landed_checksum = landed[day]
-            compared.append(
-                Compared(
-                    landing=DayComparison(
-                        day,
-                        DayTotals(rows=landed_rows, checksum=landed_checksum),
-                        DayTotals(rows=core.rows, checksum=core.checksum),
+    for day, core in cores.items():
+        landed_rows, landed_checksum = landed[day]
+        mart = marts.get(day)  # without a fact table only sums are compared
+        rows = core.rows - core.repeats
+        compared.append(
+            Compared(
+                landing=DayComparison(
+                    day,
+                    DayTotals(rows=landed_rows, checksum=landed_checksum),
+                    DayTotals(rows=core.rows, checksum=core.checksum),
+                ),
+                marts=DayComparison(
+                    day,
+                    DayTotals(rows=rows, amount=core.amount, sums=core.sums),
+                    DayTotals(
+                        rows=mart.rows if mart else rows, amount=mart.amount if mart else None, sums=published[day]
                     ),
-                    marts=DayComparison(
-                        day,
-                        DayTotals(rows=core.rows - core.repeats, amount=core.amount, sums=core.sums),
-                        DayTotals(rows=marts[day].rows, amount=marts[day].amount, sums=published[day]),
-                    ),
-                    record=reconcile.Reconciliation(
-                        topic=feed.topic,
-                        day=day,
-                        landed_rows=landed_rows,
-                        landed_checksum=landed_checksum,
-                        dead_letter_rows=dead_letters[day],
-                        open_dead_letter_rows=open_dead_letters,
-                        core=core,
-                        mart=marts[day],
-                        is_reconciled=False,
-                    ),
-                )
+                ),
+                record=reconcile.Reconciliation(
+                    topic=feed.topic,
+                    day=day,
+                    landed_rows=landed_rows,
+                    landed_checksum=landed_checksum,
+                    dead_letter_rows=dead_letters[day],
+                    open_dead_letter_rows=open_dead_letters,
+                    core=core,
+                    mart=mart,
+                    is_reconciled=False,
+                ),
             )
+        )
     return compared
 
 
@@ -279,7 +322,7 @@ def without_stale(comparison: DayComparison, stale: Mapping[str, Sequence[date]]
 
 
 def first_deliveries(
-    warehouse: Any, cores: Mapping[date, Any], marts: Mapping[date, Any], measures: Sequence[Any]
+    warehouse: Any, cores: Mapping[date, Any], marts: Mapping[date, Any], measures: Sequence[Any], *, fact: Any
 ) -> dict[date, Any]:
     """Core's totals less repeated deliveries; these are looked for only on days where all rows are not the mart's.
 
@@ -287,6 +330,17 @@ def first_deliveries(
     """
     from dbt_like_sql import reconcile
 
-    differ = [day for day, core in cores.items() if (core.rows, core.amount) != (marts[day].rows, marts[day].amount)]
-    looked = reconcile.core_days(warehouse, differ, measures)
+    differ = [
+        day
+        for day, core in cores.items()
+        if day in marts and (core.rows, core.amount) != (marts[day].rows, marts[day].amount)
+    ]
+    looked = reconcile.core_days(warehouse, differ, measures, fact=fact)
     return {day: looked.get(day, core) for day, core in cores.items()}
+
+
+_SHOWN_AT = [(feed, asset) for feed in feeds() if (asset := _first_daily_mart(feed)) is not None]
+layer_checks = [_core_equals_mart(feed, asset) for feed, asset in _SHOWN_AT]
+nightly_checks = [
+    _no_event_stands_on_two_days(feed, asset) for feed, asset in _SHOWN_AT if fact_of_feed(feed).table is not None
+]

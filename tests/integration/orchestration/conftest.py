@@ -59,16 +59,21 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
+def run_load_days(instance: dg.DagsterInstance, first: str, last: str, **variables: str) -> dg.ExecuteInProcessResult:
+    """Run the job for these days in this process; returns its result, failed or not."""
+    return defs.resolve_job_def("load_days").execute_in_process(
+        instance=instance,
+        tags=range_tags(date.fromisoformat(first), date.fromisoformat(last)),
+        run_config={"ops": {"retail_invoices": {"config": {"variables": variables}}}},
+        raise_on_error=False,
+    )
+
+
 @pytest.fixture
 def load_days(instance: dg.DagsterInstance, line_env: dict[str, str]) -> Callable[..., dg.ExecuteInProcessResult]:
     """`load_days("2010-12-01", "2010-12-03", mode="rebuild")` runs the job and returns its result, failed or not."""
 
     def run(first: str, last: str | None = None, **variables: str) -> dg.ExecuteInProcessResult:
-        return defs.resolve_job_def("load_days").execute_in_process(
-            instance=instance,
-            tags=range_tags(date.fromisoformat(first), date.fromisoformat(last or first)),
-            run_config={"ops": {"retail_invoices": {"config": {"variables": variables}}}},
-            raise_on_error=False,
-        )
+        return run_load_days(instance, first, last or first, **variables)
 
     return run

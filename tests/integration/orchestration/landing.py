@@ -55,9 +55,10 @@ class HandMessage:
 class HandLanding:
     """A landing consumer of one lake; each call of `land` is one batch of one topic partition."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, topic: str = TOPIC, *, key: str = "invoice_no") -> None:
         self.conn = lake.connect(dsn, application_name="tests.landing")
-        self.contract = load_contract(TOPIC)
+        self.topic, self.key = topic, key
+        self.contract = load_contract(topic)
         migrate(self.conn, [self.contract])
         self.decoder = Decoder(self.contract)
         self.next_offset: dict[int, int] = {}
@@ -65,15 +66,14 @@ class HandLanding:
     def land(self, events: Sequence[dict[str, Any]], *, topic_partition: int = 0) -> None:
         first = self.next_offset.get(topic_partition, 0)
         messages = [
-            HandMessage(first + at, json.dumps(event).encode(), str(event["invoice_no"]))
-            for at, event in enumerate(events)
+            HandMessage(first + at, json.dumps(event).encode(), str(event[self.key])) for at, event in enumerate(events)
         ]
         batch = prepare_batch(self.decoder, topic_partition, messages, expected_offset=first, now=datetime.now(tz=UTC))
         with transaction(self.conn) as cursor:
             owner, _gap = claim(
-                cursor, TOPIC, topic_partition, topic_id=None, low=0, high=first + len(events), owner="tests"
+                cursor, self.topic, topic_partition, topic_id=None, low=0, high=first + len(events), owner="tests"
             )
-        landed = land_batches(self.conn, {TOPIC: self.decoder}, [(batch, owner)], owner="tests", months=set())
+        landed = land_batches(self.conn, {self.topic: self.decoder}, [(batch, owner)], owner="tests", months=set())
         assert not landed.fenced
         self.next_offset[topic_partition] = first + len(events)
 

@@ -215,6 +215,24 @@ def test_failed_test_keeps_exporters_from_writing_that_do_not_depend_on_it(tmp_p
     assert not log.exists()
 
 
+def test_failed_test_that_only_warns_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    changed = "def changed(df, *a, **k):\n    return df\n" + FAILING_TEST
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "changed": ("transformer", ["load"], changed, {"configuration": {"warning_tests": ["is_good"]}}),
+        "raw": writer("raw", "changed", log=log),
+    }
+    project = write_project(tmp_path / "project", "p", blocks)
+    result = dg.materialize(build_mage_assets(project))
+    assert result.success
+    assert log.read_text() == "raw ;"
+    [check] = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.severity) == ("changed__is_good", False, dg.AssetCheckSeverity.WARN)
+    assert "changed.py:" in check.metadata["failures"].value["the run"]
+    assert [each.name for each in run_pipeline(project, project.pipeline("p"), {}).warnings] == ["is_good"]
+
+
 @pytest.mark.parametrize("fails", ["    assert k['day'] != 'd3', 'bad'\n", "    pass\n"])
 def test_failed_pass_is_named_with_those_that_are_written(tmp_path: Path, fails: str) -> None:
     log = tmp_path / "log"

@@ -94,6 +94,28 @@ def test_tests_of_a_block_are_found_with_their_lines(scratch: Scratch) -> None:
     assert (test.name, test.line) == ("test_one", 7)
 
 
+def test_a_test_only_warns_where_the_block_s_configuration_says_so(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader", configuration={"warning_tests": ["test_one"]}), block("out"))
+    tests = {each.uuid: each.tests[0].only_warns for each in load_project(scratch.root).pipeline("p").blocks}
+    assert tests == {"in": True, "out": False}
+    [assets] = build_mage_assets(load_project(scratch.root))
+    assert {spec.name: spec.blocking for spec in assets.check_specs} == {"in__test_one": False, "out__test_one": True}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [(["test_two"], "the block's @test functions are: test_one"), ("test_one", "expected a list")]
+)
+def test_a_warning_test_that_does_not_exist_is_told_with_its_block_s_line(
+    scratch: Scratch, names: object, told: str
+) -> None:
+    path = scratch.pipeline(block("in", "data_loader"), block("out", configuration={"warning_tests": names}))
+    with pytest.raises(MageSpecError) as error:
+        load_project(scratch.root)
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "warning_tests" in text)
+    assert f"{path}:{line - 1}: warning_tests" in str(error.value)
+    assert told in str(error.value)
+
+
 def test_notes_beside_a_pipeline_are_no_blocks(scratch: Scratch) -> None:
     scratch.pipeline(block("in", "data_loader"), block("note", "markdown"), block("try", "scratchpad"))
     assert [each.uuid for each in load_project(scratch.root).pipeline("p").blocks] == ["in"]

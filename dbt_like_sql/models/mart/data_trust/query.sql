@@ -1,19 +1,20 @@
 -- Grain: invoice_date. A view, so that it is never older than the ledgers it reads.
 WITH loaded AS (
-  SELECT event_day, version
+  SELECT topic, event_day, version
   FROM control.day
   WHERE table_name = 'core.invoice_lines'
 ),
 compared AS (
   SELECT *
   FROM control.reconciliation
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY recorded_at DESC) = 1
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
 ),
 newest AS (
   SELECT SUM(open_dead_letter_rows) AS open_dead_letter_rows
   FROM (
     SELECT open_dead_letter_rows
     FROM control.reconciliation
+    WHERE topic IN (SELECT topic FROM loaded)
     QUALIFY ROW_NUMBER() OVER (PARTITION BY topic ORDER BY recorded_at DESC) = 1
   )
 ),
@@ -46,6 +47,6 @@ SELECT
   COALESCE(published.newest_produced_at, compared.newest_produced_at) AS newest_produced_at
 FROM loaded
 CROSS JOIN newest
-LEFT JOIN compared ON compared.event_day = loaded.event_day
+LEFT JOIN compared ON compared.topic = loaded.topic AND compared.event_day = loaded.event_day
 LEFT JOIN published ON published.event_day = loaded.event_day
 LEFT JOIN shown ON shown.event_day = loaded.event_day

@@ -1,0 +1,144 @@
+"""`compare-rules`: what a changed business rule would change, day by day, before anybody sees it.
+
+Belongs here: running the Mage pipelines of this checkout on the events that the warehouse holds already, laying their
+rows beside what stands, and telling both layers' differences. Not here: the comparison (dbt_like_sql.compare), the
+rules (mage_project). Core, marts and ledgers stay as they are: rows go to a staging table, which is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import uuid
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestration.errors import CompareError, OrchestrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dbt_like_sql.plan import Planned
+    from dbt_like_sql.warehouse import Warehouse
+    from orchestration.defs.topics import Feed
+
+_NEXT = (
+    "Nothing was written. To publish it, backfill these days of {table} in Dagster (Assets, Materialize); marts follow."
+)
+
+
+@click.command()
+@click.option(
+    "--day", "days", multiple=True, type=click.DateTime(["%Y-%m-%d"]), help="A day; may be repeated. Default: all."
+)
+def main(days: Sequence[datetime]) -> None:
+    """Show what the rules of this checkout would change: days, rows and sums of core and of every daily mart."""
+    from dbt_like_sql.errors import WarehouseError
+    from streaming.errors import StreamingError
+
+    wanted = sorted({day.date() for day in days}) or None
+    try:
+        for feed, planned in compare_rules(os.environ, days=wanted):
+            if not planned:
+                click.echo(f"{feed.table}: no day of it is loaded")
+                continue
+            for each in planned:
+                click.echo("\n".join(each.lines()))
+            click.echo(_NEXT.format(table="/".join(feed.table_key.path)))
+    except (OrchestrationError, StreamingError, WarehouseError) as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+
+
+def compare_rules(
+    env: Mapping[str, str], *, days: Sequence[date] | None = None
+) -> Iterator[tuple[Feed, list[Planned]]]:
+    """For each table that a pipeline fills: its days, and those of the marts behind it, by the rules of this checkout.
+
+    Args:
+        env: the settings of the rooms.
+        days: which days; None for every day that was loaded and whose events the lake still has.
+
+    Raises:
+        CompareError: a day was never loaded, or the lake has its events no more.
+        MageRunError: a block or a test of the changed rules failed.
+    """
+    from dbt_like_sql.settings import WarehouseSettings
+    from dbt_like_sql.warehouse import open_warehouse, reach_emulator
+    from orchestration.defs.topics import feeds
+
+    settings = WarehouseSettings.from_env(env)
+    reach_emulator(settings)
+    warehouse = open_warehouse(settings, labels={"by": "compare_rules"})
+    for feed in feeds():
+        yield feed, _compare(warehouse, feed, env, days)
+
+
+def _compare(warehouse: Warehouse, feed: Feed, env: Mapping[str, str], days: Sequence[date] | None) -> list[Planned]:
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.compare import staged_name
+    from dbt_like_sql.plan import plan
+
+    catalog = load_catalog()
+    passes, is_all = _passes(warehouse, feed, env, days)
+    if not passes:
+        return []
+    into = staged_name(warehouse, feed.table, f"compare_{uuid.uuid4().hex[:12]}")
+    chosen = [feed.table, *catalog.downstream(feed.table)]
+    try:
+        _stage(feed, passes, into)
+        compared = None if is_all else [date.fromisoformat(day) for part in passes for day in part]
+        return plan(warehouse, catalog, chosen, days=compared, compare=True, instead={feed.table: into})
+    finally:
+        warehouse.drop_table(into)
+
+
+def _passes(
+    warehouse: Warehouse, feed: Feed, env: Mapping[str, str], days: Sequence[date] | None
+) -> tuple[list[list[str]], bool]:
+    """The days cut into passes, and whether they are every day that any table has."""
+    from dbt_like_sql.publish import loaded_event_days
+    from orchestration.settings import OrchestrationSettings
+    from orchestration.triggers import cut_passes
+    from streaming import lake
+
+    dsn = OrchestrationSettings.from_env(env).lake_dsn
+    loaded = loaded_event_days(warehouse)
+    with contextlib.closing(lake.connect(dsn, application_name="orchestration.compare")) as conn:
+        gone = lake.retired_days(conn, feed.topic)
+        rows = {each.event_day.isoformat(): each.rows for each in lake.landed_days(conn, feed.topic, days=loaded)}
+    for day in days or ():
+        if day not in loaded:
+            raise CompareError(f"comparing {day} of {feed.table}: it was never loaded. Nothing was read.")
+        if day in gone:
+            raise CompareError(
+                f"comparing {day} of {feed.table}: retention has taken its events out of the lake. Nothing was read."
+            )
+    wanted = [day for day in (loaded if days is None else sorted(set(days))) if day not in gone]
+    if len(wanted) < len(loaded) and days is None:
+        click.echo(f"{len(loaded) - len(wanted)} day(s) are left out: retention has taken their events.", err=True)
+    return cut_passes([day.isoformat() for day in wanted], rows), wanted == loaded
+
+
+def _stage(feed: Feed, passes: Sequence[Sequence[str]], into: str) -> None:
+    from orchestration import mage
+    from orchestration.defs.topics import project
+
+    spec = project().pipeline(feed.pipeline)
+    names = (spec.partition_variable, spec.last_partition_variable)
+    with _progress(passes, f"{spec.uuid}, rows of {sum(map(len, passes))} day(s)") as shown:
+        for part in shown:
+            ends: dict[str, Any] = {name: day for name, day in zip(names, (part[0], part[-1]), strict=True) if name}
+            variables = {"mode": "compare", "compare_into": into, "run_id": f"compare-{uuid.uuid4()}", **ends}
+            named = mage.Part(name=part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}")
+            run = mage.run_pipeline(project(), spec, variables, part=named)
+            if run.failed is not None:
+                raise mage.failed_test(spec, run, named)
+
+
+def _progress(passes: Sequence[Sequence[str]], label: str) -> Any:
+    """A bar on the terminal's error stream, so that the result can be piped."""
+    return click.progressbar(passes, label=label, file=sys.stderr)
