@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -161,7 +162,7 @@ class DayClock:
 
     def __init__(self, time_zone: str) -> None:
         self.zone = ZoneInfo(time_zone)
-        starts, offsets = _zone_offsets(self.zone)
+        starts, offsets = _zone_offsets(time_zone)
         self.starts_us = np.array(starts, dtype=np.int64)
         self.offsets_us = np.array(offsets, dtype=np.int64)
 
@@ -179,8 +180,13 @@ class DayClock:
         return days
 
 
-def _zone_offsets(zone: ZoneInfo) -> tuple[list[int], list[int]]:
-    """Instants (microseconds since 1970) from which an offset of the zone holds, and the offsets."""
+@cache
+def _zone_offsets(time_zone: str) -> tuple[list[int], list[int]]:
+    """Instants (microseconds since 1970) from which an offset of the zone holds, and the offsets.
+
+    Found once a process: it takes 0.1 s, and each load of a day makes a decoder.
+    """
+    zone = ZoneInfo(time_zone)
     epoch = datetime(1970, 1, 1, tzinfo=ZoneInfo("UTC"))
 
     def offset_us(second: int) -> int:
