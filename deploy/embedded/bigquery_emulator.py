@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 from local_bigquery import cli
+from local_bigquery.catalog import tables
 from local_bigquery.engine import database
 from local_bigquery.grpc import read
 from local_bigquery.jobs import query, store
@@ -91,11 +92,12 @@ class KnownCatalog:
     def __init__(self) -> None:
         self._fetch, self._objects = database.fetch, database.objects
         self._listed: dict[str, tuple[int, list[tuple[Any, ...]]]] = {}
-        self._columns: dict[str, tuple[int, dict[tuple[Any, ...], list[tuple[Any, ...]]]]] = {}
+        self._columns: dict[str, tuple[int, dict[tuple[Any, ...], list[Any]]]] = {}
+        self._columns_of = tables.columns
 
     def install(self) -> None:
-        """Take the place of the emulator's own two functions."""
-        database.fetch, database.objects = self.fetch, self.objects
+        """Take the place of the emulator's own three functions."""
+        database.fetch, database.objects, tables.columns = self.fetch, self.objects, self.columns
 
     def objects(self, project_id: str, dataset_id: str, table_id: str | None = None) -> list[tuple[str, str, int]]:
         """Name, kind and estimated rows of a dataset's tables and views, or of one of them."""
@@ -116,13 +118,26 @@ class KnownCatalog:
         state = self._state(params[0]) if params and "duckdb_columns()" in sql else None
         if params is None or state is None:
             return self._fetch(sql, params)
-        known = self._columns.get(params[0])
-        if known is None or known[0] != state[1]:
-            known = self._columns[params[0]] = (state[1], {})
-        key = (sql, *params)
-        if key not in known[1]:
-            known[1][key] = self._fetch(sql, params)
-        return known[1][key]
+        known, key = self._known_columns(params[0], state[1]), (sql, *params)
+        if key not in known:
+            known[key] = self._fetch(sql, params)
+        return known[key]
+
+    def columns(self, project_id: str, dataset_id: str, table_id: str) -> list[Any]:
+        """Columns of a table or view with their types; each statement asks for those of all its tables."""
+        state = None if dataset_id == RESULTS[1] else self._state(project_id)
+        if state is None:
+            return self._columns_of(project_id, dataset_id, table_id)
+        known, key = self._known_columns(project_id, state[1]), (dataset_id, table_id)
+        if key not in known:
+            known[key] = self._columns_of(project_id, dataset_id, table_id)
+        return list(known[key])
+
+    def _known_columns(self, project_id: str, state: int) -> dict[tuple[Any, ...], list[Any]]:
+        known = self._columns.get(project_id)
+        if known is None or known[0] != state:
+            known = self._columns[project_id] = (state, {})
+        return known[1]
 
     def _state(self, project_id: str) -> tuple[int, int] | None:
         """Numbers of the last commit and of the last change of any table's form; None: not a project."""

@@ -1,6 +1,6 @@
 """The emulator's answers about its tables, remembered for a state of the catalog, are those that it gives when asked.
 
-In a process of the embedded environment's own Python: the two functions are compared side by side after each change.
+In a process of the embedded environment's own Python: the three functions are compared side by side after each change.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ sys.path.insert(0, sys.argv[2])
 import bigquery_emulator
 from local_bigquery.catalog import tables
 from local_bigquery.engine import database
-from local_bigquery.jobs import runner
+from local_bigquery.jobs import runner, store
 from local_bigquery.models import JobConfiguration
 
-asked, listed = database.fetch, database.objects
+asked, listed, described = database.fetch, database.objects, tables.columns
 known = bigquery_emulator.KnownCatalog()
 known.install()
-assert database.fetch == known.fetch and database.objects == known.objects
+bigquery_emulator.QuickJobs().install()
+assert (database.fetch, database.objects, tables.columns) == (known.fetch, known.objects, known.columns)
 COLUMNS = ("SELECT column_name, is_nullable FROM duckdb_columns() "
            "WHERE database_name = ? AND schema_name = ? AND table_name = ?")
 count = 0
@@ -43,6 +44,12 @@ def run(sql):
     assert done.status.errorResult is None, done.status.errorResult
     return job
 
+def columns_by(function, *place):
+    try:
+        return function(*place)
+    except Exception as error:
+        return str(error)
+
 def same(what):
     for dataset in ("d", "e", "nowhere"):
         found = database.objects("p", dataset)
@@ -51,6 +58,7 @@ def same(what):
             assert database.objects("p", dataset, name) == listed("p", dataset, name), (what, dataset, name)
             place = ["p", dataset, name]
             assert database.fetch(COLUMNS, place) == asked(COLUMNS, place), (what, dataset, name)
+            assert columns_by(tables.columns, *place) == columns_by(described, *place), (what, dataset, name)
     assert database.objects("q", "d") == listed("q", "d") == [], what
 
 same("nothing is there")
@@ -73,7 +81,19 @@ assert database.objects("p", "d", "t")[0][1] == "TABLE"
 # results of queries are tables of another kind, and new ones all the time
 job = run("SELECT 1 AS one")
 place = tables.physical("p", tables.RESULTS, job)
-assert database.objects(*place) == listed(*place)
+assert database.objects(*place) == listed(*place) == [(place[2], "TABLE", 1)]
+assert columns_by(tables.columns, "p", tables.RESULTS, job) == columns_by(described, "p", tables.RESULTS, job)
+assert asked("SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ? "
+             "AND NOT is_nullable", list(place)) == []
+gone = tables.physical("p", tables.RESULTS, "never")
+assert database.objects(*gone) == listed(*gone) == []
+
+# a script's statements are jobs of their own, and its temporary tables its own
+script = run("CREATE TEMP TABLE mine AS SELECT 1 AS one; SELECT one FROM mine; SELECT one + 1 FROM mine;")
+assert [each.jobReference.jobId for each in store.list_("p", parent_job_id=script)] == [
+    f"script_job_{script}_{at}" for at in range(3)]
+assert store.load("p", script).status.state == "DONE"
+assert run("SELECT 1 AS one") and runner.wait("p", f"j{count}", 60000).status.state == "DONE"
 
 # what one thread has made, another one finds at once
 def make(number):
