@@ -313,8 +313,10 @@ def _as_argument(outputs: Sequence[Any]) -> Any:
 
 
 def _run_tests(mage_block: Any, block: BlockSpec, outputs: Sequence[Any]) -> tuple[TestRun, ...]:
+    """The block's tests, on a copy: Mage gives them what its storage holds, so none changes what is written."""
     functions: list[Callable[..., Any]] = mage_block.test_functions
-    return tuple(_run_test(block, function, outputs, mage_block.global_vars) for function in functions)
+    given = _own_copy(list(outputs)) if functions else []
+    return tuple(_run_test(block, function, given, mage_block.global_vars) for function in functions)
 
 
 def _run_test(

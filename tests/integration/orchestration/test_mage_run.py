@@ -73,6 +73,18 @@ def test_a_branch_does_not_see_what_another_changes_in_place(tmp_path: Path, mad
     assert run(tmp_path / "project", blocks).outputs["out"] == {"first": [100, 1]}
 
 
+@pytest.mark.parametrize("made", ["__import__('pandas').DataFrame({'n': [1, 2]})", "{'n': [1, 2]}"])
+def test_what_a_test_changes_in_place_is_not_written(tmp_path: Path, made: str) -> None:
+    test = "\n\n@test\ndef is_whole(read, *a) -> None:\n    read['n'] = [7, 8]\n    assert len(read)\n"
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], f"def load(*a, **k):\n    return {made}\n{test}"),
+        "out": ("data_exporter", ["load"], "def out(read, *a, **k):\n    return {'n': list(read['n'])}\n"),
+    }
+    done = run(tmp_path / "project", blocks)
+    assert [test.passed for test in done.tests] == [True]
+    assert done.outputs["out"] == {"n": [1, 2]}
+
+
 def test_only_what_is_read_again_is_copied_and_an_arrow_table_never_is(tmp_path: Path) -> None:
     told = "def {0}(read, *a, **k):\n    return {{'{0}': [id(each) for each in read]}}\n"
     blocks: dict[str, Block] = {
