@@ -244,7 +244,7 @@ class _Place:
 
 
 def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
-    global_vars = mage_block.enrich_global_vars(dict(variables))
+    global_vars = mage_block.enrich_global_vars(_own_copy(dict(variables)))  # a list that a block adds to is its own
     if place.block.language == "sql":
         _hand_over(mage_block, inputs, place.block.upstream)
     try:

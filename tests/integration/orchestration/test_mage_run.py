@@ -325,6 +325,17 @@ def test_tests_are_given_what_their_block_is_given(tmp_path: Path) -> None:
     assert done.message == "passed"
 
 
+def test_variables_that_a_block_changes_in_place_are_as_before_for_the_next_block_and_run(tmp_path: Path) -> None:
+    add = "def {0}(*a, **k):\n    k['columns'].append('{0}')\n    return {{'columns': k['columns']}}\n"
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], add.format("load")),
+        "out": ("data_exporter", ["load"], add.format("out")),
+    }
+    project = write_project(tmp_path / "p", "p", blocks, variables={"columns": ["n"]})
+    outputs = [run_pipeline(project, project.pipeline("p"), {}).outputs["out"] for _ in range(2)]
+    assert outputs == [{"columns": ["n", "out"]}] * 2
+
+
 def test_an_empty_list_reaches_the_next_block_as_one(tmp_path: Path) -> None:
     blocks: dict[str, Block] = {
         "load": ("data_loader", [], "def load(*a, **k):\n    return []\n"),
