@@ -18,6 +18,7 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,9 +250,21 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         _hand_over(mage_block, inputs, place.block.upstream)
     try:
         output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
+        _refuse_used_up(output, mage_block, place)
     except (Exception, SystemExit) as error:  # a block that calls sys.exit must not end the run without a word
         raise _block_error(place, error) from error
     return list(output)
+
+
+def _refuse_used_up(outputs: Sequence[Any], mage_block: Any, place: _Place) -> None:
+    """An iterator that two read is empty for the second of them, which would go on with no rows."""
+    readers = sum(each.upstream.count(place.block.uuid) for each in place.spec.blocks)
+    once = next((each for each in outputs if isinstance(each, Iterator)), None)
+    if once is not None and readers + len(mage_block.test_functions) > 1:
+        raise TypeError(
+            f"it gave a {type(once).__name__}, which can be read only once, and {readers} block(s) and "
+            f"{len(mage_block.test_functions)} test(s) read it; let it return a frame or a dictionary"
+        )
 
 
 def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) -> None:

@@ -336,6 +336,24 @@ def test_variables_that_a_block_changes_in_place_are_as_before_for_the_next_bloc
     assert outputs == [{"columns": ["n", "out"]}] * 2
 
 
+ONCE = "def load(*a, **k):\n    return map(int, ['1', '2'])\n"
+READS = "def {0}(read, *a, **k):\n    return {{'n': list(read)}}\n"
+
+
+@pytest.mark.parametrize(
+    ("load", "exporters"),
+    [(ONCE, ["one", "two"]), (ONCE + "\n\n@test\ndef reads(n, *a) -> None:\n    list(n)\n", ["one"])],
+)
+def test_what_can_be_read_only_once_is_not_given_to_two(tmp_path: Path, load: str, exporters: list[str]) -> None:
+    reading: dict[str, Block] = {name: ("data_exporter", ["load"], READS.format(name)) for name in exporters}
+    with pytest.raises(
+        MageRunError, match=r"p/load \(.*it gave a map, which can be read only once.*Nothing was written"
+    ):
+        run(tmp_path / "two", {"load": ("data_loader", [], load), **reading})
+    one: dict[str, Block] = {"load": ("data_loader", [], ONCE), "one": reading["one"]}
+    assert run(tmp_path / "one", one).outputs["one"] == {"n": [1, 2]}
+
+
 def test_an_empty_list_reaches_the_next_block_as_one(tmp_path: Path) -> None:
     blocks: dict[str, Block] = {
         "load": ("data_loader", [], "def load(*a, **k):\n    return []\n"),
