@@ -250,6 +250,8 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         _hand_over(mage_block, inputs, place.block.upstream)
     try:
         output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
+        if place.block.language == "sql":
+            output = _rows_of_sql(output, mage_block.configuration)
         _refuse_used_up(output, mage_block, place)
     except (Exception, SystemExit) as error:  # a block that calls sys.exit must not end the run without a word
         raise _block_error(place, error) from error
@@ -279,6 +281,13 @@ def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) 
         [{} for _ in frames],
         list(upstream),
     )
+
+
+def _rows_of_sql(output: Any, configuration: Mapping[str, Any]) -> list[Any]:
+    """What a SQL block gave: nothing where its text is sent as it is, of which drivers give None or an object."""
+    if not configuration.get("data_provider"):
+        raise ValueError("it names no data_provider, so that Mage runs no query, without a word; choose one in its UI")
+    return output if isinstance(output, list) else []
 
 
 def _for_sql(frame: Any, upstream: str) -> Any:

@@ -150,6 +150,19 @@ def test_sql_block_sees_no_rows_when_its_upstream_frame_has_none(tmp_path: Path,
     ]
 
 
+def test_sql_that_is_sent_as_it_is_gives_no_rows_and_the_run_goes_on(tmp_path: Path) -> None:
+    as_it_is = {"use_raw_sql": True, "disable_query_preprocessing": True}
+    queries = {"made": sql("CREATE OR REPLACE TABLE mine AS SELECT 7 AS n", "load", **as_it_is)}
+    queries["q"] = sql("SELECT n FROM mine", "made")
+    assert told(duckdb_project(tmp_path / "project", TYPED, queries), rows=1) == [{"n": 7}]
+
+
+def test_sql_block_for_which_no_store_was_chosen_is_refused(tmp_path: Path) -> None:
+    project = duckdb_project(tmp_path / "project", TYPED, {"q": sql("SELECT 7 AS n", "load", data_provider=None)})
+    with pytest.raises(MageRunError, match=r"p/q \(.*it names no data_provider.*Nothing was written"):
+        told(project, rows=1)
+
+
 @pytest.mark.parametrize("made", ["None", "[]", "{}", "0", "__import__('pandas').DataFrame()"])
 def test_sql_block_that_reads_nothing_is_refused_instead_of_given_an_earlier_runs_rows(
     tmp_path: Path, made: str
