@@ -38,6 +38,8 @@ NOTES = frozenset({"scratchpad", "markdown", "chart", "extension"})
 UNSUPPORTED = frozenset(
     {"callback", "conditional", "dbt", "dynamic_child", "global_data_product", "group", "hook", "pipeline"}
 )
+STORAGE = "mage_ai.data_preparation.variable_manager"
+READS_STORAGE = frozenset({"get_variable", "VariableManager"})
 EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
 
 
@@ -154,7 +156,10 @@ def load_project(root: Path) -> MageProject:
             raise MageSpecError(path, None, problem)
         reason = _why_left_out(document)
         if reason is None:
-            pipelines.append(_pipeline(root, document, uuid))
+            pipeline = _pipeline(root, document, uuid)
+            reason = _why_its_code_leaves_out(pipeline)
+        if reason is None:
+            pipelines.append(pipeline)
         else:
             left_out[uuid] = reason
     _refuse_shared_tables(pipelines)
@@ -216,6 +221,20 @@ def _why_left_out(document: _Document) -> str | None:
             )
     if all(block.get("type") in NOTES for block, _ in document.blocks()):
         return "it has no block that runs"
+    return None
+
+
+def _why_its_code_leaves_out(pipeline: PipelineSpec) -> str | None:
+    """Why a pipeline is left out one of whose blocks asks Mage's storage, which only Mage's own runs fill."""
+    for block in pipeline.blocks:
+        tree = ast.parse(block.path.read_bytes()) if block.language == "python" else ast.Module([], [])
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        for node in imports:
+            if node.module == STORAGE and any(each.name in READS_STORAGE for each in node.names):
+                return (
+                    f"block {block.uuid} ({block.path}:{node.lineno}) reads Mage's storage, which holds nothing of a "
+                    "run in this process: it would be given the frame of an earlier run in Mage's UI"
+                )
     return None
 
 

@@ -347,6 +347,16 @@ def test_a_dynamic_block_leaves_its_pipeline_out(scratch: Scratch) -> None:
     assert "block many (line 2) is dynamic" in found.left_out["p"]
 
 
+def test_a_block_that_reads_what_mage_stored_of_an_earlier_run_leaves_its_pipeline_out(scratch: Scratch) -> None:
+    code = "if True:\n    from mage_ai.data_preparation.variable_manager import {}\n" + BLOCK.format(kind="transformer")
+    scratch.pipeline(block("in", "data_loader"), block("stale", "transformer", "in", code=code.format("get_variable")))
+    scratch.pipeline(block("fine", "transformer", code=code.format("get_global_variable")), name="other")
+    found = load_project(scratch.root)
+    assert [each.uuid for each in found.pipelines] == ["other"]
+    assert "block stale (" in found.left_out["p"]
+    assert "stale.py:2) reads Mage's storage" in found.left_out["p"]
+
+
 @pytest.mark.parametrize("blocks", [None, [], [block("note", "markdown"), block("try", "scratchpad")], "absent"])
 def test_a_pipeline_without_a_block_that_runs_is_left_out_and_the_others_stay(scratch: Scratch, blocks: Any) -> None:
     scratch.pipeline(block("in", "data_loader"), name="whole")
