@@ -212,15 +212,24 @@ def _why_left_out(document: _Document) -> str | None:
     for name in ("callbacks", "conditionals"):
         if document.fields.get(name):
             return f"it has {name}, which decide what runs; the chain in process would ignore them"
-    for block, line in document.blocks():
-        if block.get("type") in UNSUPPORTED:
-            return f"block {block['uuid']} (line {line}) is of type {block['type']}, which only Mage's scheduler runs"
-        if (block.get("configuration") or {}).get("dynamic"):
-            return (
-                f"block {block['uuid']} (line {line}) is dynamic: only Mage's scheduler runs others as often as it says"
-            )
-    if all(block.get("type") in NOTES for block, _ in document.blocks()):
+    for name, extension in (document.fields.get("extensions") or {}).items():
+        if extension.get("blocks"):
+            return f"it has blocks of the extension {name}, which check frames; the chain in process would ignore them"
+    reasons = (_why_block_leaves_out(block, line) for block, line in document.blocks())
+    reason = next(filter(None, reasons), None)
+    if reason is None and all(block.get("type") in NOTES for block, _ in document.blocks()):
         return "it has no block that runs"
+    return reason
+
+
+def _why_block_leaves_out(block: Mapping[str, Any], line: int) -> str | None:
+    place = f"block {block['uuid']} (line {line})"
+    if block.get("type") in UNSUPPORTED:
+        return f"{place} is of type {block['type']}, which only Mage's scheduler runs"
+    if block.get("has_callback"):
+        return f"{place} has a callback, which only Mage's scheduler runs"
+    if (block.get("configuration") or {}).get("dynamic"):
+        return f"{place} is dynamic: only Mage's scheduler runs others as often as it says"
     return None
 
 

@@ -329,7 +329,11 @@ def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
-    [({"type": "streaming"}, "its type is streaming"), ({"conditionals": [{"uuid": "c"}]}, "it has conditionals")],
+    [
+        ({"type": "streaming"}, "its type is streaming"),
+        ({"conditionals": [{"uuid": "c"}]}, "it has conditionals"),
+        ({"extensions": {"great_expectations": {"blocks": [{"uuid": "e"}]}}}, "blocks of the extension great_expect"),
+    ],
 )
 def test_pipelines_that_only_mages_scheduler_can_run_are_left_out_with_the_reason(
     scratch: Scratch, fields: dict[str, Any], reason: str
@@ -338,6 +342,16 @@ def test_pipelines_that_only_mages_scheduler_can_run_are_left_out_with_the_reaso
     found = load_project(scratch.root)
     assert found.pipelines == ()
     assert reason in found.left_out["p"]
+
+
+def test_a_block_with_a_callback_of_its_own_leaves_its_pipeline_out(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader", has_callback=True), name="p", extensions={})
+    scratch.pipeline(
+        block("on", "data_loader", has_callback=False), name="q", extensions={"great_expectations": {"blocks": []}}
+    )
+    found = load_project(scratch.root)
+    assert [each.uuid for each in found.pipelines] == ["q"]
+    assert "block in (line 2) has a callback" in found.left_out["p"]
 
 
 def test_a_dynamic_block_leaves_its_pipeline_out(scratch: Scratch) -> None:
