@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import uuid
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ import click
 from orchestration.errors import CompareError, OrchestrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from dbt_like_sql.compare import Difference
     from dbt_like_sql.plan import Planned
     from dbt_like_sql.warehouse import Warehouse
     from orchestration.defs.topics import Feed
@@ -81,6 +83,7 @@ def _compare(warehouse: Warehouse, feed: Feed, env: Mapping[str, str], days: Seq
     from dbt_like_sql.catalog import load_catalog
     from dbt_like_sql.compare import staged_name
     from dbt_like_sql.plan import plan
+    from dbt_like_sql.publish import loaded_event_days
 
     catalog = load_catalog()
     passes, is_all = _passes(warehouse, feed, env, days)
@@ -88,12 +91,43 @@ def _compare(warehouse: Warehouse, feed: Feed, env: Mapping[str, str], days: Seq
         return []
     into = staged_name(warehouse, feed.table, f"compare_{uuid.uuid4().hex[:12]}")
     chosen = [feed.table, *catalog.downstream(feed.table)]
+    staged = [date.fromisoformat(day) for part in passes for day in part]
+    before = _states(warehouse, feed, staged)
     try:
         _stage(feed, passes, into)
-        compared = None if is_all else [date.fromisoformat(day) for part in passes for day in part]
-        return plan(warehouse, catalog, chosen, days=compared, compare=True, instead={feed.table: into})
+        planned = plan(
+            warehouse, catalog, chosen, days=None if is_all else staged, compare=True, instead={feed.table: into}
+        )
     finally:
         warehouse.drop_table(into)
+    now = _states(warehouse, feed, loaded_event_days(warehouse) if is_all else staged)
+    moved = sorted(day for day in {*before, *now} if before.get(day) != now.get(day))
+    if moved:
+        again = " ".join(f"--day {day}" for day in moved)
+        click.echo(f"{len(moved)} day(s) are left out, loaded while they were compared. Again: {again}", err=True)
+    return leave_out(planned, moved)
+
+
+def _states(warehouse: Warehouse, feed: Feed, days: Sequence[date]) -> dict[date, tuple[str, int]]:
+    """What changes with each load of a day."""
+    from dbt_like_sql.load import loaded_days
+
+    loaded = loaded_days(warehouse, feed.table, days, feed.topic)
+    return {day: (each.incarnation, each.version) for day, each in loaded.items() if each.version}
+
+
+def leave_out(planned: Sequence[Planned], moved: Collection[date]) -> list[Planned]:
+    """The comparison without days that were loaded while it was made, whose new rows would pass for the rules' doing.
+
+    Tables without days are made of all of them: they are not compared then.
+    """
+    return [replace(each, differences=_differences(each, moved)) for each in planned] if moved else list(planned)
+
+
+def _differences(planned: Planned, moved: Collection[date]) -> tuple[Difference, ...] | None:
+    if planned.days is None or planned.differences is None:
+        return None
+    return tuple(each for each in planned.differences if each.day not in moved)
 
 
 def _passes(

@@ -16,6 +16,7 @@ from dbt_like_sql.publish import publish_all
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import open_warehouse
 from mage_project.transforms import retail
+from orchestration import compare
 from orchestration.compare import compare_rules, main
 from orchestration.errors import CompareError, MageRunError
 from tests.integration.orchestration.conftest import run_load_days
@@ -148,6 +149,24 @@ def test_a_run_of_dagster_does_not_claim_to_have_compared(line: Line) -> None:
         result = run_load_days(instance, "2010-12-01", "2010-12-01", mode="compare", compare_into="nowhere")
     assert not result.success
     assert "Use `compare-rules`" in str(result.failure_data_for_node("retail_invoices").user_failure_data.description)
+
+
+def test_a_day_that_is_loaded_meanwhile_is_left_out_and_told(
+    line: Line, another_name: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = compare._stage
+
+    def stage_and_load(*args: Any) -> None:
+        stage(*args)
+        line.landing.land([event(line_no=8)])
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert run_load_days(instance, "2010-12-01", "2010-12-01").success
+
+    monkeypatch.setattr(compare, "_stage", stage_and_load)
+    found = compared(line.env)
+    assert [each.day for each in found[CORE]] == [each.day for each in found[FACT]] == [D2]
+    assert found["mart.countries"] is None, "made of every day"
+    assert "1 day(s) are left out, loaded while they were compared. Again: --day 2010-12-01" in capsys.readouterr().err
 
 
 def test_events_that_are_not_loaded_yet_are_no_difference(line: Line, another_name: None) -> None:
