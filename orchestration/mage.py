@@ -150,7 +150,7 @@ def run_pipeline(
         runs.append(
             BlockRun(
                 block=block.uuid,
-                rows_in=sum(filter(None, map(rows_of, inputs))) if inputs else None,
+                rows_in=rows_of(inputs),
                 rows_out=rows_of(output),
                 columns=columns_of(output),
                 seconds=time.perf_counter() - started,
@@ -200,12 +200,15 @@ def _own_copy(value: Any) -> Any:
 
 
 def rows_of(value: Any) -> int | None:
-    """Rows of an Arrow table, a polars or pandas frame; None for anything else."""
+    """Rows of an Arrow table, a polars or pandas frame, of all frames in a list; None for anything else."""
+    if isinstance(value, list):
+        known = [rows for rows in map(rows_of, value) if rows is not None]
+        return sum(known) if known else None
     rows = getattr(value, "num_rows", None)
     if isinstance(rows, int):
         return rows
     shape = getattr(value, "shape", None)
-    return int(shape[0]) if isinstance(shape, tuple) and shape else None
+    return shape[0] if isinstance(shape, tuple) and shape and isinstance(shape[0], int) else None
 
 
 def columns_of(value: Any) -> tuple[str, ...]:

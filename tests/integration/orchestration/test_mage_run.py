@@ -305,6 +305,22 @@ def test_what_an_exporter_returns_is_shown_and_never_fails_the_run(
     assert {"dagster/row_count": None, **told} == {"dagster/row_count": 3, **shown}
 
 
+@pytest.mark.parametrize(
+    ("made", "rows"),
+    [("[{'n': 1}, {'n': 2}]", None), ("__import__('pandas').DataFrame({'n': [1, 2]}), {'note': 1}", 2)],
+)
+def test_rows_that_are_not_known_are_not_told_as_zero(tmp_path: Path, made: str, rows: int | None) -> None:
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], f"def load(*a, **k):\n    return {made}\n"),
+        "out": ("data_exporter", ["load"], "def out(*a, **k):\n    return {}\n"),
+    }
+    result = dg.materialize(build_mage_assets(write_project(tmp_path / "project", "p", blocks)))
+    [event] = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert [each.value for name, each in metadata.items() if name == "dagster/row_count"] == ([rows] if rows else [])
+    assert metadata["blocks"].value.records[-1].data["rows in"] == ("" if rows is None else rows)
+
+
 def test_what_an_exporter_tells_of_a_partition_is_shown_at_that_partition(tmp_path: Path) -> None:
     told = "{'partitions': {k['day']: {'rows_read': __import__('numpy').int64(5), 'at': {1: 2}}}}"
     out = writer("out", "load", log=tmp_path / "log", then=f"    return {told}\n", partition_variable="day")
