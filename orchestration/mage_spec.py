@@ -187,21 +187,54 @@ class _Document:
             raise MageSpecError(path, None, f"not valid YAML: {error}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("blocks") or [], list):
             raise MageSpecError(path, 1, "expected a mapping with a list named blocks")
-        return cls(path, fields, tuple(_block_lines(node)))
+        problem = _shape_problem(fields, _PIPELINE_SHAPES)
+        if problem:
+            raise MageSpecError(path, 1, problem)
+        lines = _block_lines(path, node)
+        if len(lines) != len(fields.get("blocks") or ()):  # blocks that another part of the file hands in (`<<`)
+            lines = [1] * len(fields["blocks"])
+        return cls(path, fields, tuple(lines))
 
     def blocks(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Each block's fields with its line."""
         for block, line in zip(self.fields.get("blocks") or (), self.block_lines, strict=True):
             if not isinstance(block, dict) or not block.get("uuid"):
                 raise MageSpecError(self.path, line, "a block without a uuid")
+            problem = _shape_problem(block, _BLOCK_SHAPES)
+            if problem is None and not all(isinstance(each, str) for each in block.get("upstream_blocks") or ()):
+                problem = f"upstream_blocks is {block['upstream_blocks']!r}; expected a list of names"
+            if problem:
+                raise MageSpecError(self.path, line, f"block {block['uuid']}: {problem}")
             yield block, line
 
 
-def _block_lines(node: yaml.Node | None) -> Iterator[int]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == "blocks" and isinstance(value, yaml.SequenceNode):
-                yield from (child.start_mark.line + 1 for child in value.value)
+# What Mage writes under these names; anything else would be a Python error somewhere, without file and line.
+_PIPELINE_SHAPES = {"uuid": str, "type": str, "description": str, "variables": dict, "extensions": dict}
+_BLOCK_SHAPES = {"uuid": str, "type": str, "language": str, "configuration": dict, "upstream_blocks": list}
+_CALLED: Mapping[type, str] = {str: "a text", dict: "a mapping", list: "a list"}
+
+
+def _shape_problem(fields: Mapping[str, Any], shapes: Mapping[str, type]) -> str | None:
+    for name, shape in shapes.items():
+        value = fields.get(name)
+        if value is not None and not isinstance(value, shape):
+            return f"{name} is {value!r}; expected {_CALLED[shape]}"
+    inner = {
+        **{f"extensions.{name}": value for name, value in (fields.get("extensions") or {}).items()},
+        "configuration.file_source": (fields.get("configuration") or {}).get("file_source"),
+    }
+    wrong = next((each for each in inner.items() if each[1] is not None and not isinstance(each[1], dict)), None)
+    return f"{wrong[0]} is {wrong[1]!r}; expected a mapping" if wrong else None
+
+
+def _block_lines(path: Path, node: yaml.Node | None) -> list[int]:
+    """The line of each block."""
+    lists = [pair for pair in (node.value if isinstance(node, yaml.MappingNode) else ()) if pair[0].value == "blocks"]
+    if len(lists) > 1:
+        first, second = (pair[0].start_mark.line + 1 for pair in lists[:2])
+        raise MageSpecError(path, second, f"blocks stands here a second time, after line {first}; only one would count")
+    listed = [found.value for _, found in lists if isinstance(found, yaml.SequenceNode)]
+    return [child.start_mark.line + 1 for found in listed for child in found]
 
 
 def _why_left_out(document: _Document) -> str | None:
@@ -325,6 +358,7 @@ def _tests_of(path: Path, kind: str) -> tuple[TestSpec, ...]:
     except ValueError as error:
         raise MageSpecError(path, None, f"not valid Python: {error}") from error
     _refuse_hidden_decorators(path, tree, kind)
+    _refuse_async(path, tree, kind)
     _refuse_other_than_one(path, tree, kind)
     return tuple(_tests(path, tree))
 
@@ -340,6 +374,15 @@ def _refuse_hidden_decorators(path: Path, tree: ast.Module, kind: str) -> None:
                     )
                     cure = f"write `if '{name.name}' not in globals():` before it, as Mage's templates do"
                     raise MageSpecError(path, node.lineno, f"{problem}; {cure}")
+
+
+def _refuse_async(path: Path, tree: ast.Module, kind: str) -> None:
+    """Mage awaits nothing: a test would pass unrun, a block hand on what nobody has computed."""
+    for node in tree.body:
+        if isinstance(node, ast.AsyncFunctionDef) and {kind, "test"} & _decorators(node):
+            named = " and ".join(f"@{name}" for name in sorted({kind, "test"} & _decorators(node)))
+            problem = f"{node.name} under {named} is async, and Mage does not await it: its body would never run"
+            raise MageSpecError(path, node.lineno, problem)
 
 
 def _refuse_other_than_one(path: Path, tree: ast.Module, kind: str) -> None:
@@ -377,10 +420,12 @@ def _tests(path: Path, tree: ast.Module) -> Iterator[TestSpec]:
 
 
 def _is_decorated(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef]:
-    if not isinstance(node, ast.FunctionDef):
-        return False
+    return isinstance(node, ast.FunctionDef) and name in _decorators(node)
+
+
+def _decorators(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     functions = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    return any(isinstance(each, ast.Name) and each.id == name for each in functions)
+    return {each.id for each in functions if isinstance(each, ast.Name)}
 
 
 def _in_order(path: Path, blocks: Mapping[str, BlockSpec]) -> tuple[BlockSpec, ...]:

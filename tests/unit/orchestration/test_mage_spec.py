@@ -132,6 +132,56 @@ def test_a_missing_file_is_told_with_the_line_of_its_block(scratch: Scratch) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            "{uuid: a, type: transformer, configuration: text}",
+            "2: block a: configuration is 'text'; expected a mapping",
+        ),
+        ("{uuid: a, type: [x]}", "2: block a: type is ['x']; expected a text"),
+        ("{uuid: [a], type: transformer}", "2: block ['a']: uuid is ['a']; expected a text"),
+        ("{uuid: a, type: transformer, upstream_blocks: b}", "2: block a: upstream_blocks is 'b'; expected a list"),
+        (
+            "{uuid: a, type: transformer, upstream_blocks: [1]}",
+            "2: block a: upstream_blocks is [1]; expected a list of",
+        ),
+        ("{uuid: a, type: transformer, language: 3}", "2: block a: language is 3; expected a text"),
+        (
+            "{uuid: a, type: transformer, configuration: {file_source: x.py}}",
+            "2: block a: configuration.file_source is 'x.py'; expected a mapping",
+        ),
+        ("{uuid: a, type: markdown}\nvariables: 3", "1: variables is 3; expected a mapping"),
+        ("{uuid: a, type: markdown}\nextensions: {great_expectations: 1}", "1: extensions.great_expectations is 1;"),
+        ("{uuid: a, type: markdown}\nblocks: []", "3: blocks stands here a second time, after line 1"),
+    ],
+)
+def test_what_has_another_shape_than_mage_writes_is_told_with_its_line(
+    scratch: Scratch, written: str, told: str
+) -> None:
+    path = scratch.root / "pipelines" / "p" / "metadata.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"blocks:\n- {written}\n")
+    with pytest.raises(MageSpecError) as error:
+        load_project(scratch.root)
+    assert f"{path}:{told}" in str(error.value)
+
+
+def test_blocks_that_another_part_of_the_file_hands_in_are_read(scratch: Scratch) -> None:
+    path = scratch.root / "pipelines" / "p" / "metadata.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("base: &base\n  blocks: [{uuid: note, type: markdown}]\n<<: *base\n")
+    assert load_project(scratch.root).left_out == {"p": "it has no block that runs"}
+
+
+@pytest.mark.parametrize("name", ["data_loader", "test"])
+def test_an_async_function_that_mage_would_not_await_is_told_with_its_line(scratch: Scratch, name: str) -> None:
+    code = BLOCK.format(kind="data_loader")
+    scratch.pipeline(block("in", "data_loader", code=code.replace(f"@{name}\ndef", f"@{name}\nasync def")))
+    with pytest.raises(MageSpecError, match=rf"in\.py:\d+: \w+ under @{name} is async"):
+        load_project(scratch.root)
+
+
 def test_a_ring_of_blocks_is_told(scratch: Scratch) -> None:
     scratch.pipeline(block("a", "transformer", "b"), block("b", "transformer", "a"))
     with pytest.raises(MageSpecError, match="in a ring: "):
