@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import psycopg2
 
 from streaming.database import transaction
-from streaming.errors import LandingError
+from streaming.errors import LandingError, MigrationError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,12 +74,13 @@ def retire(
 
     Raises:
         LandingError: Postgres refused; months before that one are gone, nothing else was changed.
+        MigrationError: the landing table that the contract names is another topic's; nothing was changed.
     """
     if contract.retention_months is None:
         return []
     first_kept = oldest_kept_month(now, contract.time_zone, contract.retention_months)
     try:
-        months = [month for month in _months(conn, contract.stream) if month < first_kept]
+        months = [month for month in _months(conn, contract) if month < first_kept]
         return [
             _retire_month(conn, contract, month, is_trial=is_trial, is_read_by_nobody=is_read_by_nobody)
             for month in months
@@ -98,15 +99,30 @@ def oldest_kept_month(now: datetime, time_zone: str, retention_months: int) -> d
     return date(months // MONTHS_A_YEAR, months % MONTHS_A_YEAR + 1, 1)
 
 
-def _months(conn: Connection, stream: str) -> list[date]:
+def _months(conn: Connection, contract: Contract) -> list[date]:
+    """The months of the contract's own table: who has read them is asked by its topic, so it has to be the topic's."""
     with transaction(conn) as cursor:
+        cursor.execute("SELECT to_regclass('control.stream') IS NOT NULL")
+        if cursor.fetchone() == (False,):
+            return []
+        cursor.execute(
+            "SELECT topic, stream FROM control.stream WHERE topic = %s OR stream = %s",
+            (contract.topic, contract.stream),
+        )
+        for topic, stream in cursor.fetchall():
+            if (topic, stream) != (contract.topic, contract.stream):
+                raise MigrationError(
+                    f"retiring months of topic {contract.topic} from landing.{contract.stream}: in the lake topic "
+                    f"{topic} has the table landing.{stream}. Nothing was retired, since the events may be another "
+                    f"topic's, which its readers have not read. Give the schema of {contract.path} a name of its own."
+                )
         cursor.execute(
             "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
             "WHERE i.inhparent = to_regclass(%s)",
-            (f"landing.{stream}",),
+            (f"landing.{contract.stream}",),
         )
         names = [str(name) for (name,) in cursor.fetchall()]
-    found = (PARTITION_NAME.fullmatch(name.removeprefix(stream)) for name in names)
+    found = (PARTITION_NAME.fullmatch(name.removeprefix(contract.stream)) for name in names)
     return sorted(date(int(match[1]), int(match[2]), 1) for match in found if match)
 
 

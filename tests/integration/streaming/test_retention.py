@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streaming import lake, retention
-from streaming.errors import RetiredError
+from streaming.errors import MigrationError, RetiredError
 
 from .rig import ROOT, line
 
@@ -121,6 +121,17 @@ def test_letting_go_what_nobody_reads_keeps_what_a_reader_has_not_read(rig: Rig)
     rig.land()
     (kept,) = retire(rig, is_read_by_nobody=True)
     assert kept.kept_because == f"{READER} has not read {OLD}"
+
+
+@pytest.mark.parametrize("change", [{"topic": "renamed"}, {"stream": "renamed"}])
+def test_months_of_a_table_that_is_another_topic_s_stay(rig: Rig, change: dict[str, str]) -> None:
+    """A topic that was renamed in its contract has no readers yet, and would seem to have been read by everybody."""
+    rig.send([at(1, OLD)])
+    rig.land()
+    contract = replace(rig.contract, retention_months=2, **change)
+    with rig.connect() as conn, pytest.raises(MigrationError, match="Nothing was retired"):
+        retention.retire(conn, contract, now=NOW)
+    rig.assert_exact(1)
 
 
 def test_without_retention_nothing_goes(rig: Rig) -> None:
