@@ -18,6 +18,7 @@ from streaming.dead_letter import DeadLetter
 from streaming.errors import ReplayError
 from streaming.formats.translate import Translated
 from streaming.ledger import notify
+from streaming.migrate import check_registered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +91,12 @@ def replay(
 def replay_edited(
     conn: Connection, decoder: Decoder, letters: Iterable[tuple[DeadLetter, bytes | None]], *, owner: str = "replay"
 ) -> Replayed:
-    """`replay`, each letter with the value to land instead of its own, or None for its own."""
+    """`replay`, each letter with the value to land instead of its own, or None for its own.
+
+    Raises MigrationError for a contract that is not the lake's, as the consumer does: one value that the lake's typed
+    view cannot read makes all of the view unreadable.
+    """
+    check_registered(conn, decoder.contract)
     landed, already, refused = 0, 0, list[tuple[DeadLetter, str]]()
     for letter, edited in letters:
         if letter.replayed_at is not None:

@@ -240,6 +240,34 @@ def test_a_changed_contract_lets_letters_land(letters_rig: Rig) -> None:
     assert rig.query(f"SELECT topic_offset FROM landing.{rig.contract.stream} ORDER BY 1") == [(0,), (1,), (2,)]
 
 
+LIMITS = "{minimum: -1000000000, maximum: 1000000000}"  # of the quantity
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (f"integer\n        physicalType: bigint\n        required: true\n        logicalTypeOptions: {LIMITS}",
+         "string\n        required: true", "field quantity was bigint, is text"),
+        ("      - name: country", "      - {name: qty, logicalType: string}\n      - name: country",
+         "Run `streaming migrate` first"),
+    ],
+    ids=["breaking", "not migrated yet"],
+)  # fmt: skip
+def test_a_contract_that_the_lake_does_not_have_replays_nothing(
+    letters_rig: Rig, old: str, new: str, problem: str
+) -> None:
+    """The typed view would read no event any more."""
+    rig = letters_rig
+    send(rig, [json.dumps(line(1, quantity="six")).encode(), JUST_JSON])
+    rig.land(dead_letter_limit=1.0)
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert problem in run(rig, "replay", "--all", code=1)
+    rig.assert_exact(1, dead=1)
+    assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 1
+
+
 def test_replays_at_once_double_nothing_while_the_consumer_lands(letters_rig: Rig) -> None:
     rig = letters_rig
     send(rig, [json.dumps(line(n, quantity="six")).encode() for n in range(60)])
