@@ -156,22 +156,27 @@ def _refuse_other_table(cursor: Any, contract: Contract) -> None:
 def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, done: Migrated) -> None:
     if row is None:
         done.created.append(contract.topic)
-    elif row[1] == stream_tables.describe_fields(contract):
-        _replace_view(cursor, contract)
-        _register(cursor, contract)
-        return
+        cursor.execute(stream_tables.create_landing_table(contract))
+        cursor.execute(stream_tables.create_view(contract))
     else:
-        done.changed.append(contract.topic)
-    cursor.execute(stream_tables.create_landing_table(contract))
-    cursor.execute(stream_tables.create_view(contract))
+        if row[1] != stream_tables.describe_fields(contract):
+            done.changed.append(contract.topic)
+            cursor.execute(stream_tables.create_landing_table(contract))
+        _replace_view(cursor, contract)
     _register(cursor, contract)
 
 
 def _replace_view(cursor: Any, contract: Contract) -> None:
-    """Of a contract that has the fields that it had; only if it would be another view, since readers wait meanwhile."""
+    """Only if it would be another view, since readers wait meanwhile; rights on it and views of it stay."""
     cursor.execute("SELECT view_sha256 FROM control.stream WHERE topic = %s", (contract.topic,))
-    if cursor.fetchone() != (stream_tables.view_fingerprint(contract),):
-        cursor.execute(stream_tables.replace_view(contract))
+    if cursor.fetchone() == (stream_tables.view_fingerprint(contract),):
+        return
+    cursor.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
+        (f"lake.{contract.stream}",),
+    )
+    columns = [name for (name,) in cursor.fetchall()]
+    cursor.execute(stream_tables.replace_view(stream_tables.in_view_order(contract, columns)))
 
 
 def check_evolution(contract: Contract, row: Registered) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from streaming.contract import MESSAGE_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from streaming.contract import Contract, Field
 
@@ -86,8 +87,17 @@ def view_fingerprint(contract: Contract) -> str:
     return hashlib.sha256(replace_view(contract).encode("utf-8")).hexdigest()
 
 
+def in_view_order(contract: Contract, columns: Sequence[str]) -> Contract:
+    """The contract with its fields as the columns of a view stand, new ones last: PostgreSQL replaces no other view."""
+    places = {name: at for at, name in enumerate(columns)}
+    ordered = sorted(contract.fields, key=lambda field: places.get(field.name, len(places)))
+    return replace(contract, fields=tuple(ordered))
+
+
 def replace_view(contract: Contract) -> str:
-    """DDL of the typed view in the place of one with the same columns, if there is one; rights on it stay.
+    """DDL of the typed view in the place of one whose columns are the first of its own, if there is one.
+
+    Rights on it stay, and views of it.
 
     The payload is parsed once a row. The event time is the one that the decoder read when the event landed.
     """

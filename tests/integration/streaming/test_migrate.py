@@ -84,6 +84,26 @@ def add_field(rig: Rig, definition: str) -> None:
     change_contract(rig, "      - name: country", f"      - {definition}\n      - name: country")
 
 
+def test_a_new_field_amid_others_takes_no_rights_and_no_view_of_the_view(rig: Rig) -> None:
+    stream = rig.contract.stream
+    rig.execute(f"GRANT SELECT ON lake.{stream} TO pg_monitor; CREATE VIEW public.mine AS TABLE lake.{stream}")
+    rig.send([line(1, qty=7)])
+    rig.land()
+    add_field(rig, "{name: qty, logicalType: integer}")
+    rig.migrate()
+    add_field(rig, "{name: colour, logicalType: string}")
+    rig.migrate()
+    change_contract(rig, "version: 1.0.0", "version: 1.1.0")
+    rig.migrate()
+    assert rig.query(f"SELECT qty, colour, country FROM lake.{stream}") == [(7, None, "United Kingdom")]
+    assert rig.query("SELECT country FROM public.mine") == [("United Kingdom",)]
+    assert rig.query(f"SELECT has_table_privilege('pg_monitor', 'lake.{stream}', 'SELECT')") == [(True,)]
+    names = rig.query(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass ORDER BY attnum", f"lake.{stream}"
+    )
+    assert names[-2:] == [("qty",), ("colour",)]
+
+
 @pytest.mark.parametrize(
     ("definition", "value", "detail"),
     [
@@ -171,9 +191,10 @@ def test_a_view_of_an_older_version_is_replaced_and_what_landed_with_it_is_shown
     rig.send([line(1, seen_at="2010-12-01T08:26:00Z")])
     rig.land()
     columns = "topic_partition, topic_offset, event_day, event_at, produced_at"
-    names = [field.name for field in rig.contract.fields]
     types = rig.query(f"SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-                      f"WHERE attrelid = 'lake.{stream}'::regclass AND attname = ANY(%s)", names)  # fmt: skip
+                      f"WHERE attrelid = 'lake.{stream}'::regclass AND attname = ANY(%s) ORDER BY attnum",
+                      [field.name for field in rig.contract.fields])  # fmt: skip
+    names = [name for name, _ in types]
     record = ", ".join(f"{name} {kind}" for name, kind in types)
     rig.execute(f"CREATE OR REPLACE VIEW lake.{stream} AS SELECT {columns}, {', '.join(f'f.{n}' for n in names)} "
                 f"FROM landing.{stream} CROSS JOIN LATERAL json_to_record(payload) AS f({record})")  # fmt: skip
