@@ -12,10 +12,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+from psycopg2 import errors as pg
 
 from streaming import stream_tables
 from streaming.contract import is_month_of
-from streaming.database import transaction
+from streaming.database import hide_password, is_outage, transaction
 from streaming.errors import MigrationError
 from streaming.gained_fields import refuse_unreadable
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 Registered = tuple[str, list[dict[str, Any]], str]  # a row of control.stream: stream, fields, time zone
 LOCK = 7_203_155_001  # any number, the same for all migrations of this room
+LOCK_TIMEOUT_S = 10.0  # for tables and views; every reader who comes later waits behind us meanwhile
 
 BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS control;
@@ -83,6 +85,7 @@ def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
     try:
         with transaction(conn) as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_TIMEOUT_S * 1000:.0f}ms",))
             cursor.execute(BOOTSTRAP)
             _apply_files(cursor, done)
             known = [(contract, _registered(cursor, contract.topic)) for contract in contracts]
@@ -95,10 +98,28 @@ def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
                 _apply_contract(cursor, contract, row, done)
     except psycopg2.Error as error:
         raise MigrationError(
-            f"migrating the lake: {str(error).strip()}. Nothing was changed. The user of LAKE_DSN needs to own the "
-            f"schemas control, landing and lake (CREATE on the database)."
+            f"migrating the lake: {hide_password(str(error)).strip()}. Nothing was changed. {_remedy(error)}"
         ) from error
     return done
+
+
+def _remedy(error: psycopg2.Error) -> str:
+    """What to do about it; the rights of the user are to blame for what PostgreSQL says so of alone."""
+    if isinstance(error, pg.InsufficientPrivilege):
+        return (
+            "The user of LAKE_DSN needs to own the schemas control, landing and lake, and all in them (CREATE on the "
+            "database)."
+        )
+    if isinstance(error, pg.LockNotAvailable):
+        return (
+            f"Somebody's transaction has held a table or a view of the lake for {LOCK_TIMEOUT_S:.0f} s (SELECT pid, "
+            f"xact_start, query FROM pg_stat_activity ORDER BY 2). Let it end, or end it, and run this again."
+        )
+    if isinstance(error, pg.QueryCanceled):
+        return "If it was statement_timeout: ALTER ROLE ... SET statement_timeout = 0 for the user of LAKE_DSN."
+    if isinstance(error, pg.ReadOnlySqlTransaction):
+        return "LAKE_DSN needs to name a server that is no standby, and a user and database that may write."
+    return "Run it again." if is_outage(error) else "Mend what PostgreSQL says, and run it again."
 
 
 def _apply_files(cursor: Any, done: Migrated) -> None:

@@ -67,6 +67,40 @@ def test_two_migrations_at_once_wait_for_each_other(rig: Rig) -> None:
     assert rig.query("SELECT count(*) FROM control.migration")[0][0] == len(migrate.read_migrations())
 
 
+def test_a_migration_does_not_wait_for_ever_behind_a_reader_and_keeps_no_other_one_waiting(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.2)
+    add_field(rig, "{name: colour, logicalType: string}")
+    with rig.connect() as reader, reader.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM lake.{rig.contract.stream}")
+        with pytest.raises(MigrationError, match=r"Somebody's transaction has held .* pg_stat_activity"):
+            rig.migrate()
+    rig.migrate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("default_transaction_read_only = on", "no standby"),
+        ("statement_timeout = '50ms'", "statement_timeout = 0"),
+        ("role = pg_monitor", "needs to own the schemas"),
+    ],
+)
+def test_what_keeps_a_migration_from_its_work_is_told_as_it_is(rig: Rig, settings: str, problem: str) -> None:
+    with rig.connect() as other, other.cursor() as holder, rig.connect() as conn:
+        holder.execute("SELECT pg_advisory_xact_lock(%s)", (migrate.LOCK,))
+        with conn.cursor() as cursor:
+            cursor.execute(f"SET {settings}")
+        conn.commit()
+        if "timeout" not in settings:
+            other.rollback()
+        with pytest.raises(MigrationError) as caught:
+            migrate.migrate(conn, rig.contracts.values())
+    assert problem in str(caught.value)
+    assert ("own the schemas" in str(caught.value)) == ("own the schemas" in problem)
+
+
 def test_a_new_optional_field_keeps_what_landed_and_appears_in_the_view(rig: Rig) -> None:
     rig.send([line(1)])
     rig.land()
