@@ -166,6 +166,12 @@ def _refuse_other_table(cursor: Any, contract: Contract) -> None:
         )
     cursor.execute("SELECT topic, stream FROM control.stream WHERE topic <> %s", (contract.topic,))
     for topic, stream in cursor.fetchall():
+        if stream == contract.stream:
+            raise MigrationError(
+                f"migrating topic {contract.topic}: landing.{stream} is the table of topic {topic}, and offsets of two "
+                f"topics cannot be told apart in one. Nothing was changed. Give the schema of {contract.path} another "
+                f"name, also where the topic was renamed: what landed stays in the old table."
+            )
         if is_month_of(contract.stream, stream) or is_month_of(stream, contract.stream):
             raise MigrationError(
                 f"migrating topic {contract.topic}: its stream {contract.stream} and the stream {stream} of topic "

@@ -314,6 +314,11 @@ def test_a_stream_called_like_a_part_of_another_one_s_table_is_refused(rig: Rig,
     assert rig.query("SELECT count(*) FROM control.stream") == [(0,)]
 
 
+def test_a_topic_that_was_renamed_is_refused_the_table_of_its_old_name(rig: Rig) -> None:
+    with rig.connect() as conn, pytest.raises(MigrationError, match=rf"is the table of topic {rig.topic}, and offsets"):
+        migrate.migrate(conn, [replace(rig.contract, topic=f"{rig.topic}.v2")])
+
+
 def test_streams_called_like_a_table_and_its_month_are_refused_whichever_came_first(rig: Rig) -> None:
     table, month = (replace(rig.contract, topic=name, stream=name) for name in ("u", "u_2031_01"))
     for first, second in ((table, month), (month, table)):
