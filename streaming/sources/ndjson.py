@@ -39,7 +39,7 @@ def read_ndjson_events(lines: Iterable[bytes], contract: Contract | None, *, nam
             key=_text(event.get(key_field)) if key_field is not None else None,
             value=value,
             event_id=_event_id(value, event, id_fields),
-            event_time=str(event.get(time_field, "")) if time_field is not None else "",
+            event_time=_sendable(str(event.get(time_field, ""))) if time_field is not None else "",
             where=f"{name}:{number}",
         )
 
@@ -58,10 +58,15 @@ def _text(value: Any) -> bytes | None:
     return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace")
 
 
+def _sendable(text: str) -> str:
+    """JSON may hold half a character, which no encoding has: it is for the landing to refuse, not for us."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _event_id(value: bytes, event: dict[str, Any], id_fields: list[str]) -> str:
     """The contract's key if the event has it, at a sane length, else a fingerprint of the line."""
     if id_fields and all(isinstance(event.get(name), str | int) for name in id_fields):
-        found = "/".join(str(event[name]) for name in id_fields).encode("utf-8", "replace").decode("utf-8")
+        found = _sendable("/".join(str(event[name]) for name in id_fields))
         if len(found) <= ID_LENGTH:
             return found
     return str(uuid.uuid5(NAMESPACE, hashlib.sha256(value).hexdigest()))

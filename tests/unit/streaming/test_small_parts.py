@@ -202,6 +202,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
     assert second.value == lines[1], "within a file it is a fault, which the landing tells"
 
 
+def test_half_a_character_in_an_event_is_sent_for_the_landing_to_refuse() -> None:
+    lines = [order_bytes(order_id="half", ordered_at="half").replace(b"half", b"\\ud800")]
+    (event,) = read_ndjson_events(lines, orders_contract(), name="x")
+    assert event.value == lines[0]
+    assert dict(event.headers()) == {"event-id": b"?", "event-time": b"?"}
+
+
 def test_a_key_of_absurd_length_does_not_become_the_id_which_is_a_header() -> None:
     (event,) = read_ndjson_events([order_bytes(order_id="o" * 20_000)], orders_contract())
     assert len(event.event_id) == 36
