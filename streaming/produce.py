@@ -27,6 +27,7 @@ SETTLE_S = 5.0  # for what is under way when something has failed, so that what 
 KEPT_BYTES = 10_000  # of an event that is too large: enough to find it in its source
 POLL_EVERY = 500  # messages between two looks at delivery reports
 CHANGED_SHOWN = 5
+LOOK_S = 0.1  # a stop is noticed after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +111,14 @@ class Pace:
         self.started_at = clock()
         self.events = 0
 
-    def wait(self) -> None:
-        """Wait until the next event may go."""
+    def wait(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the next event may go, or a stop."""
         if self.rate is None:
             return
         due = self.started_at + self.events / self.rate
         self.events += 1
-        ahead = due - self.clock()
-        if ahead > 0:
-            self.sleep(ahead)
+        while (ahead := due - self.clock()) > 0 and not is_stopped():
+            self.sleep(min(ahead, LOOK_S))
 
 
 class EventProducer:
@@ -245,7 +245,7 @@ def produce(
             if already_sent is not None and _is_known(event, already_sent, counts):
                 continue
             _wait_due(producer, event, is_stopped, (clock, sleep), lambda: tell(counts))
-            pace.wait()
+            pace.wait(is_stopped)
             if is_stopped():
                 break
             producer.send(event)
@@ -282,4 +282,4 @@ def _wait_due(
     while event.due_at is not None and (ahead := event.due_at - clock()) > 0 and not is_stopped():
         producer.poll()
         tell()
-        sleep(min(ahead, 0.1))
+        sleep(min(ahead, LOOK_S))

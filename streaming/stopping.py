@@ -20,14 +20,15 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def stopping(*, leaves_within_s: float | None = None) -> Iterator[threading.Event]:
+def stopping(stop: threading.Event | None = None, *, leaves_within_s: float | None = None) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; the second signal ends the process.
 
     Args:
+        stop: the event, for who has had to hand it on before.
         leaves_within_s: so long after the first signal the process ends with code 0, whatever it waits for. Only for
             a program that loses nothing by it.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
 
     def on_signal(number: int, _frame: Any) -> None:
         if stop.is_set():

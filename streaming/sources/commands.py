@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from streaming.settings import KafkaSettings
 from streaming.stopping import stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from streaming.produce import Outgoing, Produced
 
@@ -131,10 +132,11 @@ def produce(**options: Any) -> None:
         raise click.UsageError("--ndjson needs --topic")
     topic, rate = options["topic"] or TOPIC, options["rate"]
     is_shop = not options["csv_path"] and not options["ndjson_path"]
-    source, about = _source(options, topic)
+    stop = threading.Event()
+    source, about = _source(options, topic, stop.is_set)
     events = _limited(source, options["events"])
     producing.require_topic(kafka_settings, topic)
-    with stopping() as stop, ProduceBar(is_json=options["is_json"], total=options["events"]) as bar:
+    with stopping(stop), ProduceBar(is_json=options["is_json"], total=options["events"]) as bar:
         already_sent = read_already_sent(kafka_settings, topic) if options["is_resumed"] else None
         deadline = time.monotonic() + options["seconds"] if options["seconds"] else None
         counts = producing.produce(
@@ -175,9 +177,11 @@ def _limited(events: Iterator[Outgoing], limit: int | None) -> Iterator[Outgoing
         yield event
 
 
-def _source(options: dict[str, Any], topic: str) -> tuple[Iterator[Outgoing], dict[str, Any]]:
+def _source(
+    options: dict[str, Any], topic: str, is_stopped: Callable[[], bool]
+) -> tuple[Iterator[Outgoing], dict[str, Any]]:
     """Events, and what is to be told of where they come from."""
-    from streaming.sources import csv_invoices, ndjson, shop  # noqa: PLC0415
+    from streaming.sources import csv_invoices, ndjson, piped, shop  # noqa: PLC0415
 
     if options["csv_path"]:
         files, others = csv_invoices.open_csv_source(options["csv_path"]), csv_invoices.left_out(options["csv_path"])
@@ -188,7 +192,7 @@ def _source(options: dict[str, Any], topic: str) -> tuple[Iterator[Outgoing], di
         folder = os.environ.get("STREAMING_CONTRACTS_DIR") or contracts.CONTRACTS_DIR
         contract = contracts.load_contract(topic, folder) if (Path(folder) / f"{topic}.yaml").is_file() else None
         name = options["ndjson_path"]
-        lines = sys.stdin.buffer if name == "-" else _open_lines(Path(name))
+        lines = piped.read_lines(sys.stdin.fileno(), is_stopped) if name == "-" else _open_lines(Path(name))
         return ndjson.read_ndjson_events(lines, contract, name=name), {}
     start = options["start"].replace(tzinfo=UTC) if options["start"] else datetime.now(UTC)
     plan = shop.ShopPlan(

@@ -146,6 +146,22 @@ def test_a_terminated_producer_has_what_it_sent_acknowledged(rig: Rig) -> None:
     assert ids(rig).total() == sent
 
 
+@pytest.mark.parametrize("arguments", [("--ndjson", "-"), ("--ndjson", "-", "--rate", "0.01")])
+def test_a_producer_leaves_at_once_while_nothing_comes_or_is_due(rig: Rig, arguments: tuple[str, ...]) -> None:
+    process = start(rig, *arguments, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(line(1)).encode() + b"\n" + json.dumps(line(2)).encode() + b"\nhalf a line")
+    process.stdin.flush()
+    try:
+        rig.wait(lambda: ids(rig).total() >= 1, what="sending")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert set(ids(rig)) <= {b"e1", b"e2"}, "of what a stop cut off nothing is sent"
+
+
 def test_the_pace_is_kept(rig: Rig, tmp_path: Path) -> None:
     folder = write_csv(tmp_path / "csv", 400)
     started = time.monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from streaming.produce import Outgoing, Pace
 from streaming.refusal_window import RefusalWindow
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.ndjson import read_ndjson_events
+from streaming.sources.piped import read_lines
 
 from .events import NOW, FakeMessage, order_bytes, orders_contract
 
@@ -200,6 +203,24 @@ def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
     first, second = read_ndjson_events(lines, orders_contract(), name="x")
     assert first.value == order_bytes(order_id="a")
     assert second.value == lines[1], "within a file it is a fault, which the landing tells"
+
+
+@pytest.mark.parametrize("cut", [3, 70_000, 1_000_000])
+def test_lines_of_a_pipe_come_as_they_were_written(cut: int) -> None:
+    written = b"a\n\n\r\nlong " + b"x" * 200_000 + b"\nlast"
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        for at in range(0, len(written), cut):
+            os.write(writer, written[at : at + cut])
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = list(read_lines(reader, lambda: False))
+    thread.join()
+    os.close(reader)
+    assert found == written.splitlines(keepends=True)
 
 
 def test_half_a_character_in_an_event_is_sent_for_the_landing_to_refuse() -> None:
