@@ -209,9 +209,9 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
     with connected(settings.dsn, command="dead-letters replay") as conn:
         decoder = Decoder(contract, reader=open_reader(contract, RegistrySettings.from_env(os.environ)))
         done = replay.replay_edited(conn, decoder, _chosen_letters(conn, topic, options))
-    total = done.landed + len(done.refused) + done.already
-    click.echo(f"landed {done.landed}, still refused {len(done.refused)}, landed before {done.already}, of {total}")
-    for letter, problem in done.refused[:20]:
+    total = done.landed + done.refused + done.already
+    click.echo(f"landed {done.landed}, still refused {done.refused}, landed before {done.already}, of {total}")
+    for letter, problem in done.first_refused:
         click.echo(f"  {letter.topic_partition}:{letter.topic_offset} {problem}")
     if done.refused:
         raise SystemExit(2)

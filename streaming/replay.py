@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from streaming.headers import Headers
 
 
+REFUSED_SHOWN = 20  # a letter may have a megabyte, and there may be millions
+
+
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did; refused letters stay where they are, with today's reason."""
+    """What a replay did; refused letters stay where they are. The first of them with today's reason."""
 
     landed: int
-    refused: list[tuple[DeadLetter, str]]
+    refused: int
+    first_refused: list[tuple[DeadLetter, str]]
     already: int = 0  # landed by a replay before, or by one at the same time
 
 
@@ -97,7 +101,7 @@ def replay_edited(
     view cannot read makes all of the view unreadable.
     """
     check_registered(conn, decoder.contract)
-    landed, already, refused = 0, 0, list[tuple[DeadLetter, str]]()
+    landed, already, refused, first_refused = 0, 0, 0, list[tuple[DeadLetter, str]]()
     for letter, edited in letters:
         if letter.replayed_at is not None:
             already += 1
@@ -111,12 +115,13 @@ def replay_edited(
             now=datetime.now(UTC),
         )
         if not batch.rows:
-            refused.append((letter, _why(batch)))
+            refused += 1
+            first_refused += [(letter, _why(batch))] if refused <= REFUSED_SHOWN else []
         elif _replay_one(conn, decoder, batch, edited=edited, owner=owner):
             landed += 1
         else:
             already += 1
-    return Replayed(landed, refused, already)
+    return Replayed(landed, refused, first_refused, already)
 
 
 def _as_event(decoder: Decoder, message: _StoredMessage) -> Message:

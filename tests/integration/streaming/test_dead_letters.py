@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,21 @@ def test_a_contract_that_the_lake_does_not_have_replays_nothing(
     assert problem in run(rig, "replay", "--all", code=1)
     rig.assert_exact(1, dead=1)
     assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 1
+
+
+def test_letters_that_are_still_wrong_do_not_fill_the_memory(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    (letter,) = letters_of(rig)
+    large = (dataclasses.replace(letter, value=b"x" * 1_000_000 + b"%d" % number) for number in range(100))
+    tracemalloc.start()
+    with rig.connect() as conn:
+        done = replay.replay(conn, Decoder(rig.contract), large)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (done.landed, done.refused, len(done.first_refused)) == (0, 100, replay.REFUSED_SHOWN)
+    assert peak_bytes < 50_000_000, "not the 100 MB that were read"
 
 
 def test_replays_at_once_double_nothing_while_the_consumer_lands(letters_rig: Rig) -> None:
