@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from streaming import contract as contracts
+from streaming.errors import LandingError, StreamingError
 from streaming.settings import KafkaSettings, LakeSettings
 
 if TYPE_CHECKING:
@@ -144,13 +145,20 @@ def lake_retire(topics: tuple[str, ...], *, is_trial: bool, is_read_by_nobody: b
 def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool, is_read_by_nobody: bool) -> None:
     """Once; contracts are read anew, so that a changed one counts."""
     from streaming.database import connected  # noqa: PLC0415 a command imports what it needs
-    from streaming.retention import retire  # noqa: PLC0415
+    from streaming.retention import Retired, retire  # noqa: PLC0415
 
     known = contracts.load_contracts(settings.contracts_dir)
     wanted = [contracts.load_contract(topic, settings.contracts_dir) for topic in topics] or list(known.values())
+    done, failed = list[Retired](), list[StreamingError]()
     with connected(settings.dsn, command="lake retire") as conn:
         now, choices = datetime.now(UTC), {"is_trial": is_trial, "is_read_by_nobody": is_read_by_nobody}
-        done = [each for one in wanted for each in retire(conn, one, now=now, **choices)]
+        for one in wanted:
+            try:
+                done += retire(conn, one, now=now, **choices)
+            except StreamingError as error:  # one topic's busy reader is no reason to keep all others' months
+                failed.append(error)
+                if conn.closed:
+                    break
     for each in done:
         verb = "would retire" if is_trial else "retired"
         click.echo(
@@ -158,5 +166,7 @@ def _retire(settings: LakeSettings, topics: tuple[str, ...], *, is_trial: bool, 
             if each.kept_because
             else f"{verb} {each.topic} {each.month:%Y-%m}: {each.rows:,} rows"
         )
+    if failed:
+        raise LandingError("\n".join(map(str, failed))) if len(failed) > 1 else failed[0]
     if not done:
         click.echo("nothing is older than its contract keeps")

@@ -11,8 +11,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from streaming import lake, retention
+from streaming.__main__ import main
 from streaming.errors import MigrationError, RetiredError
 
 from .rig import ROOT, line
@@ -195,6 +197,23 @@ def test_the_command_retires_by_the_contract_and_tells_what_it_would_do(rig: Rig
     assert run(rig, "lake", "retire") == "nothing is older than its contract keeps\n"
     status = json.loads(run(rig, "lake", "status", "--json"))[rig.topic]
     assert (status["rows"], status["retired_rows"], status["months"]) == (12, 12, 0)
+
+
+def test_a_topic_that_cannot_be_retired_keeps_no_other_one_s_months(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "LOCK_TIMEOUT_S", 0.2)
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+    path.write_text(path.read_text() + "  - property: retentionMonths\n    value: 3\n")
+    first = path.read_text().replace(rig.topic, "a.first").replace(f"name: {rig.contract.stream}", "name: a_first")
+    (rig.contracts_dir / "a.first.yaml").write_text(first)
+    rig.migrate()
+    for stream in ("a_first", rig.contract.stream):
+        rig.execute("SELECT control.ensure_landing_partition(%s, '2010-12-01')", stream)
+    with rig.connect() as reader, reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM landing.a_first")
+        found = CliRunner().invoke(main, ["lake", "retire", "--unread"], env=rig.env)
+    assert found.exit_code == 1, found.output
+    assert "retiring months before" in found.output
+    assert f"retired {rig.topic} 2010-12: 0 rows" in found.output
 
 
 def test_a_topic_of_which_nothing_has_landed_is_not_told_as_well(rig: Rig) -> None:
