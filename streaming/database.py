@@ -23,9 +23,9 @@ CONNECT_TIMEOUT_S = 10  # a host that drops packets is noticed; a busy server an
 KEEPALIVE: dict[str, Any] = {
     "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000,
 }  # fmt: skip
-SERVER_OPTIONS = (
-    "-c TimeZone=UTC -c client_encoding=UTF8 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 "
-    "-c tcp_keepalives_count=3 -c tcp_user_timeout=30000"
+SERVER_OPTIONS = (  # READ COMMITTED, since whoever has waited for a lock has to see what was written meanwhile
+    "-c TimeZone=UTC -c client_encoding=UTF8 -c default_transaction_isolation=read\\ committed "
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000"
 )
 RETRYABLE = (
     psycopg2.OperationalError,  # connection lost, disk full, deadlock, shutdown

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,35 @@ def test_replays_at_once_double_nothing_while_the_consumer_lands(letters_rig: Ri
     assert sum(one.landed for one in done) == 60
     assert sum(one.already for one in done) == 180
     rig.assert_exact(260)
+
+
+def test_a_replay_that_loses_the_lake_says_that_it_has_to_be_run_again(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [json.dumps(line(n, channel="fax")).encode() for n in range(3)])
+    rig.land(dead_letter_limit=1.0)
+    first, *others = letters_of(rig)
+    mended = json.dumps(line(1)).encode()
+
+    def letters() -> Iterator[tuple[dead_letter.DeadLetter, bytes]]:
+        yield first, mended
+        rig.execute(
+            "CREATE FUNCTION control.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS "
+            "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END'; "
+            "CREATE TRIGGER die BEFORE UPDATE ON control.dead_letter FOR EACH ROW EXECUTE FUNCTION control.die()"
+        )
+        yield from ((letter, mended) for letter in others)
+
+    with rig.connect() as conn, pytest.raises(LakeUnavailableError, match=r"(?s)offset 1: .* Run it again") as caught:
+        replay.replay_edited(conn, Decoder(rig.contract), letters())
+    assert "it is tried again" not in str(caught.value)
+    rig.assert_exact(1, dead=2)
+
+
+def test_what_waits_for_another_sees_what_it_wrote_whatever_isolation_the_lake_has(letters_rig: Rig) -> None:
+    rig = letters_rig
+    ((name,),) = rig.query("SELECT current_database()")
+    rig.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'")
+    assert rig.query("SHOW transaction_isolation") == [("read committed",)]
 
 
 def test_the_limit_names_the_likely_cause_and_loses_nothing(letters_rig: Rig) -> None:
