@@ -20,7 +20,7 @@ import structlog
 from streaming import contract as contracts
 from streaming.contract_commands import new_stream
 from streaming.dead_letter_commands import dead_letters
-from streaming.errors import StreamingError
+from streaming.errors import ContractError, StreamingError
 from streaming.lake_commands import lake_group
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.commands import produce
@@ -106,6 +106,11 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
     settings = LandingSettings.from_env(os.environ)
     known = contracts.load_contracts(settings.lake.contracts_dir)
     wanted = {topic: contracts.load_contract(topic, settings.lake.contracts_dir) for topic in topics} or known
+    if not wanted:
+        raise ContractError(
+            f"reading {settings.lake.contracts_dir}: there is no contract (*.yaml) in it, so there is nothing to land. "
+            f"Propose one by `streaming new-stream`, or name another folder in STREAMING_CONTRACTS_DIR."
+        )
     consumer = LandingConsumer(settings, wanted)
     port = settings.metrics_port
     try:

@@ -157,7 +157,7 @@ def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contra
             f"reading the contract of topic {topic}: {path} does not exist; contracts found there: {known}. "
             f"Nothing was started. Add the file, or name another folder in STREAMING_CONTRACTS_DIR."
         )
-    contract = read_contract(path.read_text(encoding="utf-8"), path=str(path))
+    contract = read_contract(_read_text(path), path=str(path))
     if contract.topic != topic:
         raise ContractError(
             f"reading {path}: its schema's physicalName is {contract.topic!r}, the file's name says {topic!r}. "
@@ -166,9 +166,26 @@ def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contra
     return contract
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ContractError(f"reading contract {path}: {error.strerror}. Nothing was started.") from error
+    except UnicodeDecodeError as error:
+        raise ContractError(
+            f"reading contract {path}: it is no UTF-8 text, by its byte {error.start + 1}. Nothing was started. Save "
+            f"it as UTF-8; an editor may call what it has ANSI, Latin-1 or UTF-16."
+        ) from error
+
+
 def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contract]:
     """All contracts of a folder by topic; refuses two topics that would share a landing table."""
     folder = Path(contracts_dir) if contracts_dir else CONTRACTS_DIR
+    if others := sorted(path.name for path in folder.glob("*.yml")):
+        raise ContractError(
+            f"reading {folder}: {', '.join(others)} would be left out, since contracts are files whose names end in "
+            f".yaml. Nothing was started. Rename it."
+        )
     contracts = {path.stem: load_contract(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
     streams: dict[str, str] = {}
     for contract in contracts.values():
@@ -352,7 +369,7 @@ class _Reader:
 
     def _message_key(self, fields: tuple[Field, ...]) -> str | None:
         name: str | None = self.properties.pop("messageKey", None)
-        if name is not None and name not in {field.name for field in fields}:
+        if name is not None and name not in [field.name for field in fields]:
             self.problems.append(f"customProperties: messageKey {name!r} is not one of the properties")
         return name
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from click.testing import CliRunner
 
+from streaming.__main__ import main
 from streaming.contract import CONTRACTS_DIR, load_contract, load_contracts, read_contract
 from streaming.errors import ContractError
 
@@ -45,6 +47,7 @@ def test_a_key_given_twice_is_refused() -> None:
         ("Europe/London", "Europe/Lndon", "'Europe/Lndon' is not a zone"),
         ("value: ordered_at", "value: due_on", "eventTimeField is 'due_on', expected"),
         ("{property: messageKey, value: order_id}", "{property: messageKey, value: id}", "messageKey 'id' is not one"),
+        ("{property: messageKey, value: order_id}", "{property: messageKey, value: [order_id]}", "is not one of the"),
         ("maximumPayloadBytes, value: 2000", "maximumPayloadBytes, value: many", "expected a whole number from 1"),
         ("property: timeZone", "property: timezone", "unknown property 'timezone'"),
         ("kind: DataContract", "kind: Contract", "expected 'DataContract'"),
@@ -169,6 +172,31 @@ def test_a_file_named_for_another_topic_is_refused(tmp_path) -> None:
     (tmp_path / "shop.returns.yaml").write_text(ORDERS)
     with pytest.raises(ContractError, match=r"physicalName is 'shop\.orders', the file's name says 'shop\.returns'"):
         load_contract("shop.returns", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_no_utf_8_is_refused(tmp_path, encoding: str) -> None:
+    (tmp_path / "shop.orders.yaml").write_text(f"# £\n{ORDERS}", encoding=encoding)
+    with pytest.raises(ContractError, match=r"shop\.orders\.yaml: it is no UTF-8 text, by its byte [13]\. .* Save it"):
+        load_contracts(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_contract(tmp_path) -> None:
+    (tmp_path / "shop.orders.yaml").write_text(ORDERS, encoding="utf-8-sig")
+    assert list(load_contracts(tmp_path)) == ["shop.orders"]
+
+
+def test_a_contract_whose_name_ends_in_another_way_is_not_left_out_silently(tmp_path) -> None:
+    (tmp_path / "shop.orders.yml").write_text(ORDERS)
+    with pytest.raises(ContractError, match=r"shop\.orders\.yml would be left out"):
+        load_contracts(tmp_path)
+
+
+def test_a_folder_without_contracts_gives_nothing_to_land(tmp_path) -> None:
+    env = {"KAFKA_BOOTSTRAP_SERVERS": "x:1", "LAKE_DSN": "postgresql://x/x", "STREAMING_CONTRACTS_DIR": str(tmp_path)}
+    result = CliRunner().invoke(main, ["consume"], env=env)
+    assert result.exit_code == 1
+    assert "there is no contract (*.yaml) in it" in result.output
 
 
 def test_two_topics_never_share_a_landing_table(tmp_path) -> None:
