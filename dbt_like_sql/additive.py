@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dbt_like_sql.difference import EXACT, row_for_row_problem, sums_of_rows_problem
+from dbt_like_sql.difference import EXACT, Kept, kept_rows, row_for_row_problem, sums_of_rows_problem
 from dbt_like_sql.graph import DIALECT, tree
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Measure:
     """One additive column of a table with days; `source_sql` is what a row of the source adds, None: not derivable.
 
-    `counts_repeats`: every row adds it; else an event that was delivered again adds it once.
+    `counts_repeats`: every row adds it; else an event that was delivered again adds it once, as the fact table has it.
     """
 
     table: str
@@ -49,13 +49,32 @@ def additive_measures(catalog: Catalog, source: str) -> tuple[Measure, ...]:
             name,
             column.name,
             _source_sql(catalog, name, column.name, source),
-            counts_repeats=_is_of_all_rows(catalog, name, source),
+            counts_repeats=_is_of_all_rows(catalog, name, source) or _kept(catalog, name, source) == Kept(),
         )
         for name in catalog.downstream(source)
         if catalog[name].materialization == "table" and catalog[name].partition_column
         for column in catalog[name].columns
         if column.is_additive
     )
+
+
+def fact_table(catalog: Catalog, source: str) -> tuple[Table, Kept] | None:
+    """The daily table that keeps each event of a loaded one, and which of its rows that are.
+
+    Of several the first that tells repeats from other rows; one that keeps every row is as good where none does.
+    """
+    tables = [catalog[name] for name in catalog.downstream(source)]
+    found = [(table, kept) for table in tables if (kept := _kept(catalog, table.name, source)) is not None]
+    return next((each for each in found if each[1].keys), found[0] if found else None)
+
+
+def _kept(catalog: Catalog, name: str, source: str) -> Kept | None:
+    """Which rows of the source a table keeps, or those that it sums up; None if it is not made of rows one by one."""
+    table = catalog[catalog[name].depends_on[0]] if catalog[name].additive_by else catalog[name]
+    is_daily = table.materialization == "table" and table.partition_column
+    if not is_daily or table.depends_on != (source,) or row_for_row_problem(table, catalog.tables):
+        return None
+    return kept_rows(table, catalog.tables)
 
 
 def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | None:
@@ -65,6 +84,9 @@ def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | 
     if _is_of_all_rows(catalog, name, source):
         added = _added_by_row(table, column)
         return None if added is None else str(_unqualified(added).sql(dialect=DIALECT, comments=False))
+    fact = fact_table(catalog, source)
+    if fact is None or _kept(catalog, name, source) not in {Kept(), fact[1]}:
+        return None  # its repeats are others than those that are looked for
     if table.additive_by:
         [parent] = table.depends_on
         added = _added_by_row(table, column)

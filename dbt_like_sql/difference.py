@@ -54,6 +54,17 @@ class Growth:
         return [column.name for column in self.table.columns if not column.is_key]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Which of a day's source rows a table keeps: of those that are alike in `keys` the first one; without keys, all.
+
+    `order` says which is the first, as columns of the source, each with whether it descends.
+    """
+
+    keys: tuple[str, ...] = ()
+    order: tuple[tuple[str, bool], ...] = ()
+
+
 def check_additive(table: Table, tables: Mapping[str, Table]) -> None:
     """Refuse an `additiveBy` that is not true.
 
@@ -291,11 +302,34 @@ def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | Non
         problem = f"rows of {parent.name} are made of several source rows"
     elif any(each.find(exp.Window, exp.AggFunc) for each in query.expressions):
         problem = f"columns of {parent.name} are made of several source rows"
-    elif where is None or not is_in_days(where.this):
+    elif where is None or not is_in_days(where.this) or any(node.parent_select is not query for node in _read(query)):
         problem = f"{parent.name} filters its source's rows"
+    elif not _is_day(where.this.this, source) or not _is_day(selected.get(parent.partition_column or ""), source):
+        problem = f"{parent.name} has other days than {source.name}"
     elif qualify is not None and not _is_first(qualify.this, set(source.identity)):
         problem = f"{parent.name} keeps other rows of a key than the first"
     return problem
+
+
+def kept_rows(table: Table, tables: Mapping[str, Table]) -> Kept | None:
+    """Which source rows a table that is `row_for_row` keeps; None if it tells rows apart by more than columns."""
+    qualify = tree(table.query or "", table.query_path).args.get("qualify")
+    if qualify is None:
+        return Kept()
+    window, day = qualify.this.this, tables[table.depends_on[0]].partition_column
+    columns = window.args.get("partition_by") or []
+    if not all(isinstance(each, exp.Column) for each in columns):
+        return None
+    order = tuple((each.this.name, bool(each.args.get("desc"))) for each in window.args["order"].expressions)
+    return Kept(tuple(each.name for each in columns if each.name != day), order)
+
+
+def _read(query: Any) -> list[Any]:
+    return [node for _name, node in table_nodes(query)]
+
+
+def _is_day(node: Any, source: Table) -> bool:
+    return isinstance(node, exp.Column) and node.name == source.partition_column
 
 
 def _is_first(condition: Any, identity: set[str]) -> bool:

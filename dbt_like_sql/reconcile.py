@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from dbt_like_sql.additive import additive_measures
+from sqlglot import exp
+
+from dbt_like_sql.additive import additive_measures, fact_table
 from dbt_like_sql.catalog import load_catalog
-from dbt_like_sql.difference import row_for_row_problem
+from dbt_like_sql.difference import Kept
+from dbt_like_sql.graph import tree
 from dbt_like_sql.render import day_sql, quote
 
 if TYPE_CHECKING:
@@ -36,14 +39,20 @@ class Fact:
     Attributes:
         core: the loaded table.
         table: the daily table; None where no mart keeps single events: repeats are then not told from other rows.
-        event_key: the column by which the daily table knows an event again.
+        kept: by which columns of core the daily table knows an event again, and which of its deliveries it keeps.
         amount: the column that both have, in GBP; None where they have none.
     """
 
     core: Table
     table: Table | None = None
-    event_key: str = ""
+    kept: Kept = field(default_factory=Kept)
     amount: str | None = None
+
+    @property
+    def event_key(self) -> tuple[str, ...]:
+        """The same columns where the daily table has them; empty where it keeps every row, or lacks one of them."""
+        there = self.table.column_names if self.table is not None else ()
+        return self.kept.keys if set(self.kept.keys) <= set(there) else ()
 
     @property
     def day(self) -> str:
@@ -94,16 +103,18 @@ class CountedBefore:
 
 
 def fact_of(catalog: Catalog, core: str = CORE) -> Fact:
-    """What is counted of a loaded table: its fact table is the first daily one that keeps each event, once."""
-    source = catalog[core]
-    for name in catalog.downstream(core):
-        table = catalog[name]
-        if table.materialization == "table" and table.partition_column and table.depends_on == (core,):
-            if row_for_row_problem(table, catalog.tables):
-                continue
-            has_amount = AMOUNT in source.column_names and AMOUNT in table.column_names
-            return Fact(source, table, table.incremental_by or "", AMOUNT if has_amount else None)
-    return Fact(source, amount=AMOUNT if AMOUNT in source.column_names else None)
+    """What is counted of a loaded table, and of the daily one that keeps each of its events (`fact_table`)."""
+    source, found = catalog[core], fact_table(catalog, core)
+    amount = AMOUNT if AMOUNT in source.column_names else None
+    if found is None:
+        return Fact(source, amount=amount)
+    table, kept = found
+    return Fact(source, table, kept, amount if amount and _hands_on(table, amount) else None)
+
+
+def _hands_on(table: Table, column: str) -> bool:
+    selected = {each.alias_or_name: each.unalias() for each in tree(table.query or "", table.query_path).selects}
+    return isinstance(selected.get(column), exp.Column) and selected[column].name == column
 
 
 def core_measures(catalog: Catalog, core: str = CORE) -> tuple[Measure, ...]:
@@ -126,8 +137,8 @@ def core_days(
 ) -> dict[date, DayTotals]:
     """Days of core, in one query: rows, repeats, amount and measures of first deliveries, checksum of all identities.
 
-    Repeats are few: they are found by one grouping, and only their events' deliveries are put in order. Without a fact
-    table nothing says what a repeat is, and every row counts.
+    Repeats are few: they are found by one grouping, and only their events' deliveries are put in order, as the fact
+    table does. Without one, or where it keeps every row, nothing says what a repeat is, and every row counts.
 
     Args:
         warehouse: an open, migrated warehouse.
@@ -138,10 +149,12 @@ def core_days(
     fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
     if not wanted:
         return {}
-    if fact.table is None:
+    if not fact.kept.keys:
         return scanned_days(warehouse, fact.core, wanted, fact=fact, measures=measures)
-    core, day, key = warehouse.table_id(fact.core.name), fact.day, fact.event_key
-    where = day_sql(day, wanted)
+    core, day, where = warehouse.table_id(fact.core.name), fact.day, day_sql(fact.day, wanted)
+    keys, order = [day, *fact.kept.keys], (f"c.{name}{' DESC' if desc else ''}" for name, desc in fact.kept.order)
+    listed = ", ".join(keys)
+    alike = " AND ".join(f"r.{key} {_equals(fact.core, key)} c.{key}" for key in keys)
     sums = _sums(measures)
     less = "".join(
         f", c.s_{at}" if counts_repeats else f", c.s_{at} - COALESCE(r.s_{at}, NUMERIC '0') AS s_{at}"
@@ -149,15 +162,15 @@ def core_days(
     )
     sql = f"""
 WITH repeated AS (
-  SELECT {day}, {key} FROM `{core}` WHERE {where} GROUP BY {day}, {key} HAVING COUNT(*) > 1
+  SELECT {listed} FROM `{core}` WHERE {where} GROUP BY {listed} HAVING COUNT(*) > 1
 ),
 later AS (
   SELECT c.*
   FROM `{core}` AS c
-  JOIN repeated AS r ON r.{day} = c.{day} AND r.{key} = c.{key}
+  JOIN repeated AS r ON {alike}
   WHERE {day_sql(f"c.{day}", wanted)}
   QUALIFY ROW_NUMBER() OVER (
-    PARTITION BY c.{day}, c.{key} ORDER BY c.topic, c.topic_partition, c.topic_offset
+    PARTITION BY {", ".join(f"c.{key}" for key in keys)} ORDER BY {", ".join(order)}
   ) > 1
 ),
 repeats AS (
@@ -183,21 +196,28 @@ def events_on_several_days(
     to every layer, and counted on both: a producer's mistake that nobody else can see.
     """
     fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
-    if not wanted or fact.table is None:
+    if not wanted or fact.table is None or not fact.event_key:
         return []
-    day, key = fact.table.partition_column or "", fact.event_key
+    day = fact.table.partition_column or ""
+    keys = ", ".join(f"t.{key}" for key in fact.event_key)
+    told = ", ' ', ".join(f"IFNULL(CAST(t.{key} AS STRING), 'NULL')" for key in fact.event_key)
     sql = f"""
 SELECT
-  CAST({key} AS STRING) AS event_id,
-  STRING_AGG(DISTINCT CAST({day} AS STRING), ' ' ORDER BY CAST({day} AS STRING)) AS days
-FROM `{warehouse.table_id(fact.table.name)}`
-WHERE {day_sql(day, wanted)}
-GROUP BY event_id
-HAVING COUNT(DISTINCT {day}) > 1
-ORDER BY event_id
+  CONCAT({told}) AS found_event,
+  STRING_AGG(DISTINCT CAST(t.{day} AS STRING), ' ' ORDER BY CAST(t.{day} AS STRING)) AS found_days
+FROM `{warehouse.table_id(fact.table.name)}` AS t
+WHERE {day_sql(f"t.{day}", wanted)}
+GROUP BY {keys}
+HAVING COUNT(DISTINCT t.{day}) > 1
+ORDER BY found_event
 LIMIT {limit}
 """
-    return [dict(row) for row in warehouse.run(sql, kind="reconcile").rows]
+    rows = warehouse.run(sql, kind="reconcile").rows
+    return [{"event_id": row["found_event"], "days": row["found_days"]} for row in rows]
+
+
+def _equals(table: Table, column: str) -> str:
+    return "=" if table.column(column).is_required else "IS NOT DISTINCT FROM"
 
 
 def scanned_days(

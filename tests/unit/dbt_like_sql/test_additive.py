@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dbt_like_sql.additive import additive_measures
+import pytest
+
+from dbt_like_sql.additive import additive_measures, fact_table
 from dbt_like_sql.catalog import Catalog, load_catalog
+from tests.unit.dbt_like_sql.orders import CORE as ORDERS
+from tests.unit.dbt_like_sql.orders import DAYS, LAST, ROWS, write_fact, write_orders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +63,52 @@ def test_column_that_becomes_additive_is_compared_from_then_on() -> None:
         each.name for each in additive_measures(catalog, CORE)
     }
     assert new == {"mart.invoice_lines.line_no"}
+
+
+def test_fact_table_says_by_which_columns_an_event_is_known_and_which_delivery_counts(tmp_path: Path) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.latest", order=LAST)
+    found = fact_table(load_catalog(tmp_path), ORDERS)
+    assert found is not None
+    assert (found[0].name, found[1].keys) == ("mart.latest", ("order_no", "line_no"))
+    assert found[1].order == (("topic", True), ("topic_partition", True), ("topic_offset", True))
+
+
+def test_table_that_keeps_every_delivery_adds_repeats_up_and_is_no_fact_beside_one_that_does_not(
+    tmp_path: Path,
+) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.all_of_them", order=None)
+    write_fact(tmp_path, "mart.lines")
+    both = load_catalog(tmp_path)
+    alone = Catalog({name: table for name, table in both.tables.items() if name != "mart.lines"})
+    assert [(found := fact_table(each, ORDERS)) and found[0].name for each in (alone, both)] == [
+        "mart.all_of_them",
+        "mart.lines",
+    ]
+    told = {each.name: (each.source_sql, each.counts_repeats) for each in additive_measures(both, ORDERS)}
+    assert told["mart.all_of_them.qty"] == ("qty", True)
+    assert told["mart.lines.qty"] == ("qty", False)
+
+
+def test_measure_of_a_table_with_other_repeats_than_the_fact_s_is_told_and_not_guessed(tmp_path: Path) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.a_first")
+    write_fact(tmp_path, "mart.b_latest", order=LAST)
+    told = {each.name: each.source_sql for each in additive_measures(load_catalog(tmp_path), ORDERS)}
+    assert (told["mart.a_first.qty"], told["mart.b_latest.qty"]) == ("qty", None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ROWS.replace(DAYS, "WHERE due_day IN UNNEST(@days)"),
+        ROWS.replace("SELECT order_day", "SELECT due_day AS order_day"),
+        ROWS.replace(f"FROM {ORDERS}", f"FROM (SELECT * FROM {ORDERS} WHERE qty > 0) AS some"),
+    ],
+    ids=["days of another column", "rows of other days", "rows filtered below"],
+)
+def test_table_of_other_rows_than_the_day_s_is_no_fact_table(tmp_path: Path, query: str) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.lines", query=query)
+    assert fact_table(load_catalog(tmp_path), ORDERS) is None

@@ -1,0 +1,93 @@
+"""Core and marts of a second stream, in shapes that the shop has not: on the emulator, by models of the tests."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
+from dbt_like_sql.load import DayLoad, load_days, loaded_day
+from dbt_like_sql.migrate import migrate
+from dbt_like_sql.publish import publish_all
+from dbt_like_sql.reconcile import core_days, core_measures, events_on_several_days, fact_of, mart_days, measured_days
+from dbt_like_sql.rows import arrow_type
+from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_orders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbt_like_sql.settings import WarehouseSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
+FIRST, LATEST, EVERY = "mart.a_first", "mart.b_latest", "mart.c_every"
+
+
+def order(part: int, offset: int, no: int, line: int | None, price: str | None, **more: Any) -> dict[str, Any]:
+    row = {"topic": TOPIC, "topic_partition": part, "topic_offset": offset, "order_day": D1, "order_no": no}
+    value = None if price is None else Decimal(price)
+    return {**row, "line_no": line, "event_id": "e", "sku": "a", "qty": 1, "price": value, **more}
+
+
+ORDERS = [
+    order(0, 1, 1, 1, "1.5"),
+    order(0, 2, 1, 2, "2"),
+    order(1, 1, 1, 2, "3"),  # the same line, with another price, through another topic partition
+    order(0, 3, 2, None, "4", sku=None),
+    order(0, 4, 2, None, "5", sku=None),  # and one whose number is missing
+    order(1, 2, 3, 1, None, qty=None),
+    order(1, 3, 1, 1, "1.5", order_day=D2),
+]
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(MODELS_DIR / "control", models / "control")
+    write_orders(models)
+    write_fact(models, FIRST)
+    write_fact(models, LATEST, order=LAST)
+    write_fact(models, EVERY, order=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dbt_like_sql.catalog.MODELS_DIR", models)
+        yield load_catalog()
+
+
+@pytest.fixture(scope="module")
+def warehouse(module_warehouse_settings: WarehouseSettings, catalog: Catalog) -> Warehouse:
+    opened = open_warehouse(module_warehouse_settings)
+    migrate(opened, catalog)
+    loads = [DayLoad(day, loaded_day(opened, CORE, day, TOPIC), {0: 1, 1: 1}) for day in (D1, D2)]
+    load_days(
+        opened, CORE, rows(catalog, ORDERS), loads=loads, topic=TOPIC, rebuild=False, run_id="r", code_version="1"
+    )
+    publish_all(opened, catalog, [each.name for each in catalog.layer("mart")], days=[D1, D2], run_id="r")
+    return opened
+
+
+def rows(catalog: Catalog, orders: list[dict[str, Any]]) -> pa.Table:
+    columns = catalog[CORE].columns
+    return pa.Table.from_pylist(orders, pa.schema([(each.name, arrow_type(each.type)) for each in columns]))
+
+
+@pytest.mark.parametrize(("mart", "repeats", "price"), [(FIRST, 2, "7.5"), (LATEST, 2, "9.5"), (EVERY, 0, "15.5")])
+def test_core_counts_those_deliveries_that_the_fact_table_keeps(
+    warehouse: Warehouse, catalog: Catalog, mart: str, repeats: int, price: str
+) -> None:
+    alone = Catalog({name: table for name, table in catalog.tables.items() if table.layer != "mart" or name == mart})
+    fact, measures = fact_of(alone, CORE), core_measures(alone, CORE)
+    core, there = core_days(warehouse, [D1], measures, fact=fact)[D1], mart_days(warehouse, [D1], fact=fact)[D1]
+    assert (core.rows, core.repeats, core.rows - core.repeats) == (6, repeats, there.rows)
+    assert core.sums == measured_days(warehouse, [D1], measures)[D1]
+    assert core.sums[f"{mart}.price"] == Decimal(price)
+
+
+def test_event_on_two_days_is_told_by_all_columns_that_it_is_known_by(warehouse: Warehouse, catalog: Catalog) -> None:
+    found = events_on_several_days(warehouse, [D1, D2], fact=fact_of(catalog, CORE))
+    assert found == [{"event_id": "1 1", "days": "2010-12-01 2010-12-02"}]

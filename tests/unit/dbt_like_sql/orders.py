@@ -1,0 +1,41 @@
+"""A second stream for tests: orders, whose events are known by two columns, and marts unlike those of the shop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.unit.dbt_like_sql.models import column, write_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CORE, TOPIC = "core.orders", "shop.orders"
+REQUIRED = "        required: true\n"
+KEY = REQUIRED + "        primaryKey: true\n"
+ADDITIVE = "        customProperties: [{property: additive, value: true}]\n"
+DAY = column("order_day", "DATE", more=REQUIRED + "        partitioned: true\n        partitionKeyPosition: 1\n")
+SOURCE = column("topic_partition", "INT64", more=REQUIRED) + column("topic_offset", "INT64", more=REQUIRED)
+# An order's lines without a number are one line; `event_id` is a name that the fact table's own check gives to its key.
+LINE = column("order_no", "INT64", more=KEY) + column("line_no", "INT64") + column("event_id", "STRING")
+FIRST = "topic, topic_partition, topic_offset"
+LAST = "topic DESC, topic_partition DESC, topic_offset DESC"
+DAYS = "WHERE order_day IN UNNEST(@days)"
+ROWS = f"SELECT order_day, order_no, line_no, event_id, qty, price, topic_partition, topic_offset FROM {CORE} {DAYS}"
+
+
+def write_orders(models: Path) -> None:
+    """core.orders, without a mart."""
+    identity = "      - property: identity\n        value: [topic, topic_partition, topic_offset]\n"
+    columns = column("topic", "STRING", more=REQUIRED) + SOURCE + DAY + LINE
+    columns += column("sku", "STRING") + column("qty", "INT64") + column("price", "NUMERIC")
+    write_table(models, CORE, materialization="loaded", columns=columns, extra=identity)
+
+
+def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS) -> None:
+    """A mart that keeps of each line the first delivery in an order; without one, every delivery."""
+    if order:
+        query += f" QUALIFY ROW_NUMBER() OVER (PARTITION BY order_day, order_no, line_no ORDER BY {order}) = 1"
+    columns = DAY + LINE + column("qty", "INT64", more=ADDITIVE) + column("price", "NUMERIC", more=ADDITIVE) + SOURCE
+    extra = "      - {property: incrementalBy, value: order_no}\n"
+    columns = columns.replace("        primaryKey: true\n", "")
+    write_table(models, name, query=query, columns=columns, extra=extra)
