@@ -4,7 +4,7 @@ Belongs here: core(day) = mart(day), by rows and by every additive measure of ev
 single table (its checks.sql).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Self
@@ -40,15 +40,27 @@ def _first_daily_mart(feed: Feed) -> dg.AssetKey | None:
     return None
 
 
-def _core_equals_mart(feed: Feed, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
+def shown_at(of: Iterable[Feed]) -> dict[dg.AssetKey, list[Feed]]:
+    """Where each comparison is shown: streams without a fact table may have a daily mart of both as their first one."""
+    found: dict[dg.AssetKey, list[Feed]] = {}
+    for feed in of:
+        asset = _first_daily_mart(feed)
+        if asset is not None:
+            found.setdefault(asset, []).append(feed)
+    return found
+
+
+def core_equals_mart_check(of: Sequence[Feed], asset: dg.AssetKey) -> dg.AssetChecksDefinition:
+    """The comparison of these streams' layers, as a check of one mart."""
+
     @dg.asset_check(
         asset=asset,
         name="core_equals_mart",
         blocking=True,
         description=(
-            f"Each day's rows of {feed.table}, less repeated deliveries, are the mart's rows, and the exact sum of "
-            "every additive measure of every daily mart is what core's rows add up to; and the rows of core are still "
-            "exactly what has landed, as its ledger says."
+            f"Each day's rows of {', '.join(feed.table for feed in of)}, less repeated deliveries, are the mart's "
+            "rows, and the exact sum of every additive measure of every daily mart is what core's rows add up to; and "
+            "the rows of core are still exactly what has landed, as its ledger says."
         ),
     )
     def core_equals_mart(
@@ -71,7 +83,7 @@ def _core_equals_mart(feed: Feed, asset: dg.AssetKey) -> dg.AssetChecksDefinitio
                         description="handed over: the run that keeps the day up compares it within its loop",
                         metadata={"days_checked": 0},
                     )
-            result = reconcile_marts(conn, opened, days, context.run.run_id, of=[feed])
+            result = reconcile_marts(conn, opened, days, context.run.run_id, of=of)
             left = left_days(context, conn, opened, days_of_run(context))
         take_back_marks(lake, left)
         return with_left_days(result, left)
@@ -339,8 +351,11 @@ def first_deliveries(
     return {day: looked.get(day, core) for day, core in cores.items()}
 
 
-_SHOWN_AT = [(feed, asset) for feed in feeds() if (asset := _first_daily_mart(feed)) is not None]
-layer_checks = [_core_equals_mart(feed, asset) for feed, asset in _SHOWN_AT]
+_SHOWN_AT = shown_at(feeds())
+layer_checks = [core_equals_mart_check(of, asset) for asset, of in _SHOWN_AT.items()]
 nightly_checks = [
-    _no_event_stands_on_two_days(feed, asset) for feed, asset in _SHOWN_AT if fact_of_feed(feed).event_key
+    _no_event_stands_on_two_days(feed, asset)
+    for asset, of in _SHOWN_AT.items()
+    for feed in of
+    if fact_of_feed(feed).event_key
 ]

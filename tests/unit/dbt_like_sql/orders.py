@@ -23,12 +23,12 @@ DAYS = "WHERE order_day IN UNNEST(@days)"
 ROWS = f"SELECT order_day, order_no, line_no, event_id, qty, price, topic_partition, topic_offset FROM {CORE} {DAYS}"
 
 
-def write_orders(models: Path) -> None:
-    """core.orders, without a mart."""
+def write_orders(models: Path, name: str = CORE) -> None:
+    """core.orders, or another table of the same columns, without a mart."""
     identity = "      - property: identity\n        value: [topic, topic_partition, topic_offset]\n"
     columns = column("topic", "STRING", more=REQUIRED) + SOURCE + DAY + LINE
     columns += column("sku", "STRING") + column("qty", "INT64") + column("price", "NUMERIC")
-    write_table(models, CORE, materialization="loaded", columns=columns, extra=identity)
+    write_table(models, name, materialization="loaded", columns=columns, extra=identity)
 
 
 def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from orchestration.defs.check_results import comparison_result
+from orchestration.defs.topics import Feed
 from orchestration.defs.transform.checks import offsets_result
+from orchestration.defs.warehouse.checks import core_equals_mart_check, shown_at
 from orchestration.reconcile import DayTotals, as_records, compare_days, differences
+from tests.unit.dbt_like_sql.models import column, write_table
+from tests.unit.dbt_like_sql.orders import DAY, write_orders
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 ONE, TWO = date(2010, 12, 1), date(2010, 12, 2)
 
@@ -87,3 +97,21 @@ def test_offset_that_is_nowhere_or_twice_is_named_with_its_topic_partition() -> 
     assert not result.passed
     assert "t/0: +1 of 20; t/1: -1 of 5" in (result.description or "")
     assert result.metadata["unaccounted"].value == 2
+
+
+def test_two_streams_whose_first_daily_mart_is_one_of_both_share_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_orders(tmp_path)
+    write_orders(tmp_path, "core.returns")
+    query = (
+        "SELECT o.order_day, o.sku FROM core.orders AS o JOIN core.returns AS r ON r.order_no = o.order_no "
+        "WHERE o.order_day IN UNNEST(@days) AND r.order_day IN UNNEST(@days)"
+    )
+    write_table(tmp_path, "mart.sent_back", query=query, columns=DAY + column("sku", "STRING"))
+    monkeypatch.setattr("dbt_like_sql.catalog.MODELS_DIR", tmp_path)
+    both = [Feed("shop.orders", "core.orders", "orders"), Feed("shop.returns", "core.returns", "returns")]
+    [(asset, of)] = shown_at(both).items()
+    assert (asset.path, of) == (["mart", "sent_back"], both)
+    told = next(iter(core_equals_mart_check(of, asset).check_specs)).description or ""
+    assert "rows of core.orders, core.returns" in told
