@@ -55,7 +55,7 @@ class Facts:
     failed_runs: int | None = None
     runs_at_work: int | None = None
     days: int | None = None
-    differing_days: tuple[str, ...] = ()
+    differing_days: tuple[str, ...] = ()  # each with its topic
     uncompared_days: int | None = None  # loaded since their last comparison: while events flow that is today
     uncompared_since: datetime | None = None  # when the first of them was loaded last
     is_lake_restored: bool | None = None  # and was not told of it

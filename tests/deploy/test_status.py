@@ -239,31 +239,41 @@ def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated
     """Days of equal counts: an amount or another mart may differ. A day loaded since, or never compared, does not."""
     warehouse = open_warehouse(WarehouseSettings.from_env(migrated_env))
     agrees, differs, loaded_since, never = (date(2010, 12, number) for number in (1, 2, 3, 4))
+    shop, web = ("core.invoice_lines", "retail.invoices"), ("core.visits", "web.visits")
     days = ", ".join(
-        f"('core.invoice_lines', 'retail.invoices', DATE '{day}', {version}, 'run', '1', TIMESTAMP '{at.isoformat()}')"
-        for day, version, at in (
-            (agrees, 1, NOW - timedelta(days=2)),
-            (differs, 1, NOW),
-            (loaded_since, 2, AN_HOUR_AGO),
-            (never, 1, NOW),
+        f"('{table}', '{topic}', DATE '{day}', {version}, 'run', '1', TIMESTAMP '{at.isoformat()}')"
+        for (table, topic), day, version, at in (
+            (shop, agrees, 1, NOW - timedelta(days=2)),
+            (shop, differs, 1, NOW),
+            (shop, loaded_since, 2, AN_HOUR_AGO),
+            (shop, never, 1, NOW),
+            (web, agrees, 1, NOW),
+            (web, loaded_since, 1, NOW),
         )
     )
     columns = "table_name, topic, event_day, version, run_id, code_version, changed_at"
     warehouse.run(f"INSERT INTO `{warehouse.table_id('control.day')}` ({columns}) VALUES {days}")
     same = [
         Reconciliation(
-            "retail.invoices", day, landed_rows=5, landed_checksum=9, dead_letter_rows=0, is_reconciled=day != differs,
+            topic, day, landed_rows=5, landed_checksum=9, dead_letter_rows=0, is_reconciled=is_reconciled,
             core=DayTotals(day, rows=5, checksum=9, version=1), mart=DayTotals(day, rows=5),
         )
-        for day in (agrees, differs, loaded_since)
+        for (_table, topic), day, is_reconciled in (
+            (shop, agrees, True), (shop, differs, False), (shop, loaded_since, True),
+            (web, agrees, False), (web, loaded_since, True),
+        )
     ]  # fmt: skip
     record(warehouse, same, run_id="run")
     found = asking.ask_warehouse(migrated_env)
-    assert (found["days"], found["differing_days"], found["uncompared_days"]) == (4, (str(differs),), 2)
-    assert found["uncompared_since"] == AN_HOUR_AGO
+    assert (found["days"], found["differing_days"], found["uncompared_days"]) == (
+        4,
+        ("2010-12-01 of web.visits", "2010-12-02 of retail.invoices"),
+        2,
+    )
+    assert found["uncompared_since"] == AN_HOUR_AGO, "what another stream has loaded since makes it no younger"
     findings = judge(replace(WELL, **{**found, "is_lake_restored": False, "mart_as_of": NOW}))
     assert [(each.level, each.what) for each in findings] == [
-        (Level.BROKEN, "does not reconcile: 2010-12-02"),
+        (Level.BROKEN, "does not reconcile: 2010-12-01 of web.visits, 2010-12-02 of retail.invoices"),
         (Level.LOOK, "a day was loaded 1 h 0 min ago and not compared since: do its marts show it?"),
     ]
 
