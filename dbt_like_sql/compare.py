@@ -79,14 +79,14 @@ def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str], every:
     """A table's query in which other tables stand as their own queries, as if they were published before it.
 
     What whole tables among them are made of is built of `every` day; for the others `@days` stays. A loaded table's
-    query is its rows.
+    query is its rows. A view has none of its own: it stands as its query whether it is among them or not.
     """
     if table.materialization == "loaded":
         return f"SELECT * FROM {table.name} WHERE {table.partition_column} IN UNNEST(@days)"
     query = tree(table.query or "", table.query_path).copy()
     for name, node in table_nodes(query):
         parent = catalog[name]
-        if name not in inlined or parent.materialization != "table":
+        if parent.materialization != "view" and (name not in inlined or parent.materialization != "table"):
             continue
         inner = tree(planned_sql(catalog, parent, inlined, every)).copy()
         if parent.partition_column is None:

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
+from dbt_like_sql.compare import stage_rows, staged_name
 from dbt_like_sql.load import DayLoad, load_days, loaded_day
 from dbt_like_sql.migrate import migrate
+from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
 from dbt_like_sql.reconcile import core_days, core_measures, events_on_several_days, fact_of, mart_days, measured_days
 from dbt_like_sql.rows import arrow_type
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
-from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_orders
+from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_orders, write_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     write_fact(models, FIRST)
     write_fact(models, LATEST, order=LAST)
     write_fact(models, EVERY, order=None)
+    write_view(models)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dbt_like_sql.catalog.MODELS_DIR", models)
         yield load_catalog()
@@ -91,3 +94,20 @@ def test_core_counts_those_deliveries_that_the_fact_table_keeps(
 def test_event_on_two_days_is_told_by_all_columns_that_it_is_known_by(warehouse: Warehouse, catalog: Catalog) -> None:
     found = events_on_several_days(warehouse, [D1, D2], fact=fact_of(catalog, CORE))
     assert found == [{"event_id": "1 1", "days": "2010-12-01 2010-12-02"}]
+
+
+def test_mart_behind_a_view_is_compared_with_the_rows_that_changed_rules_make(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    into = staged_name(warehouse, CORE, "compare")
+    dearer = [{**each, "price": each["price"] and each["price"] + 1} for each in ORDERS]
+    stage_rows(warehouse, CORE, rows(catalog, dearer), days=[D1, D2], topic=TOPIC, into=into)
+    names = [CORE, *catalog.downstream(CORE)]
+    told = {
+        each.table: each.differences for each in plan(warehouse, catalog, names, compare=True, instead={CORE: into})
+    }
+    warehouse.drop_table(into)
+    assert [found.measures for found in told["mart.by_sku"] or ()] == [
+        {"price": (Decimal("15.5"), Decimal("20.5"))},
+        {"price": (Decimal("1.5"), Decimal("2.5"))},
+    ]

@@ -31,6 +31,18 @@ def write_orders(models: Path, name: str = CORE) -> None:
     write_table(models, name, materialization="loaded", columns=columns, extra=identity)
 
 
+def write_view(models: Path) -> None:
+    """mart.by_sku, a daily mart that reads core through a view."""
+    columns = column("order_day", "DATE") + column("sku", "STRING") + column("price", "NUMERIC")
+    query = f"SELECT order_day, sku, price FROM {CORE}"
+    write_table(models, "mart.priced", materialization="view", query=query, columns=columns)
+    columns = (
+        DAY + column("sku", "STRING", more="        primaryKey: true\n") + column("price", "NUMERIC", more=ADDITIVE)
+    )
+    query = f"SELECT order_day, sku, SUM(price) AS price FROM mart.priced {DAYS} GROUP BY order_day, sku"
+    write_table(models, "mart.by_sku", query=query, columns=columns)
+
+
 def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS) -> None:
     """A mart that keeps of each line the first delivery in an order; without one, every delivery."""
     if order:
