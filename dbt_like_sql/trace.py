@@ -9,6 +9,7 @@ by their key, the rows of the published table that contain it. So no model has t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 5
 # Offsets of one mart row that are listed one by one; beyond, as ranges.
 MAX_RANGES = 200
+_NO_KEY = "its contract marks no column as primaryKey"
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,16 @@ class TracedEvent:
 
 @dataclass(frozen=True)
 class TracedMart:
-    """A mart row and the events it is made of. `ranges`: topic, topic partition, first and last offset, rows."""
+    """A mart row and the events it is made of. `ranges`: topic, topic partition, first and last offset, rows.
+
+    `paths`: for each stream whose events are in it, the tables from the mart to the one that knows offsets.
+    """
 
     table: str
     row: dict[str, Any] | None
     ranges: tuple[tuple[str, int, int, int, int], ...]
     events: int
-    path: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...]
 
 
 def trace_event(
@@ -84,6 +89,8 @@ def trace_event(
     marts = []
     for name in catalog.downstream(table):
         model = catalog[name]
+        if model.materialization == "view" and set(model.depends_on) & set(inlined):
+            inlined[name] = f"({_on_one_row(warehouse, model, inlined, day)})"
         if model.materialization != "table":
             continue
         traced, sql = _forward(warehouse, model, inlined, day, rows[0])
@@ -110,10 +117,13 @@ def _forward(
     warehouse: Warehouse, model: Table, inlined: Mapping[str, str], day: date, event: Mapping[str, Any]
 ) -> tuple[TracedRow, str | None]:
     """Rows of the published table that the traced rows of its sources lead to, and how to select them."""
-    key = tuple(column.name for column in model.columns if column.is_key)
+    key = _key(model)
     if not any(parent in inlined for parent in model.depends_on):
         return TracedRow(model.name, key, (), "what it reads does not hold the event"), None
-    made = _rows(warehouse, _on_one_row(warehouse, model, inlined, day))
+    query = _on_one_row(warehouse, model, inlined, day)
+    if not key:
+        return TracedRow(model.name, key, (), f"{_NO_KEY}, so its rows cannot be told apart"), f"({query})"
+    made = _rows(warehouse, query)
     if not made:
         return TracedRow(model.name, key, (), "its query gives no row for this event"), None
     if len(made) > MAX_ROWS:
@@ -125,11 +135,22 @@ def _forward(
     note = "" if rows else "not published yet"
     for row in rows:
         if any(row.get(name, event.get(name)) != event.get(name) for name in ("topic_partition", "topic_offset")):
+            named = ", ".join(str(row[name]) for name in key if name != model.partition_column)
+            counted = f"{event['topic']}/{row['topic_partition']}/{row['topic_offset']}"
             note = (
-                f"this delivery is a repeat of event {row.get('event_id')}: the row counts its first delivery, "
-                f"{row['topic']}/{row['topic_partition']}/{row['topic_offset']}"
+                f"this delivery is a repeat of event {named}: the row counts its {_counted(model)} delivery, {counted}"
             )
     return TracedRow(model.name, key, rows, note), f"({sql})"
+
+
+def _key(model: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in model.columns if column.is_key)
+
+
+def _counted(model: Table) -> str:
+    """Which delivery of an event a table keeps, in a word."""
+    ordered = tree(model.query or "", model.query_path).find_all(exp.Ordered)
+    return "last" if any(each.args.get("desc") for each in ordered) else "first"
 
 
 def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], day: date) -> str:
@@ -141,7 +162,7 @@ def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], 
             marks[mark] = inlined[name]
             alias = node.alias or name.partition(".")[2]
             node.replace(exp.Table(this=exp.to_identifier(mark), alias=exp.TableAlias(this=exp.to_identifier(alias))))
-    sql = render(query.sql(dialect=DIALECT), table_id=warehouse.table_id, days=[day])
+    sql = render(query.sql(dialect=DIALECT), table_id=warehouse.table_id, days=[day], path=model.query_path)
     for mark, inner in marks.items():
         sql = sql.replace(f"`{mark}`", inner).replace(mark, inner)
     return sql
@@ -150,15 +171,17 @@ def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], 
 def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[str, str]) -> TracedMart:
     """The offsets that one mart row is made of.
 
-    The row's key is followed through the models, by the columns it comes from, to the table that knows offsets.
+    The row's key is followed through the models, by the columns it comes from, to the tables that know offsets.
 
     Raises:
-        SelectionError: no such table, a key that is none of its columns, or a key that no source carries.
+        SelectionError: no such table, no key or one that is none of its columns, or a key that no source carries.
     """
     if name not in catalog.tables:
         raise SelectionError(f"tracing {name!r}: no such table. There are: {', '.join(catalog.tables)}")
     table = catalog[name]
-    wanted = [column.name for column in table.columns if column.is_key]
+    wanted = _key(table)
+    if not key and not wanted:
+        raise SelectionError(f"tracing {name}: {_NO_KEY}; name columns of the row yourself. Nothing was read.")
     unknown = sorted(set(key) - set(table.column_names))
     missing = [column for column in wanted if column not in key]
     if unknown or missing:
@@ -168,28 +191,36 @@ def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[s
     where = " AND ".join(f"{column} = {value}" for column, value in typed.items())
     rows = _rows(warehouse, f"SELECT * FROM `{warehouse.table_id(name)}` WHERE {_prunable(table, typed)}{where}")
     row = rows[0] if rows else None
-    path, source, condition = _back(catalog, table, dict(typed))
-    ranges, events = _ranges(warehouse, catalog[source], condition)
-    return TracedMart(name, row, ranges, events, tuple(path))
+    ways = _back(catalog, table, typed)
+    if not ways:
+        sources = ", ".join(table.depends_on) or "its sources"
+        raise SelectionError(
+            f"tracing {name}: {', '.join(key)} is carried by none of {sources} to a table that knows offsets: its rows "
+            "are made of the table as a whole."
+        )
+    ranges = [each for path, condition in ways for each in _ranges(warehouse, catalog[path[-1]], condition)]
+    return TracedMart(name, row, tuple(ranges), sum(each[4] for each in ranges), tuple(path for path, _ in ways))
 
 
-def _back(catalog: Catalog, table: Table, key: dict[str, str]) -> tuple[list[str], str, dict[str, str]]:
-    """Follow the key to a table that has offsets; the path, that table, and the condition there."""
-    path = [table.name]
-    while "topic_offset" not in table.column_names:
-        for parent in table.depends_on:
-            moved = _moved(catalog, table, catalog[parent], key)
-            if moved is not None:
-                table, key = catalog[parent], moved
-                path.append(parent)
-                break
-        else:
-            sources = ", ".join(table.depends_on) or "its sources"
-            raise SelectionError(
-                f"tracing {path[0]}: {', '.join(key)} of {table.name} is carried by none of {sources}: its rows are "
-                "made of the table as a whole."
-            )
-    return path, table.name, key
+def _back(catalog: Catalog, table: Table, key: Mapping[str, str]) -> list[tuple[tuple[str, ...], Mapping[str, str]]]:
+    """Follow the key to tables that have offsets: the ways there, each with the condition at its end.
+
+    A mart of two streams is made of events of both. Of several ways to one loaded table the first counts.
+    """
+    if "topic_offset" in table.column_names:
+        return [((table.name,), key)]
+    found: list[tuple[tuple[str, ...], Mapping[str, str]]] = []
+    for parent in table.depends_on:
+        moved = _moved(catalog, table, catalog[parent], key)
+        for path, condition in _back(catalog, catalog[parent], moved) if moved is not None else []:
+            known = {name for other, _ in found for name in _loaded(catalog, other[-1])}
+            if not known & _loaded(catalog, path[-1]):
+                found.append(((table.name, *path), condition))
+    return found
+
+
+def _loaded(catalog: Catalog, name: str) -> set[str]:
+    return {each for each in (name, *catalog.upstream(name)) if catalog[each].materialization == "loaded"}
 
 
 def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]) -> dict[str, str] | None:
@@ -209,28 +240,25 @@ def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]
     return moved
 
 
-def _ranges(
-    warehouse: Warehouse, table: Table, key: Mapping[str, str]
-) -> tuple[tuple[tuple[str, int, int, int, int], ...], int]:
+def _ranges(warehouse: Warehouse, table: Table, key: Mapping[str, str]) -> list[tuple[str, int, int, int, int]]:
     where = " AND ".join(f"{column} = {value}" for column, value in key.items())
+    topic = "topic" if "topic" in table.column_names else "CAST(NULL AS STRING) AS topic"
     sql = f"""
 SELECT
   topic, topic_partition, MIN(topic_offset) AS first_offset, MAX(topic_offset) AS last_offset,
   COUNT(*) AS row_count
 FROM (
-  SELECT topic, topic_partition, topic_offset,
+  SELECT {topic}, topic_partition, topic_offset,
     topic_offset - ROW_NUMBER() OVER (PARTITION BY topic, topic_partition ORDER BY topic_offset) AS island
   FROM `{warehouse.table_id(table.name)}` WHERE {_prunable(table, key)}{where}
 ) AS offsets
 GROUP BY topic, topic_partition, island
 ORDER BY topic, topic_partition, first_offset
 """
-    rows = _rows(warehouse, sql)
-    ranges = tuple(
+    return [
         (row["topic"], row["topic_partition"], row["first_offset"], row["last_offset"], row["row_count"])
-        for row in rows
-    )
-    return ranges, sum(each[4] for each in ranges)
+        for row in _rows(warehouse, sql)
+    ]
 
 
 def _prunable(table: Table, key: Mapping[str, str]) -> str:
@@ -248,12 +276,16 @@ def _literal(table: Table, column: str, value: str) -> str:
 
 
 def _equal(values: Mapping[str, Any]) -> str:
-    return " AND ".join(f"{name} = {_value(value)}" for name, value in values.items())
+    return " AND ".join(
+        f"{name} IS NULL" if value is None else f"{name} = {_value(value)}" for name, value in values.items()
+    )
 
 
 def _value(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return f"{'TIMESTAMP' if hasattr(value, 'hour') else 'DATE'} {quote(value.isoformat())}"
+    if isinstance(value, Decimal):
+        return f"NUMERIC '{value:f}'"
     return (
         str(value).upper() if isinstance(value, bool) else str(value) if isinstance(value, int) else quote(str(value))
     )

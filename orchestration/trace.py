@@ -182,10 +182,11 @@ def _tell_mart(found: dict[str, Any], *, as_json: bool) -> None:
         click.echo(json.dumps(found, default=str, indent=1))
         return
     click.echo(f"{found['table']}: {_short(found['row']) if found['row'] else 'no such row is published'}")
-    click.echo(f"  made of  {found['events']} event(s), by {' <- '.join(found['path'])}")
+    paths = "; ".join(" <- ".join(path) for path in found["paths"])
+    click.echo(f"  made of  {found['events']} event(s), by {paths}")
     for topic, part, first, last, rows in found["ranges"][:_SHOWN_RANGES]:
         to = f" to {last}" if last != first else ""
-        click.echo(f"  offsets  {topic}/{part}/{first}{to} ({rows})")
+        click.echo(f"  offsets  {topic or '?'}/{part}/{first}{to} ({rows})")
     if len(found["ranges"]) > _SHOWN_RANGES:
         click.echo(f"  offsets  and {len(found['ranges']) - _SHOWN_RANGES} more ranges; --json lists all")
 

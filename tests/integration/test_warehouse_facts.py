@@ -12,14 +12,16 @@ import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.compare import stage_rows, staged_name
+from dbt_like_sql.errors import SelectionError
 from dbt_like_sql.load import DayLoad, load_days, loaded_day
 from dbt_like_sql.migrate import migrate
 from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
 from dbt_like_sql.reconcile import core_days, core_measures, events_on_several_days, fact_of, mart_days, measured_days
 from dbt_like_sql.rows import arrow_type
+from dbt_like_sql.trace import trace_event, trace_mart
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
-from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_orders, write_view
+from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_joined, write_orders, write_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
+RETURNS = "shop.returns"
 FIRST, LATEST, EVERY = "mart.a_first", "mart.b_latest", "mart.c_every"
 
 
@@ -57,6 +60,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     write_fact(models, LATEST, order=LAST)
     write_fact(models, EVERY, order=None)
     write_view(models)
+    write_joined(models)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dbt_like_sql.catalog.MODELS_DIR", models)
         yield load_catalog()
@@ -66,12 +70,17 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
 def warehouse(module_warehouse_settings: WarehouseSettings, catalog: Catalog) -> Warehouse:
     opened = open_warehouse(module_warehouse_settings)
     migrate(opened, catalog)
-    loads = [DayLoad(day, loaded_day(opened, CORE, day, TOPIC), {0: 1, 1: 1}) for day in (D1, D2)]
-    load_days(
-        opened, CORE, rows(catalog, ORDERS), loads=loads, topic=TOPIC, rebuild=False, run_id="r", code_version="1"
-    )
+    load(opened, catalog, CORE, ORDERS)
+    load(opened, catalog, "core.returns", [{**ORDERS[1], "topic": RETURNS}])
     publish_all(opened, catalog, [each.name for each in catalog.layer("mart")], days=[D1, D2], run_id="r")
     return opened
+
+
+def load(warehouse: Warehouse, catalog: Catalog, table: str, orders: list[dict[str, Any]]) -> None:
+    topic, days = orders[0]["topic"], {each["order_day"] for each in orders}
+    loads = [DayLoad(day, loaded_day(warehouse, table, day, topic), {0: 1, 1: 1}) for day in sorted(days)]
+    given = rows(catalog, orders)
+    load_days(warehouse, table, given, loads=loads, topic=topic, rebuild=False, run_id="r", code_version="1")
 
 
 def rows(catalog: Catalog, orders: list[dict[str, Any]]) -> pa.Table:
@@ -111,3 +120,30 @@ def test_mart_behind_a_view_is_compared_with_the_rows_that_changed_rules_make(
         {"price": (Decimal("15.5"), Decimal("20.5"))},
         {"price": (Decimal("1.5"), Decimal("2.5"))},
     ]
+
+
+def test_event_is_traced_through_views_and_by_keys_of_any_type_and_a_repeat_is_named_by_its_key(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    def traced(part: int, offset: int) -> dict[str, Any]:
+        identity = {"topic": TOPIC, "topic_partition": part, "topic_offset": offset}
+        return {each.table: each for each in trace_event(warehouse, catalog, CORE, identity, D1).marts}
+
+    repeat = traced(0, 4)  # of a line without a number, with a product that nobody knows
+    assert (
+        repeat[FIRST].note
+        == "this delivery is a repeat of event 2, None: the row counts its first delivery, shop.orders/0/3"
+    )
+    assert (repeat[LATEST].note, repeat[LATEST].rows[0]["price"]) == ("", Decimal(5))
+    assert [each["price"] for each in repeat["mart.by_sku"].rows] == [Decimal(9)]
+    assert "marks no column as primaryKey" in repeat[EVERY].note
+    assert "the row counts its last delivery, shop.orders/0/4" in traced(0, 3)[LATEST].note
+    assert [each["pairs"] for each in traced(0, 2)["mart.sent_back"].rows] == [1]
+
+
+def test_mart_row_is_made_of_the_events_of_both_streams_that_it_joins(warehouse: Warehouse, catalog: Catalog) -> None:
+    found = trace_mart(warehouse, catalog, "mart.sent_back", {"order_day": str(D1), "sku": "a", "price": "2"})
+    assert found.paths == (("mart.sent_back", CORE), ("mart.sent_back", "core.returns"))
+    assert (found.ranges, found.events) == (((TOPIC, 0, 2, 2, 1), (RETURNS, 0, 2, 2, 1)), 2)
+    with pytest.raises(SelectionError, match="marks no column as primaryKey; name columns of the row yourself"):
+        trace_mart(warehouse, catalog, EVERY, {})

@@ -59,7 +59,7 @@ def test_event_is_followed_to_its_mart_rows_and_a_mart_row_back_to_its_events(
     back = trace("mart", "mart.daily_sales_by_country", "invoice_date=2010-12-01", "country=France")
     assert back["row"]["lines"] == back["events"] == 2
     assert back["ranges"] == [["retail.invoices", 0, 2, 2, 1], ["retail.invoices", 2, 1, 1, 1]]
-    assert back["path"] == ["mart.daily_sales_by_country", "mart.invoice_lines"]
+    assert back["paths"] == [["mart.daily_sales_by_country", "mart.invoice_lines"]]
     shown = CliRunner().invoke(main, ["event", "retail.invoices/0/2"])
     assert "measures" in shown.output
     refused = CliRunner().invoke(main, ["mart", "mart.daily_sales_by_country", "country=France"])

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 CORE, TOPIC = "core.orders", "shop.orders"
 REQUIRED = "        required: true\n"
 KEY = REQUIRED + "        primaryKey: true\n"
+NULL_KEY = "        primaryKey: true\n"
 ADDITIVE = "        customProperties: [{property: additive, value: true}]\n"
 DAY = column("order_day", "DATE", more=REQUIRED + "        partitioned: true\n        partitionKeyPosition: 1\n")
 SOURCE = column("topic_partition", "INT64", more=REQUIRED) + column("topic_offset", "INT64", more=REQUIRED)
 # An order's lines without a number are one line; `event_id` is a name that the fact table's own check gives to its key.
-LINE = column("order_no", "INT64", more=KEY) + column("line_no", "INT64") + column("event_id", "STRING")
+LINE = column("order_no", "INT64", more=KEY) + column("line_no", "INT64", more=NULL_KEY) + column("event_id", "STRING")
 FIRST = "topic, topic_partition, topic_offset"
 LAST = "topic DESC, topic_partition DESC, topic_offset DESC"
 DAYS = "WHERE order_day IN UNNEST(@days)"
@@ -36,11 +37,21 @@ def write_view(models: Path) -> None:
     columns = column("order_day", "DATE") + column("sku", "STRING") + column("price", "NUMERIC")
     query = f"SELECT order_day, sku, price FROM {CORE}"
     write_table(models, "mart.priced", materialization="view", query=query, columns=columns)
-    columns = (
-        DAY + column("sku", "STRING", more="        primaryKey: true\n") + column("price", "NUMERIC", more=ADDITIVE)
-    )
+    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("price", "NUMERIC", more=ADDITIVE)
     query = f"SELECT order_day, sku, SUM(price) AS price FROM mart.priced {DAYS} GROUP BY order_day, sku"
     write_table(models, "mart.by_sku", query=query, columns=columns)
+
+
+def write_joined(models: Path) -> None:
+    """mart.sent_back, made of events of two streams: orders, and returns, which are written as orders are."""
+    write_orders(models, "core.returns")
+    query = (
+        f"SELECT o.order_day, o.sku, o.price, COUNT(*) AS pairs FROM {CORE} AS o "
+        "JOIN core.returns AS r ON r.sku = o.sku AND r.price = o.price AND r.order_day = o.order_day "
+        "WHERE o.order_day IN UNNEST(@days) AND r.order_day IN UNNEST(@days) GROUP BY o.order_day, o.sku, o.price"
+    )
+    columns = DAY.replace(REQUIRED, KEY) + column("sku", "STRING", more=KEY) + column("price", "NUMERIC", more=KEY)
+    write_table(models, "mart.sent_back", query=query, columns=columns + column("pairs", "INT64"))
 
 
 def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS) -> None:
@@ -49,5 +60,6 @@ def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str
         query += f" QUALIFY ROW_NUMBER() OVER (PARTITION BY order_day, order_no, line_no ORDER BY {order}) = 1"
     columns = DAY + LINE + column("qty", "INT64", more=ADDITIVE) + column("price", "NUMERIC", more=ADDITIVE) + SOURCE
     extra = "      - {property: incrementalBy, value: order_no}\n"
-    columns = columns.replace("        primaryKey: true\n", "")
+    if not order:
+        columns = columns.replace(NULL_KEY, "")
     write_table(models, name, query=query, columns=columns, extra=extra)
