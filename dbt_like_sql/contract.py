@@ -5,6 +5,7 @@ Belongs here: YAML to a checked `Contract`. Does not: what a layer means, SQL, B
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from sqlglot.dialects.bigquery import BigQuery
 
 from dbt_like_sql.errors import ContractError
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 API_VERSION = "v3.1.0"
+# Names are written without quotes, here and by analysts. The emulator takes most reserved words so, Google takes none.
+RESERVED = frozenset(BigQuery.Generator.RESERVED_KEYWORDS)
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LOGICAL_TYPES = {
     "STRING": "string", "INT64": "integer", "NUMERIC": "number", "BOOL": "boolean",
     "DATE": "date", "TIMESTAMP": "timestamp", "ARRAY": "array",
@@ -193,6 +198,11 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
             raise ContractError(path, _line(node, ("schema", 0, "properties", at)), problem)
 
     need(found.name, f"column {at + 1} has no name")
+    need(
+        NAME.fullmatch(found.name) and found.name.lower() not in RESERVED,
+        f"column {found.name!r}: not a name that SQL takes without quotes, which is Latin letters, digits and _, not "
+        "beginning with a digit, and no reserved word of GoogleSQL; choose another one",
+    )
     need(found.physicalType, f"column {found.name} has no physicalType (GoogleSQL's name of its type)")
     need(found.description, f"column {found.name} has no description")
     base = found.physicalType.split("<")[0].split("(")[0]

@@ -49,6 +49,13 @@ def _read(tmp_path: Path, text: str):
     return read_contract(path)
 
 
+@pytest.mark.parametrize("name", ["order", "END", "net sales", "2nd", "año", "a-b"])
+def test_column_whose_name_sql_takes_with_quotes_only_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ContractError, match=f"column '{name}': not a name that SQL takes") as caught:
+        _read(tmp_path, CONTRACT.replace("name: price_gbp", f"name: {name}"))
+    assert caught.value.line == 24
+
+
 def test_contract_says_who_owns_what_and_what_its_columns_are(tmp_path: Path) -> None:
     contract = _read(tmp_path, CONTRACT)
     assert (contract.name, contract.owner, contract.grain) == ("mart.things", "shop", "One row a thing.")
