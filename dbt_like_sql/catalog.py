@@ -254,6 +254,12 @@ def _check_properties(contract: Contract, name: str) -> None:
     if unknown:
         known = ", ".join(sorted(_PROPERTIES))
         raise ContractError(contract.path, None, f"unknown table property {unknown[0]!r}; known: {known}")
+    arrays = [column for column in contract.columns if column.type.startswith("ARRAY")]
+    if contract.properties.get("identity") and arrays:
+        problem = (
+            f"column {arrays[0].name} is an {arrays[0].type}, which a table with an identity cannot be loaded with"
+        )
+        raise ContractError(contract.path, None, f"{problem}: give each of its values a row, or join them to a STRING")
     partitions = [column for column in contract.columns if column.is_partition]
     if len(partitions) > 1 or any(column.type != "DATE" for column in partitions):
         raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")

@@ -146,3 +146,13 @@ def test_folder_without_contract_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mart" / "t").mkdir(parents=True)
     with pytest.raises(ContractError, match="no contract"):
         load_catalog(tmp_path)
+
+
+def test_array_in_a_table_that_is_loaded_by_identity_is_refused_before_its_first_load(tmp_path: Path) -> None:
+    identity = "      - property: identity\n        value: [topic_offset]\n"
+    columns = column("topic_offset", "INT64") + column("tags", "ARRAY<STRING>")
+    write_table(tmp_path, "core.visits", materialization="loaded", columns=columns, extra=identity)
+    with pytest.raises(
+        ContractError, match="column tags is an ARRAY<STRING>, which a table with an identity cannot be"
+    ):
+        load_catalog(tmp_path)
