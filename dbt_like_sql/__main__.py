@@ -187,7 +187,7 @@ def access() -> None:
 
 @main.command()
 def days() -> None:
-    """Show every day at a glance: landed, dead letters, core, repeats, mart, and whether they agree."""
+    """Show every day of the invoice lines: landed, dead letters, core, repeats, mart, and whether they agree."""
     from dbt_like_sql.reconcile import all_days  # noqa: PLC0415
 
     for line in _day_lines(all_days(_open())):
@@ -219,7 +219,7 @@ def _day_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; amounts are strings.")
 def totals(*, as_json: bool) -> None:
-    """Rows and exact amounts of core and mart."""
+    """Rows and exact amounts of the invoice lines in core and mart."""
     from dbt_like_sql.reconcile import totals as count  # noqa: PLC0415
 
     found = count(_open())

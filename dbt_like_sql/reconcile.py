@@ -395,7 +395,7 @@ WHERE r.event_day NOT IN (
 
 
 def totals(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
-    """Rows and exact amounts of the whole warehouse: `{"core": {rows, repeats, amount}, "mart": {rows, amount}}`."""
+    """Rows and exact amounts of all invoice lines: `{"core": {rows, repeats, amount}, "mart": {rows, amount}}`."""
     sql = f"""
 SELECT
   core.row_count AS core_rows, core.repeats AS core_repeats, core.amount AS core_amount,
@@ -434,7 +434,7 @@ CROSS JOIN (
 
 
 def all_days(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """Every day that was ever loaded, as mart.data_trust shows it, ascending."""
+    """Every day of the invoice lines that was ever loaded, as mart.data_trust shows it, ascending."""
     sql = f"SELECT * FROM `{warehouse.table_id('mart.data_trust')}` ORDER BY invoice_date"
     return warehouse.run(sql, kind="reconcile").rows
 
