@@ -277,7 +277,8 @@ def sums_of_rows_problem(table: Table, source: Table) -> str | None:
     where, selected = query.args.get("where"), {each.alias_or_name: each.unalias() for each in query.selects}
     day = selected.get(table.partition_column or "")
     problem = None
-    if any(query.args.get(each) for each in _MORE) or query.args.get("joins"):
+    subtotals = query.args["group"].find(exp.Rollup, exp.Cube, exp.GroupingSets) is not None
+    if any(query.args.get(each) for each in _MORE) or query.args.get("joins") or subtotals:
         problem = f"{table.name} does more than group rows"
     elif where is None or not is_in_days(where.this) or where.this.this.name != source.partition_column:
         problem = f"{table.name} filters its source's rows"

@@ -14,7 +14,7 @@ from streaming.contract import CONTRACTS_DIR
 from streaming.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -166,18 +166,30 @@ class KafkaSettings:
                     "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE": self.sasl_password,
                 }
             reader.together(needed, f"KAFKA_SECURITY_PROTOCOL={protocol}")
-        elif self.sasl_mechanism:
-            reader.problems.append(
-                f"KAFKA_SASL_MECHANISM={self.sasl_mechanism} is set, but KAFKA_SECURITY_PROTOCOL={protocol} would not "
-                f"use it; set SASL_SSL"
-            )
         if self.ssl_certificate_file or self.ssl_key_file:
             pair = {"KAFKA_SSL_CERTIFICATE_FILE": self.ssl_certificate_file, "KAFKA_SSL_KEY_FILE": self.ssl_key_file}
             reader.together(pair, "the other of the two is")
-            if not protocol.endswith("SSL"):
-                reader.problems.append(
-                    f"KAFKA_SSL_CERTIFICATE_FILE is set, but KAFKA_SECURITY_PROTOCOL={protocol} would not use it"
-                )
+        unused = [name for name, value in self._unused() if value]
+        if unused:
+            are = f"{', '.join(unused)} {'is' if len(unused) == 1 else 'are'} set"
+            reader.problems.append(
+                f"{are}, but KAFKA_SECURITY_PROTOCOL={protocol} would not use it; set SASL_SSL or SSL"
+            )
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
+        """What the protocol leaves aside: whoever has set it believes that we log in, or that nobody can listen."""
+        if not self.security_protocol.startswith("SASL"):
+            yield "KAFKA_SASL_MECHANISM", self.sasl_mechanism
+            yield "KAFKA_SASL_USERNAME", self.sasl_username
+            yield "KAFKA_SASL_PASSWORD", self.sasl_password
+            yield "KAFKA_OAUTH_TOKEN_URL", self.oauth_token_url
+            yield "KAFKA_OAUTH_CLIENT_ID", self.oauth_client_id
+            yield "KAFKA_OAUTH_CLIENT_SECRET", self.oauth_client_secret
+        if not self.security_protocol.endswith("SSL"):
+            yield "KAFKA_SSL_CA_FILE", self.ssl_ca_file
+            yield "KAFKA_SSL_CERTIFICATE_FILE", self.ssl_certificate_file
+            yield "KAFKA_SSL_KEY_FILE", self.ssl_key_file
+            yield "KAFKA_SSL_KEY_PASSWORD", self.ssl_key_password
 
     def client_config(self) -> dict[str, str]:
         """What every librdkafka client of ours is given."""

@@ -9,8 +9,9 @@ import pytest
 
 from dbt_like_sql.additive import additive_measures, fact_table
 from dbt_like_sql.catalog import Catalog, load_catalog
+from tests.unit.dbt_like_sql.models import column, write_table
+from tests.unit.dbt_like_sql.orders import ADDITIVE, DAY, DAYS, LAST, NULL_KEY, ROWS, write_fact, write_orders
 from tests.unit.dbt_like_sql.orders import CORE as ORDERS
-from tests.unit.dbt_like_sql.orders import DAYS, LAST, ROWS, write_fact, write_orders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,3 +113,22 @@ def test_table_of_other_rows_than_the_day_s_is_no_fact_table(tmp_path: Path, que
     write_orders(tmp_path)
     write_fact(tmp_path, "mart.lines", query=query)
     assert fact_table(load_catalog(tmp_path), ORDERS) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "added"),
+    [
+        ("order_day, sku", "qty"),
+        ("GROUPING SETS ((order_day, sku), (order_day))", None),
+        ("ROLLUP (order_day, sku)", None),
+    ],
+)
+def test_sums_over_core_itself_count_repeats_and_those_with_subtotals_are_not_derived(
+    tmp_path: Path, groups: str, added: str | None
+) -> None:
+    write_orders(tmp_path)
+    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
+    query = f"SELECT order_day, sku, SUM(qty) AS qty FROM {ORDERS} {DAYS} GROUP BY {groups}"
+    write_table(tmp_path, "mart.by_sku", query=query, columns=columns)
+    [found] = additive_measures(load_catalog(tmp_path), ORDERS)
+    assert (found.source_sql, found.counts_repeats) == (added, added is not None)

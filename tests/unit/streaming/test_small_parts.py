@@ -62,6 +62,23 @@ def test_every_wrong_setting_is_told_at_once() -> None:
         assert name in text
 
 
+@pytest.mark.parametrize(
+    ("protocol", "unused"),
+    [
+        ("PLAINTEXT", "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SSL_CA_FILE are set"),
+        ("SSL", "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD are set"),
+        ("SASL_PLAINTEXT", "KAFKA_SSL_CA_FILE is set"),
+    ],
+)
+def test_what_the_protocol_would_leave_aside_is_told(tmp_path: Path, protocol: str, unused: str) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("-")
+    given = {"KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD": "p", "KAFKA_SSL_CA_FILE": str(authority)}
+    with pytest.raises(SettingsError) as caught:
+        KafkaSettings.from_env(GOOD | given | {"KAFKA_SECURITY_PROTOCOL": protocol})
+    assert f"{unused}, but KAFKA_SECURITY_PROTOCOL={protocol} would not use" in str(caught.value)
+
+
 def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("hunter2\n")
