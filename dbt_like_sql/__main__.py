@@ -187,11 +187,19 @@ def access() -> None:
 
 @main.command()
 def days() -> None:
-    """Show every day of the invoice lines: landed, dead letters, core, repeats, mart, and whether they agree."""
-    from dbt_like_sql.reconcile import all_days  # noqa: PLC0415
+    """Show every day at a glance: landed, dead letters, core, repeats, mart, and whether they agree.
 
-    for line in _day_lines(all_days(_open())):
+    The invoice lines first, then each other core table under its name.
+    """
+    from dbt_like_sql.reconcile import all_days, days_of_others  # noqa: PLC0415
+
+    warehouse = _open()
+    for line in _day_lines(all_days(warehouse)):
         click.echo(line)
+    for name, rows in days_of_others(warehouse).items():
+        click.echo(f"{name}:")
+        for line in _day_lines(rows, {shown: column for shown, column in _COUNTS.items() if shown != "amount"}):
+            click.echo(line)
 
 
 _STATES = {True: "reconciled", False: "NOT RECONCILED", None: "not compared yet"}
@@ -205,13 +213,13 @@ _COUNTS = {
 }
 
 
-def _day_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _day_lines(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str] = _COUNTS) -> Iterator[str]:
     """A line a day, numbers below numbers; ? is what nobody has counted yet."""
-    shown = [[_plain(row[column]) or "?" for column in _COUNTS.values()] for row in rows]
+    shown = [[_plain(row[column]) or "?" for column in columns.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row, numbers in zip(rows, shown, strict=True):
         state = _STATES[row["is_reconciled"]].ljust(max(map(len, _STATES.values())))
-        named = zip(_COUNTS, numbers, widths, strict=True)
+        named = zip(columns, numbers, widths, strict=True)
         counts = " ".join(f"{name} {number:>{width}}" for name, number, width in named)
         yield f"{row['invoice_date']} {state} {counts}"
 

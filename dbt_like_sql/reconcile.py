@@ -439,6 +439,27 @@ def all_days(warehouse: Warehouse) -> list[dict[str, Any]]:
     return warehouse.run(sql, kind="reconcile").rows
 
 
+def days_of_others(warehouse: Warehouse) -> dict[str, list[dict[str, Any]]]:
+    """Every day that was loaded of a core table that `all_days` does not show, ascending, by 'table of topic'."""
+    sql = f"""
+SELECT
+  d.table_name, d.topic, d.event_day AS invoice_date, r.landed_rows, r.dead_letter_rows, r.core_rows,
+  r.core_repeat_rows AS repeat_rows, r.mart_rows,
+  IF(r.is_reconciled AND r.core_version <> d.version, NULL, r.is_reconciled) AS is_reconciled
+FROM `{warehouse.table_id("control.day")}` AS d
+LEFT JOIN (
+  SELECT * FROM `{warehouse.table_id("control.reconciliation")}`
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
+) AS r ON r.topic = d.topic AND r.event_day = d.event_day
+WHERE d.table_name <> '{CORE}'
+ORDER BY d.table_name, d.topic, d.event_day
+"""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in warehouse.run(sql, kind="reconcile").rows:
+        found.setdefault(f"{row['table_name']} of {row['topic']}", []).append(row)
+    return found
+
+
 def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str) -> None:
     """Append comparisons to control.reconciliation, all in one statement; mart.data_trust shows the latest."""
     if not rows:

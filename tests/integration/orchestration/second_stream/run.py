@@ -13,7 +13,9 @@ warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
 
 import dagster as dg  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 
+from dbt_like_sql.__main__ import main as main_of_warehouse  # noqa: E402
 from dbt_like_sql.settings import WarehouseSettings  # noqa: E402
 from dbt_like_sql.warehouse import open_warehouse  # noqa: E402
 from orchestration.compare import compare_rules  # noqa: E402
@@ -59,6 +61,7 @@ def main() -> None:
         found["first"] = run("load_days", tags=tags)
         web.land([visit("/c", "0.5")])
         found["second"] = run("load_days", tags=tags)
+        found["days"] = CliRunner().invoke(main_of_warehouse, ["days"], catch_exceptions=False).output
         found["trust"] = rows("mart.data_trust")
         found["reconciled"] = rows("control.reconciliation", "topic = 'web.visits'")
         found["visits"] = rows("mart.visits", f"visit_date = DATE '{DAY}'")
