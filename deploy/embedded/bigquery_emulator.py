@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import sys
 import threading
@@ -371,6 +372,8 @@ def main(argv: list[str]) -> None:
     threading.Thread(
         target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
     ).start()
+    gc.freeze()  # what is there for good; syntax trees point at their parents, so that its visits come often
+    gc.set_threshold(100_000, 50, 100)
     cli.main(rest)
 
 
