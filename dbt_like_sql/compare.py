@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.column_types import bigquery_schema
 from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
-from dbt_like_sql.load_sql import STAGING
+from dbt_like_sql.load_sql import staging_id
 from dbt_like_sql.publish import parameters
 from dbt_like_sql.render import Slice, day_sql, render, with_days
 from dbt_like_sql.restate_sql import measures
@@ -47,8 +47,8 @@ class Difference:
 
 
 def staged_name(warehouse: Warehouse, table: str, key: str) -> str:
-    """Full id of a staging table for rows that are only compared; it expires as every staging table does."""
-    return f"{warehouse.settings.project}.{warehouse.settings.dataset_id(STAGING)}.{table.replace('.', '_')}_{key}"
+    """Full id of a staging table for rows that are only compared."""
+    return staging_id(warehouse.settings, table, key)
 
 
 def stage_rows(

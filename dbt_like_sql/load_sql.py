@@ -113,8 +113,12 @@ class Work:
     def staging_id(self, settings: WarehouseSettings) -> str:
         """Full id of the staging table that is this work's own."""
         digest = hashlib.sha256(self.key(settings).encode()).hexdigest()[:16]
-        name = f"{self.target.name.replace('.', '_')}_{digest}"
-        return f"{settings.project}.{settings.dataset_id(STAGING)}.{name}"
+        return staging_id(settings, self.target.name, digest)
+
+
+def staging_id(settings: WarehouseSettings, table: str, key: str) -> str:
+    """Full id of a staging table for rows of a table; it expires by itself."""
+    return f"{settings.project}.{settings.dataset_id(STAGING)}.{table.replace('.', '_')}_{key}"
 
 
 def load_script(settings: WarehouseSettings, work: Work, offsets: Mapping[date, Offsets], *, is_staged: bool) -> str:

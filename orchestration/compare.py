@@ -160,14 +160,14 @@ def _passes(
 def _stage(feed: Feed, passes: Sequence[Sequence[str]], into: str) -> None:
     from orchestration import mage
     from orchestration.defs.topics import project
+    from orchestration.mage_assets import part_label, partition_variables
 
     spec = project().pipeline(feed.pipeline)
-    names = (spec.partition_variable, spec.last_partition_variable)
     with _progress(passes, f"{spec.uuid}, rows of {sum(map(len, passes))} day(s)") as shown:
         for part in shown:
-            ends: dict[str, Any] = {name: day for name, day in zip(names, (part[0], part[-1]), strict=True) if name}
-            variables = {"mode": "compare", "compare_into": into, "run_id": f"compare-{uuid.uuid4()}", **ends}
-            named = mage.Part(name=part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}")
+            variables = {"mode": "compare", "compare_into": into, "run_id": f"compare-{uuid.uuid4()}"}
+            variables |= partition_variables(spec, part)
+            named = mage.Part(name=part_label(part))
             run = mage.run_pipeline(project(), spec, variables, part=named)
             if run.failed is not None:
                 raise mage.failed_test(spec, run, named)

@@ -151,9 +151,9 @@ def _definition(
         is_ended = False
         with runs.around(context, variables) if runs.around else nullcontext():
             for part in _passes(context, pipeline, runs):
-                named = Part(name=_label(part) if part else None, before=tuple(done))
-                run = _run_pass(project, pipeline, {**variables, **_partition_variables(pipeline, part)}, named)
-                done[_label(part)] = run
+                named = Part(name=part_label(part) if part else None, before=tuple(done))
+                run = _run_pass(project, pipeline, {**variables, **partition_variables(pipeline, part)}, named)
+                done[part_label(part)] = run
                 is_ended = run.failed is not None
                 if is_ended:
                     break
@@ -192,13 +192,15 @@ def _passes(context: dg.AssetExecutionContext, pipeline: PipelineSpec, runs: Run
     return [[key] for key in context.partition_keys]
 
 
-def _partition_variables(pipeline: PipelineSpec, part: Sequence[str]) -> dict[str, str]:
+def partition_variables(pipeline: PipelineSpec, part: Sequence[str]) -> dict[str, str]:
+    """The runtime variables that tell a pipeline its partitions: the first, and the last where it takes a range."""
     names = (pipeline.partition_variable, pipeline.last_partition_variable)
     ends = (part[0], part[-1]) if part else ()
     return {name: value for name, value in zip(names, ends, strict=False) if name}
 
 
-def _label(part: Sequence[str]) -> str:
+def part_label(part: Sequence[str]) -> str:
+    """The partitions of a pass as text."""
     return "the run" if not part else part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
 
 
