@@ -23,7 +23,7 @@ RUN groupadd --gid 10002 bigquery \
     && install -d -o bigquery -g bigquery -m 0750 /var/lib/bigquery
 COPY --from=environment /opt/venv /opt/venv
 COPY --from=environment /opt/duckdb /opt/duckdb
-COPY deploy/embedded/bigquery_emulator.py /opt/bigquery_emulator.py
+COPY deploy/embedded/bigquery_emulator.py deploy/embedded/translations.py /opt/
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TZ=UTC HOME=/opt/duckdb
 USER 10002:10002
 WORKDIR /var/lib/bigquery

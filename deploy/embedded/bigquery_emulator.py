@@ -19,12 +19,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import importlib.util
 import json
 import sys
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -34,8 +36,11 @@ from local_bigquery.engine import database
 from local_bigquery.grpc import read
 from local_bigquery.jobs import query, store
 
+sys.path.append(str(Path(__file__).parent))  # it is run by its path, with -P: last, so that it hides no library
+from translations import Catalog, KnownTranslations
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EVERY_S = 20.0
 RESULTS = ("emulator", "_results")  # where the results of queries are
@@ -44,6 +49,7 @@ RESULTS = ("emulator", "_results")  # where the results of queries are
 SMALL_ROWS = 10_000
 SMALL_KEPT_S = 30.0
 RESULTS_KEPT_S = 300.0
+ANSWERS_KEPT = 5_000  # about columns of tables, of all forms that they had; some kB each
 JOBS_KEPT_S = 600.0  # 500 a minute at full speed, 8 kB each
 # States of tables that nobody reads any more; with each the catalog of its time stays in memory.
 SNAPSHOTS_KEPT_S = 180.0
@@ -68,6 +74,20 @@ WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
 AT_WORK_SQL = "SELECT MIN(creation_time) FROM emulator.jobs WHERE state != 'DONE' AND creation_time > ?"
 JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
 STATE_SQL = "SELECT snapshot_id, schema_version FROM {metadata}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
+# Of each table a number that is new with each change of its columns; of each view with each change of any table.
+FORMS_SQL = """
+SELECT s.schema_name, t.table_name, t.table_id, MAX(c.begin_snapshot), COUNT(*)
+FROM {metadata}.ducklake_table AS t
+JOIN {metadata}.ducklake_schema AS s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
+JOIN {metadata}.ducklake_column AS c ON c.table_id = t.table_id AND c.end_snapshot IS NULL
+WHERE t.end_snapshot IS NULL
+GROUP BY s.schema_name, t.table_name, t.table_id
+UNION ALL
+SELECT s.schema_name, v.view_name, v.view_id, $1, 0
+FROM {metadata}.ducklake_view AS v
+JOIN {metadata}.ducklake_schema AS s ON s.schema_id = v.schema_id AND s.end_snapshot IS NULL
+WHERE v.end_snapshot IS NULL
+"""
 OBJECTS_SQL = """
 SELECT schema_name, table_name, 'TABLE', estimated_size FROM duckdb_tables() WHERE database_name = $1
 UNION ALL
@@ -86,14 +106,16 @@ class KnownCatalog:
 
     Asking for the number of the last commit takes 0.4 ms, listing all tables 8 ms. Both see what is committed, as the
     functions in whose place these stand: they, too, ask in a connection of their own. The state is asked first, so what
-    is remembered under it can only be newer, and is asked again at the next state. A query's result is looked up by its
-    name, four times a query: listing all that there is took 5 to 10 ms each time.
+    is remembered under it can only be newer, and is asked again at the next state; columns only of tables that have
+    changed themselves. A query's result is looked up by its name, four times a query: listing all that there is took 5
+    to 10 ms each time.
     """
 
     def __init__(self) -> None:
         self._fetch, self._objects = database.fetch, database.objects
         self._listed: dict[str, tuple[int, list[tuple[Any, ...]]]] = {}
-        self._columns: dict[str, tuple[int, dict[tuple[Any, ...], list[Any]]]] = {}
+        self._forms: dict[str, tuple[int, dict[tuple[str, str], tuple[int, ...]]]] = {}
+        self._columns: dict[tuple[Any, ...], list[Any]] = {}
         self._columns_of = tables.columns
 
     def install(self) -> None:
@@ -104,7 +126,7 @@ class KnownCatalog:
         """Name, kind and estimated rows of a dataset's tables and views, or of one of them."""
         if (project_id, dataset_id) == RESULTS and table_id is not None:
             return _result(table_id)
-        state = self._state(project_id)
+        state = self.state(project_id)
         if state is None:
             return self._objects(project_id, dataset_id, table_id)
         known = self._listed.get(project_id)
@@ -116,31 +138,47 @@ class KnownCatalog:
         """Rows of a query; those about columns of a project's tables are remembered."""
         if params and sql.endswith("AND NOT is_nullable") and tuple(params[:2]) == RESULTS:
             return []  # made by CREATE TABLE AS, whose columns may all be NULL
-        state = self._state(params[0]) if params and "duckdb_columns()" in sql else None
-        if params is None or state is None:
+        if not params or "duckdb_columns()" not in sql or len(params) < 3:  # noqa: PLR2004 - project, dataset, table
             return self._fetch(sql, params)
-        known, key = self._known_columns(params[0], state[1]), (sql, *params)
-        if key not in known:
-            known[key] = self._fetch(sql, params)
-        return known[key]
+        return self._remembered(lambda: self._fetch(sql, params), *params[:3], sql, *params[3:])
 
     def columns(self, project_id: str, dataset_id: str, table_id: str) -> list[Any]:
         """Columns of a table or view with their types; each statement asks for those of all its tables."""
-        state = None if dataset_id == RESULTS[1] else self._state(project_id)
-        if state is None:
+        if dataset_id == RESULTS[1]:
             return self._columns_of(project_id, dataset_id, table_id)
-        known, key = self._known_columns(project_id, state[1]), (dataset_id, table_id)
-        if key not in known:
-            known[key] = self._columns_of(project_id, dataset_id, table_id)
-        return list(known[key])
+        ask = lambda: self._columns_of(project_id, dataset_id, table_id)  # noqa: E731
+        return list(self._remembered(ask, project_id, dataset_id, table_id, ""))
 
-    def _known_columns(self, project_id: str, state: int) -> dict[tuple[Any, ...], list[Any]]:
-        known = self._columns.get(project_id)
-        if known is None or known[0] != state:
-            known = self._columns[project_id] = (state, {})
+    def _remembered(
+        self, ask: Callable[[], list[Any]], project: str, dataset: str, table: str, *rest: Any
+    ) -> list[Any]:
+        """What a question about a table's columns was answered while the table had its present form."""
+        [form] = self.forms([(project, dataset, table)])
+        if form is None:
+            return ask()
+        key = (project, dataset, table, form, *rest)
+        if key not in self._columns:
+            if len(self._columns) >= ANSWERS_KEPT:
+                self._columns.clear()
+            self._columns[key] = ask()
+        return self._columns[key]
+
+    def forms(self, named: list[tuple[str, str, str]]) -> list[tuple[int, ...] | None]:
+        """Of each table or view what changes with every change of its columns; None: there is none that is known."""
+        of = {project: self._forms_of(project) for project in {project for project, _, _ in named}}
+        return [of[project].get((dataset, table)) for project, dataset, table in named]
+
+    def _forms_of(self, project_id: str) -> dict[tuple[str, str], tuple[int, ...]]:
+        state = self.state(project_id)
+        if state is None:
+            return {}
+        known = self._forms.get(project_id)
+        if known is None or known[0] != state[1]:
+            rows = self._fetch(FORMS_SQL.format(metadata=_metadata(project_id)), [state[1]])
+            known = self._forms[project_id] = (state[1], {row[:2]: row[2:] for row in rows})
         return known[1]
 
-    def _state(self, project_id: str) -> tuple[int, int] | None:
+    def state(self, project_id: str) -> tuple[int, int] | None:
         """Numbers of the last commit and of the last change of any table's form; None: not a project."""
         if project_id == "emulator":
             return None
@@ -358,6 +396,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--jobs-kept-s", type=float, default=JOBS_KEPT_S)
     parser.add_argument("--snapshots-kept-s", type=float, default=SNAPSHOTS_KEPT_S)
     parser.add_argument("--merge-from-files", type=int, default=MERGE_FROM_FILES)
+    parser.add_argument("--translations", choices=("known", "check", "own"), default="known")
     ours, rest = parser.parse_known_args(argv)
     housekeeper = Housekeeper(
         results_kept_s=ours.results_kept_s,
@@ -366,12 +405,18 @@ def main(argv: list[str]) -> None:
         snapshots_kept_s=ours.snapshots_kept_s,
         merge_from_files=ours.merge_from_files,
     )
-    KnownCatalog().install()
+    catalog = KnownCatalog()
+    catalog.install()
     QuickJobs().install()
+    if ours.translations != "own":
+        KnownTranslations(Catalog(catalog.forms), check=ours.translations == "check").install()
     SmallMessages().install()
     threading.Thread(
         target=_keep_house, args=(housekeeper, ours.tidy_every_s), name="housekeeping", daemon=True
     ).start()
+    if importlib.util.find_spec("pandas") is None:
+        # DuckDB tries twice a query with parameters, and Python looks through all folders each time: a third of 0.6 ms
+        sys.modules["pandas"] = None  # type: ignore[assignment]
     gc.freeze()  # what is there for good; syntax trees point at their parents, so that its visits come often
     gc.set_threshold(100_000, 50, 100)
     cli.main(rest)
