@@ -13,6 +13,8 @@ import psycopg2
 from psycopg2.extras import execute_values
 
 from streaming.database import transaction
+from streaming.decode import REASONS
+from streaming.errors import ReplayError
 from streaming.headers import headers_from_json, headers_json
 
 if TYPE_CHECKING:
@@ -141,6 +143,16 @@ def count_dead_letters(conn: Connection, topic: str) -> list[tuple[str, str | No
             (topic,),
         )
         return list(cursor.fetchall())
+
+
+def refuse_unknown_reason(conn: Connection, topic: str, reason: str | None) -> None:
+    """Raises ReplayError for a reason that is none of today's, nor one that an older version wrote."""
+    known = {*REASONS, *(found for found, *_ in count_dead_letters(conn, topic))}
+    if reason is not None and reason not in known:
+        raise ReplayError(
+            f"looking for letters of {topic}: there is no reason {reason!r}. No letter was touched. Name one of "
+            f"{', '.join(sorted(known))}."
+        )
 
 
 def show_value(letter: DeadLetter) -> str:

@@ -56,6 +56,7 @@ def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, li
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
+        dead_letter.refuse_unknown_reason(conn, topic, reason)
         counts = dead_letter.count_dead_letters(conn, topic)
         letters = dead_letter.read_dead_letters(conn, topic, reason=reason, is_open=not is_all, limit=limit)
     if is_json:
@@ -136,6 +137,7 @@ def dead_letters_export(path: str, topic: str | None, **options: Any) -> None:
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
+        dead_letter.refuse_unknown_reason(conn, topic, options["reason"])
         letters = dead_letter.iter_dead_letters(conn, topic, reason=options["reason"], is_open=not options["is_all"])
         if path == "-":
             write_letters(letters, sys.stdout, options["form"] or "ndjson")
@@ -203,6 +205,8 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
         raise click.UsageError("name one letter as PARTITION:OFFSET, or --all, or --from FILE")
     if options["value_path"] and options["at"] is None:
         raise click.UsageError("--value is for one letter, named as PARTITION:OFFSET")
+    if options["reason"] is not None and not options["is_all"]:
+        raise click.UsageError("--reason is for --all")
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     contract = contracts.load_contract(topic, settings.contracts_dir)
@@ -226,6 +230,7 @@ def _chosen_letters(conn: Any, topic: str, options: dict[str, Any]) -> Iterator[
         edited = options["value_path"].read_bytes() if options["value_path"] else None
         yield _one_letter(conn, topic, options["at"]), edited
     elif options["is_all"]:
+        dead_letter.refuse_unknown_reason(conn, topic, options["reason"])
         yield from ((letter, None) for letter in dead_letter.iter_dead_letters(conn, topic, reason=options["reason"]))
     else:
         path = options["given_path"]

@@ -366,6 +366,20 @@ def test_commands_want_a_topic_only_where_there_are_several(letters_rig: Rig) ->
     assert "not_json" in run(rig, "list", "--topic", rig.topic)
 
 
+@pytest.mark.parametrize("command", ["list", "export -", "replay --all"])
+def test_a_reason_that_there_is_not_is_refused_with_those_that_there_are(letters_rig: Rig, command: str) -> None:
+    """Those that an older version wrote too."""
+    rig = letters_rig
+    send(rig, [b"{"])
+    rig.land(dead_letter_limit=1.0)
+    rig.execute("UPDATE control.dead_letter SET reason = 'of_an_older_version'")
+    output = run(rig, *command.split(), "--reason", "not_jsn", code=1)
+    assert "there is no reason 'not_jsn'" in output
+    assert all(reason in output for reason in ("missing_field", "not_json", "of_an_older_version"))
+    run(rig, *command.split(), "--reason", "of_an_older_version", code=2 if "replay" in command else 0)
+    run(rig, *command.split(), "--reason", "not_json")  # one of today's, of which there is no letter
+
+
 def test_what_an_event_holds_is_listed_as_it_is(letters_rig: Rig) -> None:
     """Square brackets are the markup of what prints the tables."""
     rig = letters_rig
@@ -436,6 +450,7 @@ def test_an_export_goes_into_a_pipe_that_is_there(letters_rig: Rig, tmp_path: Pa
         (("list", "--limit", "-1"), "--limit"),
         (("list", "--limit", "99999999999999999999"), "--limit"),
         (("replay", "0:30", "--value", "."), "is a directory"),
+        (("replay", "0:30", "--reason", "not_json"), "--reason is for --all"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(arguments: tuple[str, ...], problem: str) -> None:
