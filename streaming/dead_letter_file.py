@@ -10,6 +10,7 @@ import base64
 import csv
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -129,17 +130,23 @@ def _read_ndjson(lines: Iterable[str], name: str) -> Iterator[Given]:
         try:
             record = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
             plain = {key: msgspec.json.decode(raw) for key, raw in record.items() if key not in ("value", "headers")}
+            value = bytes(record.get("value", b"null"))
+            is_event = value[:1] == b"{"  # written as JSON instead of as text: taken byte for byte
+            decoded = None if is_event else msgspec.json.decode(value)
         except msgspec.MsgspecError as error:
             _refuse(where, f"it is no JSON object ({error})")
-        value = bytes(record.get("value", b"null"))
-        if value[:1] == b"{":  # an event written as JSON instead of as text: taken byte for byte
-            text: bytes | None = value
-        else:
-            decoded = msgspec.json.decode(value)
-            if decoded is not None and not isinstance(decoded, str):
-                _refuse(where, "value is neither a text nor a JSON object nor null")
-            text = None if decoded is None else decoded.encode("utf-8")
-        yield _given(where, plain, text)
+        except RecursionError:
+            _refuse(f"{where}{_letter_in(line)}", "its JSON nests too deep to be read")
+        if decoded is not None and not isinstance(decoded, str):
+            _refuse(where, "value is neither a text nor a JSON object nor null")
+        text = None if decoded is None else decoded.encode("utf-8")
+        yield _given(where, plain, value if is_event else text)
+
+
+def _letter_in(line: str) -> str:
+    """Which letter a line is of that cannot be read as a whole: `export` writes that before any value."""
+    places = [re.search(rf'"{name}"\s*:\s*(\d+)', line) for name in ("topic_partition", "topic_offset")]
+    return f" (letter {':'.join(place[1] for place in places if place)})" if all(places) else ""
 
 
 def _read_csv(lines: Iterable[str], header: str, name: str) -> Iterator[Given]:

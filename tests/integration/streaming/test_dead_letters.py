@@ -67,6 +67,7 @@ KINDS: dict[str, tuple[bytes | None, str, str | None]] = {
     "oversized": (json.dumps(line(1, description="x" * 1_000_000)).encode(), "too_large", None),
     "nested too deep": (JUST_JSON[:-1] + b', "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "not_json", None),
 }  # fmt: skip
+DEEP = "[" * 5_000 + "]" * 5_000
 ENUM = "      - {name: channel, logicalType: string, enum: [{value: web}, {value: till}]}\n"
 
 
@@ -210,6 +211,12 @@ def mend(path: Path, form: str) -> None:
         (lambda r: r | {"value_base64": "?"}, "value_base64 cannot be read"),
         (lambda r: r | {"value": "a", "value_base64": "Yg=="}, "were both edited, and differ"),
         (lambda _: "{", "it is no JSON object"),
+        (
+            lambda r: json.dumps(r | {"value": 0})[:-1] + f', "value": {{"a": {DEEP}}}}}',
+            "(letter 2:0): its JSON nests too deep",
+        ),
+        (lambda r: json.dumps(r | {"value": 0})[:-1] + f', "value": {DEEP}}}', "(letter 2:0): its JSON nests too deep"),
+        (lambda _: f'{{"value": {DEEP}}}', "line 2: its JSON nests too deep"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_refused_with_its_line(
