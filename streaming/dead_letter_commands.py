@@ -19,7 +19,7 @@ from rich.text import Text
 from streaming import contract as contracts
 from streaming.errors import ReplayError
 from streaming.lake_commands import wide_console
-from streaming.settings import LakeSettings, RegistrySettings
+from streaming.settings import LakeSettings, ReplaySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,11 +207,11 @@ def dead_letters_replay(topic: str | None, **options: Any) -> None:
         raise click.UsageError("--value is for one letter, named as PARTITION:OFFSET")
     if options["reason"] is not None and not options["is_all"]:
         raise click.UsageError("--reason is for --all")
-    settings = LakeSettings.from_env(os.environ)
-    topic = topic or only_topic(settings)
-    contract = contracts.load_contract(topic, settings.contracts_dir)
-    with connected(settings.dsn, command="dead-letters replay") as conn:
-        decoder = Decoder(contract, reader=open_reader(contract, RegistrySettings.from_env(os.environ)))
+    settings = ReplaySettings.from_env(os.environ)
+    topic = topic or only_topic(settings.lake)
+    contract = contracts.load_contract(topic, settings.lake.contracts_dir)
+    decoder = Decoder(contract, reader=open_reader(contract, settings.registry))
+    with connected(settings.lake.dsn, command="dead-letters replay") as conn:
         done = replay.replay_edited(conn, decoder, _chosen_letters(conn, topic, options))
     total = done.landed + done.refused + done.already
     click.echo(f"landed {done.landed}, still refused {done.refused}, landed before {done.already}, of {total}")

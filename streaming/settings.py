@@ -239,14 +239,6 @@ class RegistrySettings:
     key_password: str = field(default="", repr=False)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> RegistrySettings:
-        """Read and check; raises SettingsError with every problem."""
-        reader = _Environment(env)
-        settings = cls.read(reader)
-        reader.raise_problems("streaming (schema registry)")
-        return settings
-
-    @classmethod
     def read(cls, reader: _Environment) -> RegistrySettings:
         """Read, and leave the problems with the reader."""
         settings = cls(
@@ -306,6 +298,22 @@ class LakeSettings:
         if not contracts_dir.is_dir():
             reader.problems.append(f"STREAMING_CONTRACTS_DIR={contracts_dir} is not a folder")
         return cls(dsn=dsn, contracts_dir=contracts_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """What a replay needs: the lake, and the registry that a letter's schema may be in."""
+
+    lake: LakeSettings
+    registry: RegistrySettings
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> ReplaySettings:
+        """Read and check; raises SettingsError with every problem."""
+        reader = _Environment(env)
+        settings = cls(lake=LakeSettings.read(reader), registry=RegistrySettings.read(reader))
+        reader.raise_problems("streaming (replay)")
+        return settings
 
 
 @dataclass(frozen=True, slots=True)

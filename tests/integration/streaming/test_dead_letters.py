@@ -464,3 +464,11 @@ def test_arguments_that_cannot_work_are_refused(arguments: tuple[str, ...], prob
     result = CliRunner().invoke(main, ["dead-letters", *arguments], env={"LAKE_DSN": "postgresql://127.0.0.1:1/x"})
     assert result.exit_code == 2
     assert problem in result.output
+
+
+def test_a_replay_tells_all_that_is_wrong_with_its_settings_at_once() -> None:
+    env = {"LAKE_DSN": "lake", "SCHEMA_REGISTRY_URL": "registry:8081", "SCHEMA_REGISTRY_USERNAME": "lander"}
+    result = CliRunner().invoke(main, ["dead-letters", "replay", "--all"], env=env)
+    assert result.exit_code == 1
+    for name in ("LAKE_DSN does not begin", "SCHEMA_REGISTRY_URL does not begin", "SCHEMA_REGISTRY_PASSWORD"):
+        assert name in result.output
