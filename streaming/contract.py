@@ -21,7 +21,7 @@ from open_data_contract_standard.model import OpenDataContractStandard, SchemaOb
 
 from streaming.contract_limits import contradictions, read_limit
 from streaming.contract_yaml import compose, problems_text, property_lines, unknown_keys
-from streaming.errors import ContractError
+from streaming.errors import ContractError, TopicError
 from streaming.event_type import event_struct, struct_fields
 
 CONTRACTS_DIR = Path(__file__).parent / "contracts"
@@ -54,7 +54,8 @@ NUMERIC = re.compile(r"(?:numeric|decimal)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IG
 FIELD_NAME = re.compile(r"[a-z_][a-z0-9_]{0,58}")
 EVENT_KEY = re.compile(r'[^"\\\x00-\x1f]*')
 MONTH_NAME = re.compile(r"(.+)_\d{4}_\d{2}")  # of a month's table: the stream's and YYYY_MM
-TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
+TOPIC_RULE = "Kafka takes 1 to 249 letters, digits, . _ and -, and neither . nor .. alone"
 RESERVED_PREFIX = "__"  # of a class's own parts, and of names that it changes
 RESERVED_FIELDS = frozenset({"topic", "topic_partition", "topic_offset", "event_day", "event_at", "produced_at", "key"})
 
@@ -147,8 +148,18 @@ class Contract:
         raise KeyError(name)
 
 
+def require_topic_name(topic: str) -> None:
+    """Raises TopicError for a name that no topic can have."""
+    if not TOPIC_NAME.fullmatch(topic):
+        shown = f"{topic[:40]!r}{'...' if len(topic) > 40 else ''} of {len(topic)} characters"  # noqa: PLR2004 to know it by
+        raise TopicError(
+            f"naming topic {shown}: it is not a topic's name: {TOPIC_RULE}. Nothing was done. Mend the name."
+        )
+
+
 def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contract:
     """The contract of a topic, from `<contracts_dir>/<topic>.yaml`."""
+    require_topic_name(topic)
     folder = Path(contracts_dir) if contracts_dir else CONTRACTS_DIR
     path = folder / f"{topic}.yaml"
     if not path.is_file():
@@ -242,7 +253,7 @@ class _Reader:
         topic = schema.physicalName or schema.name or ""
         stream = schema.name or ""
         if not TOPIC_NAME.fullmatch(topic):
-            self.problems.append(f"schema.physicalName {topic!r} is not a topic's name (letters, digits, . _ -)")
+            self.problems.append(f"schema.physicalName {topic!r} is not a topic's name: {TOPIC_RULE}")
         if not FIELD_NAME.fullmatch(stream) or len(stream) > 50:  # noqa: PLR2004 a month's suffix has to fit in 63
             self.problems.append(f"schema.name {stream!r} is not a table's name (a-z, 0-9, _; at most 50)")
         places = [self._place(at, prop) for at, prop in enumerate(schema.properties or [])]

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streaming import contract as contracts
 from streaming.errors import ContractError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @click.command("new-stream")
@@ -29,9 +33,12 @@ def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool)
     from streaming.propose import propose_contract  # noqa: PLC0415 a command imports what it needs
     from streaming.sample import read_sample  # noqa: PLC0415
 
+    contracts.require_topic_name(topic)
     folder = Path(os.environ.get("STREAMING_CONTRACTS_DIR") or contracts.CONTRACTS_DIR)
     path = folder / f"{topic}.yaml"
-    if path.exists() and not (is_forced or is_shown):
+    with _is_accessible(path):
+        is_taken = path.exists()
+    if is_taken and not (is_forced or is_shown):
         raise ContractError(
             f"proposing a contract for {topic}: {path} exists. Nothing was written. Replace it by --force."
         )
@@ -47,10 +54,22 @@ def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool)
         click.echo(text, nl=False)
         return
     _refuse_shared_stream(contract, folder)
-    path.write_text(text, encoding="utf-8")
+    with _is_accessible(path):
+        path.write_text(text, encoding="utf-8")
     cut = " (the first ones of the file)" if sample.is_cut else ""
     click.echo(f"wrote {path}: {len(contract.fields)} fields of {sample.events:,} events{cut}, event time "
                f"{contract.event_time_field}. Read its comments; then `streaming migrate`.")  # fmt: skip
+
+
+@contextmanager
+def _is_accessible(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ContractError(
+            f"writing the contract {path}: {error.strerror}. It is not there, or not whole. Give us room and the right "
+            f"to write there, or name another folder in STREAMING_CONTRACTS_DIR; --force replaces what is there."
+        ) from error
 
 
 def _refuse_shared_stream(contract: contracts.Contract, folder: Path) -> None:

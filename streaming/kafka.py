@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
+from streaming.contract import require_topic_name
 from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
 from streaming.kafka_trouble import advice, look_for_reason
 
@@ -111,6 +112,7 @@ def topic_id(described: Any) -> str | None:
 
 def create_topic(settings: KafkaSettings, topic: str, *, topic_partitions: int, replication: int = -1) -> bool:
     """Create a topic unless it exists; whether it was created. Replication -1: the broker's default."""
+    require_topic_name(topic)
     client = admin_client(settings)
     if topic in describe_topics(settings, [topic], admin=client):
         return False

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming import kafka
 from streaming.already_sent import Sent
+from streaming.contract import require_topic_name
 from streaming.errors import ProduceError, SourceError, TopicError
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ class EventProducer:
 
 def require_topic(settings: KafkaSettings, topic: str) -> None:
     """Refuse to produce to a topic that does not exist: the broker would drop every event after minutes."""
+    require_topic_name(topic)
     if topic not in kafka.describe_topics(settings, [topic]):
         raise TopicError(
             f"producing to {topic}: no such topic at {settings.bootstrap_servers}. Nothing was sent. "

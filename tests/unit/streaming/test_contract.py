@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import pytest
@@ -221,3 +222,13 @@ def test_no_stream_is_called_like_a_month_of_another(tmp_path) -> None:
 
 def test_the_contracts_are_part_of_the_package() -> None:
     assert (CONTRACTS_DIR / "retail.invoices.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "ä", ".", "..", "", "a" * 250, "a" * 9_000])
+@pytest.mark.parametrize("command", ["topic create", "topic create --partitions 1", "consume --topic"])
+def test_a_name_that_kafka_does_not_take_is_told_before_anything_is_asked(command: str, name: str) -> None:
+    env = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "LAKE_DSN": "postgresql://127.0.0.1:1/x"}
+    result = CliRunner().invoke(main, [*command.split(), name], env=env)
+    assert result.exit_code == 1
+    assert re.search(r"^TopicError: .*not a topic's name: Kafka takes 1 to 249 letters", result.output), result.output
+    assert len(result.output) < 300

@@ -257,10 +257,22 @@ def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
     assert shown.output == first
 
 
+def test_a_folder_that_takes_no_file_is_told() -> None:
+    """Nobody may write there, whatever his rights elsewhere."""
+    refused = run("any.topic", "--from-sample", "-", folder=Path("/proc"), stdin=b'{"b": 1}\n')
+    assert refused.exit_code == 1
+    assert "ContractError: writing the contract /proc/any.topic.yaml: " in refused.output
+    assert "STREAMING_CONTRACTS_DIR" in refused.output
+
+
+def test_the_longest_name_is_taken(tmp_path: Path) -> None:
+    assert run("a" * 249, "--from-sample", "-", folder=tmp_path, stdin=b'{"b": 1}\n').exit_code == 0
+
+
 def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     for arguments, problem in (
         (("t", "--from-sample", str(tmp_path / "none")), "No such file"),
-        (("a b", "--from-sample", "-"), "is not a topic's name"),
+        *(((name, "--from-sample", "-"), "is not a topic's name") for name in ("a b", "a/../b", "ä", "..", "a" * 250)),
     ):
         result = run(*arguments, folder=tmp_path, stdin=b'{"b": 1}\n')
         assert result.exit_code == 1
