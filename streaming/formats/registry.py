@@ -6,6 +6,7 @@ Not here: what a schema is used for (avro.py, protobuf.py).
 
 from __future__ import annotations
 
+import re
 import time
 import weakref
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from streaming.settings import RegistrySettings
 
 NOT_FOUND = 404
-UNKNOWN = (40401, 40402, 40403)  # no such subject, version, schema; any other 404 is not about the schema
+UNKNOWN = (40401, 40402, 40403)  # no such subject, version, schema; any other 404 is not about the schema,
+UNKNOWN_TEXT = re.compile(r"No (?:content|artifact|version) .*\bfound\b")  # but for Apicurio 2.0: it has no such codes
 TIMED_OUT = 408
 UNAUTHORIZED = (401, 403)
 TOO_MANY = 429
@@ -149,7 +151,7 @@ class Registry:
         if not isinstance(error, SchemaRegistryError):
             raise RegistryUnavailableError(self._tried(schema, str(error) or type(error).__name__)) from error
         status = error.http_status_code
-        if status == NOT_FOUND and error.error_code in UNKNOWN:
+        if status == NOT_FOUND and _says_unknown(error):
             refusal = Refusal("unknown_schema", f"the registry has no schema {schema}: {error.error_message}")
             self.unknown[schema] = (refusal, self.clock() + UNKNOWN_FOR_S)
             return refusal
@@ -177,6 +179,10 @@ class Registry:
             f"asking the schema registry {self.url} for schema {schema}: {found}. Nothing was skipped; it is tried "
             f"again until the outage limit. Check that it is up, SCHEMA_REGISTRY_URL and SCHEMA_REGISTRY_CA_FILE."
         )
+
+
+def _says_unknown(error: SchemaRegistryError) -> bool:
+    return error.error_code in UNKNOWN or bool(UNKNOWN_TEXT.match(str(error.error_message)))
 
 
 # what the client may raise while it asks

@@ -266,6 +266,23 @@ def test_an_unknown_schema_is_asked_for_once_in_a_while_and_not_for_every_event(
     assert registry.asked < 5
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (40403, "Schema 7 not found"),  # Confluent
+        (40403, "No content with ID '7' was found."),  # Apicurio, since 2.1
+        (40401, "No artifact with ID '7' in group 'null' was found."),  # where ids are the artifacts' (legacy-id-mode)
+        (404, "No content with ID '7' was found."),  # 2.0
+        (404, "No artifact with ID '7' in group 'null' was found."),
+    ],
+)
+def test_whatever_a_registry_says_of_a_schema_that_it_does_not_know(registry: StandIn, code: int, message: str) -> None:
+    registry.fails_with, registry.page = 404, json.dumps({"error_code": code, "message": message}).encode()
+    refusal = open_avro(registry.url)(b"\0\0\0\0\x07xx", [])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.reason, refusal.detail) == ("unknown_schema", f"the registry has no schema 7: {message}")
+
+
 def test_a_schema_of_another_format_is_the_message_s_fault(registry: StandIn) -> None:
     """The registry's answer was right: what asks it again for ever would stop the topic."""
     classes = proto_classes()
@@ -471,7 +488,10 @@ def test_a_registry_that_is_away_is_no_reason_to_refuse_an_event(registry: Stand
         nowhere(value, [])
 
 
-@pytest.mark.parametrize("page", [b"", b"<html>404 Not Found: nginx</html>", b"null"])
+@pytest.mark.parametrize("page", [
+    b"", b"<html>404 Not Found: nginx</html>", b"null", b'{"error_code": 404, "message": "HTTP 404 Not Found"}',
+    b'{"error_code": 0, "message": "RESTEASY003210: Could not find resource for full path"}',
+])  # fmt: skip
 def test_a_404_that_is_not_about_the_schema_makes_no_dead_letter(registry: StandIn, page: bytes) -> None:
     """An ingress without its service, or a path that is wrong: the registry was never asked."""
     value, reader = avro(registry.url)(payment()), open_avro(registry.url)
