@@ -1,7 +1,7 @@
 """Avro with a schema registry -> JSON, by confluent-kafka's deserializer. Decimals and instants stay exact.
 
-Not here: what the registry's errors mean (registry.py), how a schema is marked (avro_schema.py), how deep a value
-may go (avro_depth.py).
+Not here: what the registry's errors mean (registry.py), how a schema is marked (avro_schema.py), how much a
+value may become (avro_depth.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry import topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
 
-from streaming.formats.avro_depth import Names, check_depth, names_if_recursive
+from streaming.formats.avro_depth import Names, check_value, names_to_follow
 from streaming.formats.avro_schema import mark, register_readers
 from streaming.formats.exact_json import to_json
 from streaming.formats.framing import strip_frame
@@ -61,24 +61,21 @@ class AvroReader:
         self.registry = registry
         register_readers()
         self.deserialize = _Deserializer(registry.client, is_connect=is_connect)
-        self.recursive: dict[str, Names] = {}
+        self.followed: dict[str, Names | None] = {}
 
     def __call__(self, value: bytes, headers: Headers) -> bytes | Refusal:
         """JSON of a value, or why there is none."""
         context = SerializationContext(self.topic, MessageField.VALUE, [*headers])
 
         def decode(name: str, schema: Schema) -> bytes:
-            if names := self._names_if_recursive(name, schema):
-                self._check_depth(schema, names, strip_frame(value, headers))
+            names = self._names_to_follow(name, schema)
+            if names is not None and isinstance(inner := strip_frame(value, headers), bytes):
+                check_value(self.deserialize.parsed(schema), names, inner)
             return to_json(self.deserialize(value, context))
 
         return self.registry.read(value, headers, decode, undecodable=UNDECODABLE)
 
-    def _names_if_recursive(self, name: str, schema: Schema) -> Names:
-        if name not in self.recursive:
-            self.recursive[name] = names_if_recursive(self.deserialize.parsed(schema))
-        return self.recursive[name]
-
-    def _check_depth(self, schema: Schema, names: Names, value: bytes | Refusal) -> None:
-        if isinstance(value, bytes):
-            check_depth(self.deserialize.parsed(schema), names, value)
+    def _names_to_follow(self, name: str, schema: Schema) -> Names | None:
+        if name not in self.followed:
+            self.followed[name] = names_to_follow(self.deserialize.parsed(schema))
+        return self.followed[name]

@@ -1,7 +1,7 @@
 """Parsed Avro schemas -> the same, marked where fastavro would alter a value, and with what reads such a value. Pure.
 
 A mark is a logical type of our own; fastavro looks its reader up by type and logical type, in one table of the process.
-Not here: the registry's texts (avro.py), how deep a value may go (avro_depth.py).
+Not here: the registry's texts (avro.py), how much a value may become (avro_depth.py).
 """
 
 from __future__ import annotations

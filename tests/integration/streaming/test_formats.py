@@ -8,6 +8,7 @@ import io
 import json
 import pkgutil
 import re
+import resource
 import struct
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -312,6 +314,23 @@ def test_a_value_of_a_schema_that_refers_to_itself_ends_no_process(registry: Sta
     assert "RecursionError" in refusal.detail
     found = reader(framed(registry, schema, b"\x02" * 300 + b"\0"), [])
     assert found == b'{"n":' * 301 + b"null" + b"}" * 301
+
+
+def test_an_array_of_nothing_takes_no_memory(registry: StandIn) -> None:
+    """Ten bytes say that it has 10^12 items, and fastavro would make them."""
+    schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": {"type": "array", "items": "null"}}]}
+    reader, out = open_avro(registry.url), io.BytesIO()
+    fastavro.schemaless_writer(out, "long", 10**12)
+    assert read(reader, framed(registry, schema, b"\x06\0")) == {"a": [None] * 3}
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 500_000_000, limit[1]))
+    try:
+        refusal = reader(framed(registry, schema, out.getvalue() + b"\0"), [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.reason, "1000000000000 items without bytes" in refusal.detail) == ("undecodable", True), refusal
 
 
 def framed(registry: StandIn, schema: Any, value: bytes = b"x") -> bytes:

@@ -1,4 +1,4 @@
-"""Values of Avro schemas that refer to themselves are followed exactly as far as fastavro would follow them."""
+"""Values of Avro schemas that may become too much are followed exactly as far as fastavro would follow them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fastavro
 import pytest
 from fastavro.schema import parse_schema
 
-from streaming.formats.avro_depth import _skip, check_depth, names_if_recursive
+from streaming.formats.avro_depth import MOST_EMPTY_ITEMS, Follower, check_value, names_to_follow
 
 CHAIN = {"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}
 TREE = {"type": "record", "name": "a.T", "fields": [{"name": "kids", "type": {"type": "array", "items": "T"}}]}
@@ -30,20 +30,27 @@ EVERYTHING = {"type": "record", "name": "x.R", "fields": [
 ]}  # fmt: skip
 
 
+def follow(parsed: Any, value: bytes) -> None:
+    names = names_to_follow(parsed)
+    assert names is not None
+    check_value(parsed, names, value)
+
+
 @pytest.mark.parametrize("schema", [CHAIN, TREE, MAPS, MUTUAL, ENDLESS, EVERYTHING])
 def test_a_schema_that_refers_to_itself_is_found(schema: Any) -> None:
-    assert names_if_recursive(parse_schema(schema))
-    assert names_if_recursive(parse_schema(["null", schema]))
+    assert names_to_follow(parse_schema(schema))
+    assert names_to_follow(parse_schema(["null", schema]))
 
 
 @pytest.mark.parametrize("schema", [
-    "string", ["null", "long"], {"type": "array", "items": "float"},
+    "string", ["null", "long"], {"type": "array", "items": "float"}, {"type": "array", "items": ["null"]},
+    {"type": "map", "values": "null"}, {"type": "array", "items": {"type": "array", "items": "int"}},
     {"type": "record", "name": "P", "fields": [
         {"name": "x", "type": {"type": "record", "name": "Q", "fields": [{"name": "y", "type": "int"}]}},
         {"name": "z", "type": ["null", "Q"]}]},
 ])  # fmt: skip
-def test_one_that_only_uses_a_name_twice_does_not(schema: Any) -> None:
-    assert not names_if_recursive(parse_schema(schema))
+def test_one_that_only_uses_a_name_twice_or_whose_items_take_bytes_is_not(schema: Any) -> None:
+    assert names_to_follow(parse_schema(schema)) is None
 
 
 @pytest.mark.parametrize(
@@ -61,25 +68,51 @@ def test_one_that_only_uses_a_name_twice_does_not(schema: Any) -> None:
 def test_a_value_that_would_end_the_process_is_too_deep(schema: Any, value: bytes) -> None:
     parsed = parse_schema(schema)
     with pytest.raises(RecursionError):
-        check_depth(parsed, names_if_recursive(parsed), value)
+        follow(parsed, value)
 
 
 def test_a_number_without_an_end_is_refused_since_fastavro_would_drop_its_upper_bits() -> None:
     with pytest.raises(ValueError, match="more than ten bytes"):
-        check_depth(parse_schema(CHAIN), names_if_recursive(parse_schema(CHAIN)), b"\x82" + b"\x80" * 12 + b"\0\0")
+        follow(parse_schema(CHAIN), b"\x82" + b"\x80" * 12 + b"\0\0")
 
 
 @pytest.mark.parametrize("value", [b"", b"\x02", b"\x01", b"\x08", b"\x03", b"\xff" * 9])
 def test_a_value_that_breaks_off_is_left_to_its_reader(value: bytes) -> None:
     for schema in (CHAIN, TREE, MAPS, EVERYTHING):
         parsed = parse_schema(schema)
-        check_depth(parsed, names_if_recursive(parsed), value)
+        follow(parsed, value)
 
 
-def test_elements_without_bytes_take_no_time() -> None:
-    parsed = parse_schema({"type": "record", "name": "N", "fields": [
-        {"name": "a", "type": {"type": "array", "items": "null"}}, {"name": "n", "type": ["null", "N"]}]})  # fmt: skip
-    check_depth(parsed, names_if_recursive(parsed), b"\xfe" + b"\xff" * 7 + b"\x7f\0\0")
+EMPTY = {"type": "record", "name": "O", "fields": [{"name": "x", "type": "null"}, {"name": "y", "type": {
+    "type": "fixed", "name": "F0", "size": 0}}]}  # fmt: skip
+TWICE = {"type": "record", "name": "T", "fields": [
+    {"name": "o", "type": EMPTY}, {"name": "a", "type": {"type": "array", "items": "O"}}]}  # fmt: skip
+
+
+def counted(items: int) -> bytes:
+    """An array's bytes, of so many items of none."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, parse_schema("long"), items)
+    return out.getvalue() + b"\0"
+
+
+@pytest.mark.parametrize("items", ["null", {"type": "null"}, EMPTY, {"type": "fixed", "name": "F", "size": 0}])
+def test_more_items_without_bytes_than_memory_takes_are_refused_before_they_are_made(items: Any) -> None:
+    array = {"type": "array", "items": items}
+    places = [(array, b""), ([array], b"\0"), ({"type": "array", "items": array}, b"\x02"),
+              ({"type": "map", "values": array}, b"\x02\x02k")]  # fmt: skip
+    for schema, before in places:
+        parsed = parse_schema(schema)
+        follow(parsed, before + counted(MOST_EMPTY_ITEMS))
+        for count in (MOST_EMPTY_ITEMS + 1, 10**12, 2**63 - 1, -(2**63)):
+            with pytest.raises(ValueError, match="items without bytes"):
+                follow(parsed, before + counted(count))
+
+
+def test_items_without_bytes_are_counted_over_all_arrays_of_a_value() -> None:
+    parsed = parse_schema({"type": "array", "items": TWICE})
+    with pytest.raises(ValueError, match="it says that it has 10080 items without bytes"):
+        follow(parsed, b"\xc8\x01" + counted(105) * 100)
 
 
 def some_value(dice: random.Random, depth: int) -> dict[str, Any]:
@@ -103,5 +136,5 @@ def test_every_kind_of_value_is_followed_to_its_last_byte() -> None:
         out = io.BytesIO()
         fastavro.schemaless_writer(out, parsed, some_value(dice, 4))
         written = out.getvalue()
-        assert _skip(parsed, names_if_recursive(parsed), written, 0) == len(written)
-        check_depth(parsed, names_if_recursive(parsed), written[: dice.randrange(len(written))])
+        assert Follower(names_to_follow(parsed) or {}, written).skip(parsed, 0) == len(written)
+        follow(parsed, written[: dice.randrange(len(written))])
