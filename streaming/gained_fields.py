@@ -14,15 +14,20 @@ from streaming.decode import Decoder, Refusal
 from streaming.errors import MigrationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streaming.contract import Contract
 
 FETCHED_ROWS = 100  # at a time: of events of 1 MB, Kafka's own limit, 100 MB; of small ones 2 us a row
 
 
-def refuse_unreadable(cursor: Any, contract: Contract, before: list[dict[str, Any]]) -> None:
+def refuse_unreadable(
+    cursor: Any, contract: Contract, before: list[dict[str, Any]], *, since: Mapping[int, int] | None = None
+) -> None:
     """Raises MigrationError if a landed event has something else under the key of a field that is new.
 
-    Read like all that has landed, without limits. PostgreSQL picks the rows that may be wrong, 3 us a row and field.
+    All of them are looked at, or those of the batches from a number on (`since`, by topic partition). Read like all
+    that has landed, without limits. PostgreSQL picks the rows that may be wrong, 3 us a row and field.
     """
     known = {field["name"] for field in before}
     gained = [field for field in contract.fields if field.name not in known and field.logical_type != "json"]
@@ -32,7 +37,7 @@ def refuse_unreadable(cursor: Any, contract: Contract, before: list[dict[str, An
     decoder = Decoder(alone.without_limits())
     with cursor.connection.cursor(name="landed") as rows:
         rows.itersize = FETCHED_ROWS
-        rows.execute(stream_tables.select_gained(contract, gained))
+        rows.execute(stream_tables.select_gained(contract, gained, since=since))
         for topic_partition, topic_offset, payload in rows:
             judged = decoder.judge_fields(payload.encode("utf-8"))
             if isinstance(judged, Refusal):

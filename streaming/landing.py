@@ -16,6 +16,7 @@ from streaming.batch import COPY_HEADER, COPY_TRAILER, Batch, extend_to_end, pre
 from streaming.database import raise_landing_error, transaction
 from streaming.decode import Refusal
 from streaming.errors import LakeUnavailableError, LandingError
+from streaming.migrate import hold_contracts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ def land_batches(
     Raises:
         LakeUnavailableError: nothing was written, or the answer to the commit was lost; ask the ledger, then retry.
         LandingError: nothing was written.
+        MigrationError: nothing was written; the lake has another version of a contract by now.
     Source: docs/decisions/0003-offsets-live-in-postgres.md
     """
     tried = "landing " + ", ".join(
@@ -78,6 +80,7 @@ def land_batches(
             fenced = ledger.lock(cursor, claimed)
             kept = [(batch, claim) for batch, claim in claimed if claim not in fenced]
             if kept:
+                hold_contracts(cursor, [decoders[batch.topic].contract for batch, _ in kept])
                 _write(cursor, decoders, kept, owner)
     except psycopg2.errors.UniqueViolation as error:
         raise LandingError(

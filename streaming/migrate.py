@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 Registered = tuple[str, list[dict[str, Any]], str]  # a row of control.stream: stream, fields, time zone
 LOCK = 7_203_155_001  # any number, the same for all migrations of this room
+LANDING_LOCK = 7_203_155_002  # shared by landing transactions: while they write, the contracts stay as they are
 LOCK_TIMEOUT_S = 10.0  # for tables and views; every reader who comes later waits behind us meanwhile
 
 BOOTSTRAP = """
@@ -89,10 +90,16 @@ def migrate(conn: Connection, contracts: Iterable[Contract]) -> Migrated:
             cursor.execute(BOOTSTRAP)
             _apply_files(cursor, done)
             known = [(contract, _registered(cursor, contract.topic)) for contract in contracts]
+            landed = {contract.topic: _next_batches(cursor, contract.topic) for contract, _ in known}
             for contract, row in known:  # before anything is locked: looking at all that landed may take long
                 if row is not None:
                     check_evolution(contract, row)
                     refuse_unreadable(cursor, contract, row[1])
+            changed = [(contract, row[1]) for contract, row in known if row is not None and _differs(contract, row)]
+            if changed:  # what lands from here on is checked by the new contract, and what did meanwhile is looked at
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LANDING_LOCK,))
+                for contract, fields in changed:
+                    refuse_unreadable(cursor, contract, fields, since=landed[contract.topic])
             for contract, row in known:
                 _refuse_other_table(cursor, contract)
                 _apply_contract(cursor, contract, row, done)
@@ -152,6 +159,16 @@ def _registered(cursor: Any, topic: str) -> Registered | None:
     return row
 
 
+def _differs(contract: Contract, row: Registered) -> bool:
+    return row[1] != stream_tables.describe_fields(contract)
+
+
+def _next_batches(cursor: Any, topic: str) -> dict[int, int]:
+    """Number of the next batch of each topic partition."""
+    cursor.execute("SELECT topic_partition, next_batch FROM control.offset WHERE topic = %s", (topic,))
+    return dict(cursor.fetchall())
+
+
 def _refuse_other_table(cursor: Any, contract: Contract) -> None:
     """Refuse to land into what is not the stream's own table, and names by which two streams' tables would mix."""
     cursor.execute(
@@ -186,7 +203,7 @@ def _apply_contract(cursor: Any, contract: Contract, row: Registered | None, don
         cursor.execute(stream_tables.create_landing_table(contract))
         cursor.execute(stream_tables.create_view(contract))
     else:
-        if row[1] != stream_tables.describe_fields(contract):
+        if _differs(contract, row):
             done.changed.append(contract.topic)
             cursor.execute(stream_tables.create_landing_table(contract))
         _replace_view(cursor, contract)
@@ -230,11 +247,33 @@ def check_registered(conn: Connection, contract: Contract) -> None:
         raise MigrationError("reading control.stream: the lake is empty. Run `streaming migrate` first.") from error
     if row is not None:
         check_evolution(contract, row)
-    if row is None or row[1] != stream_tables.describe_fields(contract):
+    if row is None or _differs(contract, row):
         raise MigrationError(
             f"comparing contract {contract.topic} {contract.version} with the lake: it is new or changed there. "
             f"Nothing was landed. Run `streaming migrate` first."
         )
+
+
+def hold_contracts(cursor: Any, contracts: Iterable[Contract]) -> None:
+    """Keep contracts as they are until a landing transaction ends; refuse to land by one that the lake has no more.
+
+    A key that the old contract does not know would land with any value, and where the new one gives it a type, one such
+    event makes the whole typed view unreadable.
+    Source: docs/decisions/0039-a-landing-holds-its-contract.md
+    """
+    held = {contract.topic: contract for contract in contracts}
+    cursor.execute(  # one way to the server and back; the second statement sees what the first has waited for
+        "SELECT pg_advisory_xact_lock_shared(%s); SELECT topic, fields FROM control.stream WHERE topic = ANY(%s)",
+        (LANDING_LOCK, list(held)),
+    )
+    registered = dict(cursor.fetchall())
+    for topic, contract in held.items():
+        if registered.get(topic) != stream_tables.describe_fields(contract):
+            raise MigrationError(
+                f"landing events of {topic} by version {contract.version} of its contract: the lake was migrated to "
+                f"another one meanwhile. Nothing of them was written or lost. Start this again with the contract that "
+                f"the lake has now."
+            )
 
 
 def _register(cursor: Any, contract: Contract) -> None:

@@ -18,7 +18,7 @@ from streaming.dead_letter import DeadLetter
 from streaming.errors import LakeUnavailableError, ReplayError
 from streaming.formats.translate import Translated
 from streaming.ledger import notify
-from streaming.migrate import check_registered
+from streaming.migrate import check_registered, hold_contracts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,6 +184,7 @@ def _replay_one(conn: Connection, decoder: Decoder, batch: Batch, *, edited: byt
     }
     try:
         with transaction(conn) as cursor:
+            hold_contracts(cursor, [decoder.contract])
             cursor.execute(REPLAY_LEDGER, values)
             row = cursor.fetchone()
             if row is None:

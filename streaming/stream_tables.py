@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from streaming.contract import MESSAGE_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streaming.contract import Contract, Field
 
@@ -124,15 +124,23 @@ COMMENT ON VIEW {view} IS {quote(f"{contract.topic} {contract.version}: {contrac
 """
 
 
-def select_gained(contract: Contract, gained: Iterable[Field]) -> str:
-    """Query of the landed events that may have something else under the keys of new fields."""
+def select_gained(contract: Contract, gained: Iterable[Field], *, since: Mapping[int, int] | None = None) -> str:
+    """Query of the landed events that may have something else under the keys of new fields.
+
+    `since`: only of the batches from these numbers on, by topic partition; of one that is not named, of all.
+    """
     conditions = (
-        f"json_typeof(payload -> {quote(field.event_key)}) "
+        f"json_typeof(e.payload -> {quote(field.event_key)}) "
         f"NOT IN ('null', {quote(JSON_KINDS.get(field.logical_type, 'null'))})"
         for field in gained
     )
+    of_batches = "" if since is None else (
+        f"JOIN control.batch_day AS b ON b.topic = {quote(contract.topic)} AND b.topic_partition = e.topic_partition "
+        f"AND b.event_day = e.event_day AND e.topic_offset BETWEEN b.first_offset AND b.last_offset "
+        f"AND b.batch >= coalesce(({quote(json.dumps(since))}::json ->> b.topic_partition::text)::integer, 1) "
+    )  # fmt: skip
     return (
-        f"SELECT topic_partition, topic_offset, payload::text FROM {landing_table(contract)} "
+        f"SELECT e.topic_partition, e.topic_offset, e.payload::text FROM {landing_table(contract)} AS e {of_batches}"
         f"WHERE {' OR '.join(conditions)}"
     )
 

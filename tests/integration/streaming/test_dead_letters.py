@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from streaming import database, dead_letter, lake, replay
 from streaming.__main__ import main
 from streaming.decode import Decoder
-from streaming.errors import DeadLetterLimitError, LakeUnavailableError
+from streaming.errors import DeadLetterLimitError, LakeUnavailableError, MigrationError
 
 from .rig import Rig, line
 
@@ -273,6 +273,27 @@ def test_a_contract_that_the_lake_does_not_have_replays_nothing(
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert problem in run(rig, "replay", "--all", code=1)
+    rig.assert_exact(1, dead=1)
+    assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 1
+
+
+def test_a_replay_ends_where_the_lake_gets_another_contract(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [json.dumps(line(n, quantity="six")).encode() for n in range(2)])
+    rig.land(dead_letter_limit=1.0)
+    decoder, (first, second) = Decoder(rig.contract), letters_of(rig)
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+
+    def letters() -> Iterator[tuple[dead_letter.DeadLetter, bytes]]:
+        yield first, JUST_JSON
+        path.write_text(
+            path.read_text().replace(ENUM, ENUM + "      - {name: qty, logicalType: integer, required: false}\n")
+        )
+        rig.migrate()
+        yield second, json.dumps(line(1, qty="many")).encode()
+
+    with rig.connect() as conn, pytest.raises(MigrationError, match="migrated to another one meanwhile"):
+        replay.replay_edited(conn, decoder, letters())
     rig.assert_exact(1, dead=1)
     assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 1
 

@@ -164,6 +164,68 @@ def test_a_new_field_whose_key_landed_with_something_else_is_refused(
     assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 3
 
 
+QTY = "{name: qty, logicalType: integer}"
+
+
+def test_a_running_consumer_lands_nothing_that_a_new_field_cannot_take(rig: Rig) -> None:
+    """It knows nothing of the field; one such event would make the whole view unreadable."""
+
+    def land_through_a_migration() -> None:
+        with rig.landing() as consumer:
+            rig.send([line(1)])
+            rig.wait(lambda: rig.accounted() == 1, what="landing")
+            add_field(rig, QTY)
+            rig.migrate()
+            rig.send([line(2, qty="many"), line(3, qty=7)])
+            rig.wait(lambda: consumer.has_ended or rig.accounted() == 3, what="noticing")  # type: ignore[attr-defined]
+
+    with pytest.raises(MigrationError, match=r"migrated to another one meanwhile.*Start this again") as caught:
+        land_through_a_migration()
+    assert rig.topic in str(caught.value)
+    assert rig.query(f"SELECT qty FROM lake.{rig.contract.stream}") == [(None,)]
+    rig.land(dead_letter_limit=1.0)
+    rig.assert_exact(2, dead=1)
+    assert rig.query(f"SELECT qty FROM lake.{rig.contract.stream} ORDER BY qty") == [(7,), (None,)]
+
+
+def test_what_lands_while_a_migration_looks_at_what_landed_is_looked_at_too(rig: Rig) -> None:
+    """Its transaction began before, by the old contract, and ends after."""
+    rig.send([line(1)], partition=0)
+    rig.land()
+    failures = list[MigrationError]()
+
+    def run_migration() -> None:
+        try:
+            rig.migrate()
+        except MigrationError as error:
+            failures.append(error)
+
+    migration = threading.Thread(target=run_migration)
+    with rig.landing():
+        with rig.connect() as conn, conn.cursor() as cursor:
+            cursor.execute("LOCK TABLE control.landed_day IN EXCLUSIVE MODE")  # a landing transaction's last step waits
+            rig.send([line(2, qty="many")], partition=0)
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
+            rig.wait(lambda: rig.query(waits, "relation") == [(1,)], what="landing")
+            add_field(rig, QTY)
+            migration.start()
+            rig.wait(lambda: not migration.is_alive() or rig.query(waits, "advisory") == [(1,)], what="migrating")
+        migration.join()
+        rig.wait(lambda: rig.accounted() == 2, what="landing")
+    assert [f"{rig.topic}[0] offset 1 has its key already" in str(error) for error in failures] == [True]
+    assert len(rig.query(f"SELECT * FROM lake.{rig.contract.stream}")) == 2
+
+
+def test_a_migration_that_changes_no_field_disturbs_no_consumer(rig: Rig) -> None:
+    with rig.landing():
+        rig.send([line(1)])
+        rig.wait(lambda: rig.accounted() == 1, what="landing")
+        change_contract(rig, "version: 1.0.0", "version: 1.1.0")
+        rig.migrate()
+        rig.send([line(2)])
+        rig.wait(lambda: rig.accounted() == 2, what="landing")
+
+
 def test_a_new_field_takes_the_values_that_landed_before_it(rig: Rig) -> None:
     rig.send([line(1, qty=7), line(2, qty=700), line(3, note={"any": 1}), line(4)], partition=0)
     rig.land()
