@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from contextlib import closing, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -25,6 +25,9 @@ from streaming.lake_commands import lake_group
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.commands import produce
 from streaming.stopping import stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TELL_EVERY_S = 1.0
 LEAVES_WITHIN_S = 4.8  # after a signal; an orderly end takes 4.5 s at most, but a claim may wait for a frozen lake
@@ -104,14 +107,18 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
 
     _configure_logs(is_json=is_json)
     settings = LandingSettings.from_env(os.environ)
+
+    def read(topics: Iterable[str]) -> dict[str, contracts.Contract]:
+        return {topic: contracts.load_contract(topic, settings.lake.contracts_dir) for topic in topics}
+
     known = contracts.load_contracts(settings.lake.contracts_dir)
-    wanted = {topic: contracts.load_contract(topic, settings.lake.contracts_dir) for topic in topics} or known
+    wanted = read(topics) or known
     if not wanted:
         raise ContractError(
             f"reading {settings.lake.contracts_dir}: there is no contract (*.yaml) in it, so there is nothing to land. "
             f"Propose one by `streaming new-stream`, or name another folder in STREAMING_CONTRACTS_DIR."
         )
-    consumer = LandingConsumer(settings, wanted)
+    consumer = LandingConsumer(settings, wanted, reread=lambda: read(wanted))
     port = settings.metrics_port
     try:
         served = nullcontext() if port is None else MetricsServer(consumer.metrics, port, state=consumer.state)

@@ -25,6 +25,7 @@ from streaming.decode import Decoder
 from streaming.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
+    ContractChangedError,
     LakeRefusedError,
     LakeUnavailableError,
     TopicError,
@@ -75,23 +76,26 @@ class LandingConsumer:
     """One landing process. `run` returns after a stop or when idle, and raises what a person has to decide."""
 
     def __init__(
-        self, settings: LandingSettings, contracts: Mapping[str, Contract], *, metrics: LandingMetrics | None = None
+        self,
+        settings: LandingSettings,
+        contracts: Mapping[str, Contract],
+        *,
+        metrics: LandingMetrics | None = None,
+        reread: Callable[[], Mapping[str, Contract]] | None = None,
     ) -> None:
         self.settings = settings
         self.contracts = contracts
+        self.reread = reread  # the contracts of the same topics as they are now, after the lake was migrated
         self.metrics = metrics or LandingMetrics()
         self.metrics.begin_at_zero(contracts)
-        decoders = {
-            topic: Decoder(contract, reader=open_reader(contract, settings.registry))
-            for topic, contract in contracts.items()
-        }
-        self.pool = WriterPool(settings, decoders, self.metrics)
+        self.decoders = self._decoders()  # one dictionary for all parts, so that a new contract is everybody's
+        self.pool = WriterPool(settings, self.decoders, self.metrics)
         self.fencing = Fencing(settings)
         self.errors = ClientErrors(settings, self.metrics, self.fencing)
         self.ownership = Ownership(settings, self.metrics, pool=self.pool, fencing=self.fencing, errors=self.errors)
         self.progress = Progress(self.metrics, ownership=self.ownership, pool=self.pool, errors=self.errors)
         self.intake = Intake(
-            settings, decoders, self.metrics, ownership=self.ownership, pool=self.pool, errors=self.errors,
+            settings, self.decoders, self.metrics, ownership=self.ownership, pool=self.pool, errors=self.errors,
             check=self._raise_failure, turn=self._tick,
         )  # fmt: skip
         self.started_at = time.monotonic()
@@ -129,8 +133,29 @@ class LandingConsumer:
                 because = {"because": str(error.__cause__)} if error.__cause__ is not None else {}
                 log.warning("rejoins", reason=str(error), **because, delay_s=delay_s)
                 stop.wait(delay_s)
+            except ContractChangedError as error:
+                self._take_new_contracts(error)
             else:
                 return
+
+    def _decoders(self) -> dict[str, Decoder]:
+        return {
+            topic: Decoder(contract, reader=open_reader(contract, self.settings.registry))
+            for topic, contract in self.contracts.items()
+        }
+
+    def _take_new_contracts(self, changed: ContractChangedError) -> None:
+        """Go on by the contracts as their files are now; raise what has changed if those are the same as before.
+
+        A lake that was migrated by yet another version refuses the next batch as well.
+        """
+        contracts = self.contracts if self.reread is None else self.reread()
+        if contracts == self.contracts:
+            raise changed
+        self.contracts = contracts
+        self.decoders.update(self._decoders())
+        versions = {topic: contract.version for topic, contract in contracts.items()}
+        log.warning("goes on by new contracts", because=str(changed), versions=versions)
 
     def _check_start(self) -> None:
         """Refuse contracts that the lake does not have, and topics that the broker does not have.

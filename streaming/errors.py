@@ -4,6 +4,7 @@ StreamingError
 ├── SettingsError            a setting is missing or wrong; all problems are listed at once
 ├── ContractError            a contract file cannot be used; says file, line and remedy
 ├── MigrationError           the lake's schema cannot be brought to this version
+│   └── ContractChangedError the lake has another version of the contract by now; read the contract anew
 ├── LandingError             a batch was not written; safe to retry
 │   └── LakeUnavailableError Postgres cannot be reached; safe to retry, until the outage limit
 │       ├── LakeRefusedError Postgres answers and refuses the log-in; a person has to decide
@@ -40,6 +41,10 @@ class ContractError(StreamingError):
 
 class MigrationError(StreamingError):
     """The lake's schema cannot be brought to this version."""
+
+
+class ContractChangedError(MigrationError):
+    """The lake was migrated to another version of a contract while this landed by its own."""
 
 
 class LandingError(StreamingError):

@@ -67,7 +67,7 @@ def land_batches(
     Raises:
         LakeUnavailableError: nothing was written, or the answer to the commit was lost; ask the ledger, then retry.
         LandingError: nothing was written.
-        MigrationError: nothing was written; the lake has another version of a contract by now.
+        ContractChangedError: nothing was written; the lake has another version of a contract by now.
     Source: docs/decisions/0003-offsets-live-in-postgres.md
     """
     tried = "landing " + ", ".join(

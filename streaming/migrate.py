@@ -17,7 +17,7 @@ from psycopg2 import errors as pg
 from streaming import stream_tables
 from streaming.contract import is_month_of
 from streaming.database import hide_password, is_outage, transaction
-from streaming.errors import MigrationError
+from streaming.errors import ContractChangedError, MigrationError
 from streaming.gained_fields import refuse_unreadable
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def hold_contracts(cursor: Any, contracts: Iterable[Contract]) -> None:
 
     A key that the old contract does not know would land with any value, and where the new one gives it a type, one such
     event makes the whole typed view unreadable.
-    Source: docs/decisions/0039-a-landing-holds-its-contract.md
+    Source: docs/decisions/0040-a-landing-holds-its-contract.md
     """
     held = {contract.topic: contract for contract in contracts}
     cursor.execute(  # one way to the server and back; the second statement sees what the first has waited for
@@ -269,7 +269,7 @@ def hold_contracts(cursor: Any, contracts: Iterable[Contract]) -> None:
     registered = dict(cursor.fetchall())
     for topic, contract in held.items():
         if registered.get(topic) != stream_tables.describe_fields(contract):
-            raise MigrationError(
+            raise ContractChangedError(
                 f"landing events of {topic} by version {contract.version} of its contract: the lake was migrated to "
                 f"another one meanwhile. Nothing of them was written or lost. Start this again with the contract that "
                 f"the lake has now."

@@ -1,10 +1,10 @@
 """SQL that the emulator has translated before is not translated again.
 
-The emulator turns each statement into DuckDB's SQL by Python that walks its syntax tree some twenty times: 1.6 of the
-2.2 s that it takes to publish a day. But a warehouse's scripts come again and again, and differ only in some literals and
-in names of datasets and staging tables. So a translation is kept as a template of what differs (KnownTranslations),
-together with what it asked the catalog and was answered (Catalog). It holds for another statement that differs in
-nothing else, for as long as the same questions have the same answers.
+The emulator turns each statement into the SQL of DuckDB by Python that walks its syntax tree some twenty times: 1.6 of
+the 2.2 s that it takes to publish a day. But a warehouse's scripts come again and again, and differ only in some
+literals and in names of datasets and staging tables. So a translation is kept as a template of what differs
+(KnownTranslations), together with what it asked the catalog and was answered (Catalog). It holds for another statement
+that differs in nothing else, for as long as the same questions have the same answers.
 
 Nothing is taken on trust. What differs is replaced by words that occur nowhere else, and the statement with these words
 is translated, too; a template is made only if that translation, with the words replaced by what stood there, is the

@@ -167,11 +167,31 @@ def test_a_new_field_whose_key_landed_with_something_else_is_refused(
 QTY = "{name: qty, logicalType: integer}"
 
 
-def test_a_running_consumer_lands_nothing_that_a_new_field_cannot_take(rig: Rig) -> None:
-    """It knows nothing of the field; one such event would make the whole view unreadable."""
+def test_a_running_consumer_goes_on_by_the_new_contract(rig: Rig, tmp_path: Path) -> None:
+    """It reads the file anew when the lake has another version, and lands by that one: no restart, and no wrong value."""
+    log = tmp_path / "consume.log"
+    with rig.started(log, STREAMING_DEAD_LETTER_LIMIT="1.0") as consumer:
+        rig.send([line(1)])
+        rig.wait(lambda: rig.accounted() == 1, what="landing")
+        add_field(rig, QTY)
+        rig.migrate()
+        rig.send([line(2, qty="many"), line(3, qty=7)])
+        rig.wait(lambda: consumer.poll() is not None or rig.accounted() == 3, what="going on")
+        assert consumer.poll() is None, log.read_text()
+    assert "goes on by new contracts" in log.read_text()
+    rig.assert_exact(2, dead=1)
+    assert rig.query(f"SELECT qty FROM lake.{rig.contract.stream} ORDER BY qty") == [(7,), (None,)]
+    assert rig.query("SELECT reason, field FROM control.dead_letter") == [("wrong_type", "qty")]
+
+
+@pytest.mark.parametrize("is_reread", [False, True])
+def test_a_running_consumer_lands_nothing_that_a_new_field_cannot_take(rig: Rig, *, is_reread: bool) -> None:
+    """It knows nothing of the field, and its file is not there yet; such an event would make the view unreadable."""
 
     def land_through_a_migration() -> None:
         with rig.landing() as consumer:
+            old = consumer.contracts
+            consumer.reread = (lambda: old) if is_reread else None
             rig.send([line(1)])
             rig.wait(lambda: rig.accounted() == 1, what="landing")
             add_field(rig, QTY)
