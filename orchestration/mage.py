@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import MageRunError
+from orchestration.mage_imports import own_helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -128,8 +129,18 @@ def run_pipeline(
     Raises:
         MageRunError: a block raised.
     """
-    pipeline = _open(project.root, spec.uuid)
-    part = part or Part()
+    with own_helpers(project.root):
+        return _run_blocks(_open(project.root, spec.uuid), spec, variables, keep=keep, part=part or Part())
+
+
+def _run_blocks(
+    pipeline: Any,
+    spec: PipelineSpec,
+    variables: Mapping[str, Any],
+    *,
+    keep: Callable[[str, Any], None] | None,
+    part: Part,
+) -> PipelineRun:
     given = {
         "execution_date": _execution_date(spec, variables),
         "logger": logging.getLogger(f"mage.{spec.uuid}"),

@@ -419,3 +419,26 @@ def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, capl
     assert [(each.name, each.message) for each in caplog.records if "told by" in each.message] == [
         ("mage.p", "told by a block")
     ]
+
+
+@pytest.mark.parametrize("init", [["__init__.py"], []], ids=["package", "folder"])
+def test_projects_in_folders_of_one_name_run_their_own_helpers(tmp_path: Path, init: list[str]) -> None:
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], "def load(*a, **k):\n    return 1\n"),
+        "keep": (
+            "data_exporter",
+            ["load"],
+            "def keep(*a, **k):\n    from shop.own.told import WHO\n    return {'who': WHO}\n",
+        ),
+    }
+    projects = {}
+    for who in ("first", "second"):
+        helper = tmp_path / who / "shop" / "own" / "told.py"
+        helper.parent.mkdir(parents=True)
+        helper.write_text(f"WHO = {who!r}\n")
+        for name in ["__init__.py"] if who == "first" else init:
+            (helper.parents[1] / name).write_text("")
+        projects[who] = write_project(tmp_path / who / "shop", "p", blocks)
+    for who in ("first", "second", "first"):
+        done = run_pipeline(projects[who], projects[who].pipeline("p"), {})
+        assert done.outputs["keep"] == {"who": who}
