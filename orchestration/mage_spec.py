@@ -210,7 +210,14 @@ class _Document:
 
 # What Mage writes under these names; anything else would be a Python error somewhere, without file and line.
 _PIPELINE_SHAPES = {"uuid": str, "type": str, "description": str, "variables": dict, "extensions": dict}
-_BLOCK_SHAPES = {"uuid": str, "type": str, "language": str, "configuration": dict, "upstream_blocks": list}
+_BLOCK_SHAPES = {
+    "uuid": str,
+    "type": str,
+    "language": str,
+    "configuration": dict,
+    "upstream_blocks": list,
+    "replicated_block": str,
+}
 _CALLED: Mapping[type, str] = {str: "a text", dict: "a mapping", list: "a list"}
 
 
@@ -282,6 +289,7 @@ def _why_its_code_leaves_out(pipeline: PipelineSpec) -> str | None:
 
 def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
     blocks: dict[str, BlockSpec] = {}
+    listed = {fields["uuid"]: fields for fields, _ in document.blocks()}
     for fields, line in document.blocks():
         kind = str(fields.get("type"))
         if kind in NOTES:
@@ -290,7 +298,8 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
             raise MageSpecError(document.path, line, f"block {fields['uuid']} has the unknown type {kind!r}")
         if fields["uuid"] in blocks:
             raise MageSpecError(document.path, line, f"block {fields['uuid']} is listed twice")
-        blocks[fields["uuid"]] = _block(root, document.path, fields, line)
+        path = _block_path(root, _written_as(document.path, fields, line, listed))
+        blocks[fields["uuid"]] = _block(document.path, fields, line, path)
     pipeline = PipelineSpec(
         uuid=uuid,
         description=document.fields.get("description"),
@@ -303,12 +312,11 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
     return pipeline
 
 
-def _block(root: Path, pipeline_path: Path, fields: Mapping[str, Any], line: int) -> BlockSpec:
+def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path) -> BlockSpec:
     configuration = dict(fields.get("configuration") or {})
-    language = str(fields.get("language") or "python")
+    language = _language(fields)
     if language not in EXTENSIONS:
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']} has the unknown language {language!r}")
-    path = _block_path(root, fields, configuration, language)
     if not path.is_file():
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']}: its file {path} does not exist")
     tests = _tests_of(path, str(fields["type"])) if language == "python" else ()
@@ -341,12 +349,31 @@ def _with_warnings(
     return tuple(replace(test, only_warns=test.name in names) for test in tests)
 
 
-def _block_path(root: Path, fields: Mapping[str, Any], configuration: Mapping[str, Any], language: str) -> Path:
+def _language(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("language") or "python")
+
+
+def _written_as(
+    pipeline_path: Path, fields: Mapping[str, Any], line: int, listed: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The block whose file Mage runs for this one: itself, or the one of its pipeline that it is a replica of."""
+    original, passed = fields, {fields["uuid"]}
+    while original.get("replicated_block") in listed:
+        original = listed[original["replicated_block"]]
+        if original["uuid"] in passed:
+            problem = f"block {fields['uuid']} is a replica of itself; give one of {', '.join(sorted(passed))} a file"
+            raise MageSpecError(pipeline_path, line, problem)
+        passed.add(original["uuid"])
+    return original
+
+
+def _block_path(root: Path, fields: Mapping[str, Any]) -> Path:
+    configuration = fields.get("configuration") or {}
     source = (configuration.get("file_source") or {}).get("path") or configuration.get("file_path")
     if source:
         return root / str(source) if (root / str(source)).exists() else root.parent / str(source)
-    name = fields.get("replicated_block") or fields["uuid"]
-    return root / RUNNABLE[str(fields["type"])] / f"{name}.{EXTENSIONS[language]}"
+    extension = EXTENSIONS.get(_language(fields), "")
+    return root / RUNNABLE.get(str(fields.get("type")), "") / f"{fields['uuid']}.{extension}"
 
 
 def _tests_of(path: Path, kind: str) -> tuple[TestSpec, ...]:

@@ -372,6 +372,31 @@ def test_outputs_that_take_their_partition_from_two_variables_are_told(scratch: 
         load_project(scratch.root)
 
 
+def test_a_replica_runs_the_file_of_the_block_that_it_repeats(scratch: Scratch) -> None:
+    source = {"file_path": "data_loaders/sub/load.py"}
+    scratch.pipeline(
+        block("sub/load", "data_loader"),
+        block("load", "data_loader", file=False, configuration=source),
+        block("again", "data_loader", file=False, replicated_block="load"),
+        block("third", "data_loader", file=False, replicated_block="again"),
+        block("plain", "data_loader", file=False, replicated_block="sub/load"),
+    )
+    files = {each.uuid: each.path for each in load_project(scratch.root).pipeline("p").blocks}
+    assert set(files) == {"sub/load", "load", "again", "third", "plain"}
+    assert set(files.values()) == {scratch.root / "data_loaders" / "sub" / "load.py"}
+
+
+def test_replicas_of_each_other_are_told(scratch: Scratch) -> None:
+    scratch.pipeline(
+        block("a", "data_loader", file=False, replicated_block="b"),
+        block("b", "data_loader", file=False, replicated_block="a"),
+    )
+    with pytest.raises(
+        MageSpecError, match=r"metadata\.yaml:2: block a is a replica of itself; give one of a, b a file"
+    ):
+        load_project(scratch.root)
+
+
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not found"):
         load_project(tmp_path)
