@@ -127,10 +127,13 @@ def run_pipeline(
         part: what this is of the caller's run, if not all of it.
 
     Raises:
-        MageRunError: a block raised.
+        MageRunError: a block raised, or is there no longer; then none has run.
     """
+    part = part or Part()
     with own_helpers(project.root):
-        return _run_blocks(_open(project.root, spec.uuid), spec, variables, keep=keep, part=part or Part())
+        pipeline = _open(project.root, spec.uuid) if spec.path.is_file() else None
+        _refuse_removed(pipeline, spec, part)
+        return _run_blocks(pipeline, spec, variables, keep=keep, part=part)
 
 
 def _run_blocks(
@@ -246,6 +249,36 @@ def _open(root: Path, uuid: str) -> Any:
         repo.set_repo_path(str(root))
         sys.path[:] = [*path, *(entry for entry in sys.path[len(path) :] if entry not in path)]
     return Pipeline.get(uuid, repo_path=str(root))
+
+
+def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:
+    """Before any block runs: what was removed since the specs were read would stop the chain half-way.
+
+    Args:
+        pipeline: Mage's own, None if its file is gone.
+        spec: as it was read.
+        part: what this is of the caller's run.
+    """
+    listed = {} if pipeline is None else pipeline.blocks_by_uuid
+    for block in spec.blocks:
+        path = Path(listed[block.uuid].file_path) if block.uuid in listed else spec.path
+        if pipeline is None:
+            problem = f"the file of its pipeline, {path}, is gone"
+        elif block.uuid not in listed:
+            problem = f"{path} lists it no longer"
+        elif not path.is_file():
+            problem = f"its file {path} is gone"
+        else:
+            continue
+        raise MageRunError(
+            f"running Mage block {spec.uuid}/{block.uuid}: {problem}; it was there when the definitions were loaded "
+            f"[{written_told(spec, (), part)}. Reload the code location, so that its assets are what the files say, or "
+            "put back what was removed, and run again.]",
+            pipeline=spec.uuid,
+            block=block.uuid,
+            path=path,
+            line=None,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -442,3 +444,33 @@ def test_projects_in_folders_of_one_name_run_their_own_helpers(tmp_path: Path, i
     for who in ("first", "second", "first"):
         done = run_pipeline(projects[who], projects[who].pipeline("p"), {})
         assert done.outputs["keep"] == {"who": who}
+
+
+@pytest.mark.parametrize("is_gone", ["the pipeline", "the block", "the block's file"])
+def test_what_was_removed_since_the_definitions_were_loaded_is_told_with_what_to_do(
+    tmp_path: Path, is_gone: str
+) -> None:
+    root = tmp_path / "project"
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "keep": ("data_exporter", ["load"], "def keep(*a, **k):\n    return {}\n"),
+    }
+    project = write_project(root, "p", blocks)
+    pipeline, file = root / "pipelines" / "p" / "metadata.yaml", root / "data_exporters" / "keep.py"
+    if is_gone == "the pipeline":
+        pipeline.unlink()
+    elif is_gone == "the block":
+        left = json.loads(pipeline.read_text())
+        pipeline.write_text(json.dumps({**left, "blocks": [{**left["blocks"][0], "downstream_blocks": []}]}))
+        file.unlink()
+    else:
+        file.unlink()
+    with pytest.raises(MageRunError) as told:
+        run_pipeline(project, project.pipeline("p"), {})
+    where = pipeline if is_gone != "the block's file" else file
+    name = "p/load" if is_gone == "the pipeline" else "p/keep"
+    assert re.search(
+        rf"Mage block {name}: .*{re.escape(str(where))}.*Nothing was written.*Reload the code location",
+        str(told.value),
+    )
+    assert not told.value.is_retryable
