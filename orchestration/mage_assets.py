@@ -25,6 +25,9 @@ from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSp
 # nearly always in time; more tries than this hide that something else is wrong.
 PASS_TRIES = 3
 
+NOT_REACHED = "not reached: the run stopped before this test"
+NOT_DEFINED = "not defined in this run: the condition in the block's file under which it stands did not hold"
+
 CONFIG_SCHEMA = {
     "variables": dg.Field(
         dict,
@@ -244,10 +247,12 @@ def _check_results(
     """A check over all passes of the run: passed in each, or the passes where it was not.
 
     A test that an edit in Mage's UI has added since the definitions were loaded has no check yet: it still stops the
-    run, and gets its check at the next reload.
+    run, and gets its check at the next reload. One below a condition that did not hold is passed, as Mage has it.
     """
     for block in pipeline.blocks:
+        is_reached = all(block.uuid in {each.block for each in run.blocks} for run in runs.values())
         for test in block.tests:
+            is_absent = test.is_conditional and is_reached
             found = [
                 (part, result)
                 for part, run in runs.items()
@@ -258,12 +263,12 @@ def _check_results(
             yield dg.AssetCheckResult(
                 asset_key=key,
                 check_name=_check_name(block.uuid, test.name),
-                passed=bool(found) and not failures,
+                passed=not failures and (bool(found) or is_absent),
                 severity=dg.AssetCheckSeverity.WARN if test.only_warns else dg.AssetCheckSeverity.ERROR,
                 metadata={
                     "passes_checked": len(found),
                     **({"failures": dg.MetadataValue.json(failures)} if failures else {}),
-                    **({} if found else {"reason": "not reached: the run stopped before this test"}),
+                    **({} if found else {"reason": NOT_DEFINED if is_absent else NOT_REACHED}),
                 },
             )
 

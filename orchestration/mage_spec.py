@@ -40,6 +40,7 @@ UNSUPPORTED = frozenset(
 )
 STORAGE = "mage_ai.data_preparation.variable_manager"
 READS_STORAGE = frozenset({"get_variable", "VariableManager"})
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
 
 
@@ -48,6 +49,7 @@ class TestSpec:
     """A function under `@test` in a block's file.
 
     `only_warns` where the block's configuration names it under `warning_tests`: told, and the run goes on.
+    `is_conditional` where it stands below an `if`, `try` or the like: a run that does not define it has none.
     """
 
     __test__ = False  # pytest would take it for a test of its own
@@ -56,11 +58,15 @@ class TestSpec:
     line: int
     description: str | None
     only_warns: bool = False
+    is_conditional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One block: where its code is, what it reads, how it is configured."""
+    """One block: where its code is, what it reads, how it is configured.
+
+    `storage_line` is where it imports what reads Mage's storage.
+    """
 
     uuid: str
     type: str
@@ -70,6 +76,7 @@ class BlockSpec:
     path: Path
     line: int
     tests: tuple[TestSpec, ...]
+    storage_line: int | None = None
 
     @property
     def table(self) -> str | None:
@@ -276,14 +283,11 @@ def _why_block_leaves_out(block: Mapping[str, Any], line: int) -> str | None:
 def _why_its_code_leaves_out(pipeline: PipelineSpec) -> str | None:
     """Why a pipeline is left out one of whose blocks asks Mage's storage, which only Mage's own runs fill."""
     for block in pipeline.blocks:
-        tree = ast.parse(block.path.read_bytes()) if block.language == "python" else ast.Module([], [])
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        for node in imports:
-            if node.module == STORAGE and any(each.name in READS_STORAGE for each in node.names):
-                return (
-                    f"block {block.uuid} ({block.path}:{node.lineno}) reads Mage's storage, which holds nothing of a "
-                    "run in this process: it would be given the frame of an earlier run in Mage's UI"
-                )
+        if block.storage_line is not None:
+            return (
+                f"block {block.uuid} ({block.path}:{block.storage_line}) reads Mage's storage, which holds nothing of "
+                "a run in this process: it would be given the frame of an earlier run in Mage's UI"
+            )
     return None
 
 
@@ -319,7 +323,8 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']} has the unknown language {language!r}")
     if not path.is_file():
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']}: its file {path} does not exist")
-    tests = _tests_of(path, str(fields["type"])) if language == "python" else ()
+    tree = _parsed(path) if language == "python" else None
+    tests = () if tree is None else _tests_of(path, tree, str(fields["type"]))
     return BlockSpec(
         uuid=str(fields["uuid"]),
         type=str(fields["type"]),
@@ -329,6 +334,7 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         path=path,
         line=line,
         tests=_with_warnings(tests, configuration, pipeline_path, line),
+        storage_line=None if tree is None else _storage_line(tree),
     )
 
 
@@ -376,14 +382,22 @@ def _block_path(root: Path, fields: Mapping[str, Any]) -> Path:
     return root / RUNNABLE.get(str(fields.get("type")), "") / f"{fields['uuid']}.{extension}"
 
 
-def _tests_of(path: Path, kind: str) -> tuple[TestSpec, ...]:
-    """A Python block's tests, once it is sure that Mage would run its one function."""
+def _parsed(path: Path) -> ast.Module:
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
+        return ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
     except SyntaxError as error:
         raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
     except ValueError as error:
         raise MageSpecError(path, None, f"not valid Python: {error}") from error
+
+
+def _storage_line(tree: ast.Module) -> int | None:
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == STORAGE)
+    return next((node.lineno for node in imports if any(each.name in READS_STORAGE for each in node.names)), None)
+
+
+def _tests_of(path: Path, tree: ast.Module, kind: str) -> tuple[TestSpec, ...]:
+    """A Python block's tests, once it is sure that Mage would run its one function."""
     _refuse_hidden_decorators(path, tree, kind)
     _refuse_async(path, tree, kind)
     _refuse_other_than_one(path, tree, kind)
@@ -405,7 +419,7 @@ def _refuse_hidden_decorators(path: Path, tree: ast.Module, kind: str) -> None:
 
 def _refuse_async(path: Path, tree: ast.Module, kind: str) -> None:
     """Mage awaits nothing: a test would pass unrun, a block hand on what nobody has computed."""
-    for node in tree.body:
+    for node, _ in _executed(tree):
         if isinstance(node, ast.AsyncFunctionDef) and {kind, "test"} & _decorators(node):
             named = " and ".join(f"@{name}" for name in sorted({kind, "test"} & _decorators(node)))
             problem = f"{node.name} under {named} is async, and Mage does not await it: its body would never run"
@@ -434,16 +448,26 @@ def _refuse_other_than_one(path: Path, tree: ast.Module, kind: str) -> None:
 
 
 def _tests(path: Path, tree: ast.Module) -> Iterator[TestSpec]:
-    seen: dict[str, int] = {}
-    for node in tree.body:
+    """Every test that Mage would run; one of two below conditions that have one name, as in an `if` and its `else`."""
+    seen: dict[str, TestSpec] = {}
+    for node, is_nested in _executed(tree):
         if not _is_decorated(node, "test"):
             continue
-        if node.name in seen:
-            raise MageSpecError(
-                path, node.lineno, f"test {node.name} is defined twice, first on line {seen[node.name]}"
-            )
-        seen[node.name] = node.lineno
-        yield TestSpec(name=node.name, line=node.lineno, description=ast.get_docstring(node))
+        test = TestSpec(name=node.name, line=node.lineno, description=ast.get_docstring(node), is_conditional=is_nested)
+        first = seen.setdefault(test.name, test)
+        if first is test:
+            yield test
+        elif not (first.is_conditional and test.is_conditional):
+            raise MageSpecError(path, test.line, f"test {test.name} is defined twice, first on line {first.line}")
+
+
+def _executed(node: ast.AST, *, is_nested: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    """The statements that running a block's file may run, and whether each stands below another one."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child, is_nested
+        if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)) and not isinstance(child, FUNCTIONS):
+            yield from _executed(child, is_nested=True)
 
 
 def _is_decorated(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef]:

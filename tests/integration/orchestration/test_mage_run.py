@@ -474,3 +474,20 @@ def test_what_was_removed_since_the_definitions_were_loaded_is_told_with_what_to
         str(told.value),
     )
     assert not told.value.is_retryable
+
+
+@pytest.mark.parametrize(("is_there", "is_passed"), [("True", False), ("False", True)])
+def test_a_test_below_a_condition_is_checked_where_its_condition_holds(
+    tmp_path: Path, is_there: str, is_passed: Any
+) -> None:
+    nested = f"\nif {is_there}:\n    @test\n    def is_two(read, *a) -> None:\n        assert len(read) == 2\n"
+    blocks: dict[str, Block] = {
+        "load": (*LOAD[:2], f"{LOAD[2]}{nested}"),  # three rows
+        "out": ("data_exporter", ["load"], "def out(read, *a, **k):\n    return {}\n"),
+    }
+    assets = build_mage_assets(write_project(tmp_path / "project", "p", blocks))
+    done = dg.materialize(assets, raise_on_error=False)
+    assert done.success is is_passed
+    [check] = done.get_asset_check_evaluations()
+    assert check.passed is is_passed
+    assert ("reason" in check.metadata) is is_passed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ def run(*args, **kwargs):
 def test_one(output, *args) -> None:
     assert output == 1
 """
+
+
+PARSE = ast.parse
 
 
 class Scratch:
@@ -370,6 +374,59 @@ def test_outputs_that_take_their_partition_from_two_variables_are_told(scratch: 
     )
     with pytest.raises(MageSpecError, match=rf"metadata\.yaml:\d+: block second has the {field} event_day, .* has day"):
         load_project(scratch.root)
+
+
+NESTED_TESTS = """
+if FLAG:
+    @test
+    def test_first(*args) -> None:
+        "Below a condition."
+else:
+    @test
+    def test_first(*args) -> None: ...
+try:
+    import absent
+except ImportError:
+    @test
+    def test_second(*args) -> None: ...
+
+def not_called():
+    @test
+    def test_third(*args) -> None: ...
+"""
+
+
+def test_tests_below_a_condition_are_checks_too(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader", code=f"{BLOCK.format(kind='data_loader')}{NESTED_TESTS}"))
+    [loader] = load_project(scratch.root).pipeline("p").blocks
+    assert [(each.name, each.is_conditional) for each in loader.tests] == [
+        ("test_one", False),
+        ("test_first", True),
+        ("test_second", True),
+    ]
+    assert loader.tests[1].description == "Below a condition."
+    [asset] = build_mage_assets(load_project(scratch.root))
+    assert {each.name for each in asset.check_keys} == {"in__test_one", "in__test_first", "in__test_second"}
+
+
+def test_a_test_below_a_condition_that_mage_would_never_await_is_told(scratch: Scratch) -> None:
+    nested = "if True:\n    @test\n    async def test_it(*args) -> None: ...\n"
+    scratch.pipeline(block("in", "data_loader", code=f"{BLOCK.format(kind='data_loader')}{nested}"))
+    with pytest.raises(MageSpecError, match=r"in\.py:11: test_it under @test is async"):
+        load_project(scratch.root)
+
+
+def test_each_block_s_file_is_parsed_once(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch.pipeline(block("in", "data_loader"), block("out", "data_exporter", "in"))
+    parsed: list[Any] = []
+
+    def parse(source: Any, *args: Any, **options: Any) -> Any:
+        parsed.append(source)
+        return PARSE(source, *args, **options)
+
+    monkeypatch.setattr(ast, "parse", parse)
+    load_project(scratch.root)
+    assert len(parsed) == 2
 
 
 def test_a_replica_runs_the_file_of_the_block_that_it_repeats(scratch: Scratch) -> None:
