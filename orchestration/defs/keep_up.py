@@ -25,7 +25,8 @@ from orchestration import mage
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.topics import feeds, project
-from orchestration.errors import MageRunError, ReconcileError
+from orchestration.errors import ReconcileError
+from orchestration.mage_assets import partition_variables
 from orchestration.settings import OrchestrationSettings
 
 Batches = Mapping[int, int]
@@ -396,27 +397,18 @@ def _load(context: dg.AssetExecutionContext, uuid: str, day: date, seen: Mapping
 
     Every test of the blocks must pass, as in the run's own step.
     """
-    spec = next(each for each in project().pipelines if each.uuid == uuid)
-    names = (spec.partition_variable, spec.last_partition_variable)
+    spec = project().pipeline(uuid)
+    cycle = mage.Part(name=f"this cycle of {day}", before=("what the marts show of it",))
     variables = {
         "run_id": context.run.run_id,
         "code_version": spec.code_version,
         "mode": "incremental",
         "seen": seen,
-        **{name: day.isoformat() for name in names if name},
+        **partition_variables(spec, [day.isoformat()]),
     }
-    done = mage.run_pipeline(project(), spec, variables)
+    done = mage.run_pipeline(project(), spec, variables, part=cycle)
     if done.failed is not None:
-        block = spec.block(done.failed.block)
-        raise MageRunError(
-            f"keeping {day} up: test {done.failed.name} of Mage block {uuid}/{block.uuid} failed: "
-            f"{done.failed.message} [The marts show the state before. Look at what the block was given, mend, and run "
-            "the day again.]",
-            pipeline=uuid,
-            block=block.uuid,
-            path=block.path,
-            line=None,
-        )
+        raise mage.failed_test(spec, done, cycle)
     for each in done.warnings:
         context.log.warning(
             "%s: test %s of Mage block %s/%s failed and only warns: %s", day, each.name, uuid, each.block, each.message

@@ -6,14 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from orchestration import mage
 from orchestration.definitions import defs
-from orchestration.defs.keep_up import FOLLOW_S, HANDOVER_S, IDLE_S, TAG, Cycle, Followed, Followers, keep_up
+from orchestration.defs.keep_up import FOLLOW_S, HANDOVER_S, IDLE_S, TAG, Cycle, Followed, Followers, _load, keep_up
 from orchestration.defs.partitions import range_tags
 from orchestration.defs.runs import busy_days, runs_at_work
+from orchestration.defs.topics import project
+from orchestration.errors import MageRunError
 
 DAY = date(2010, 12, 1)
 
@@ -206,3 +211,20 @@ def test_a_short_span_is_not_handed_over_from_its_first_second_on() -> None:
 
     assert _busy(one, after_s=5) == {DAY}
     assert _busy(one, after_s=10) == set()
+
+
+def test_a_failed_test_of_a_cycle_is_told_as_any_run_tells_it_with_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    [spec] = project().pipelines
+    loader = spec.blocks[0].uuid
+    failed = mage.TestRun(block=loader, name="is_whole", passed=False, message="load.py:3: 1 row too many")
+    block = mage.BlockRun(block=loader, rows_in=1, rows_out=2, columns=(), seconds=0.1, peak_mib=1, tests=(failed,))
+    done = mage.PipelineRun(blocks=(block,), outputs={})
+    monkeypatch.setattr(mage, "run_pipeline", lambda *_args, **_options: done)
+    context: Any = SimpleNamespace(run=SimpleNamespace(run_id="r"))
+    with pytest.raises(MageRunError) as told:
+        _load(context, spec.uuid, DAY, {})
+    assert str(told.value) == (
+        f"testing Mage block {spec.uuid}/{loader}: is_whole failed: load.py:3: 1 row too many [Nothing was written of "
+        "this cycle of 2010-12-01; already written before: what the marts show of it. Look at what the block was "
+        "given, mend, and run it again.]"
+    )
