@@ -443,16 +443,11 @@ def days_of_others(warehouse: Warehouse) -> dict[str, list[dict[str, Any]]]:
     """Every day that was loaded of a core table that `all_days` does not show, ascending, by 'table of topic'."""
     sql = f"""
 SELECT
-  d.table_name, d.topic, d.event_day AS invoice_date, r.landed_rows, r.dead_letter_rows, r.core_rows,
-  r.core_repeat_rows AS repeat_rows, r.mart_rows,
-  IF(r.is_reconciled AND r.core_version <> d.version, NULL, r.is_reconciled) AS is_reconciled
-FROM `{warehouse.table_id("control.day")}` AS d
-LEFT JOIN (
-  SELECT * FROM `{warehouse.table_id("control.reconciliation")}`
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
-) AS r ON r.topic = d.topic AND r.event_day = d.event_day
-WHERE d.table_name <> '{CORE}'
-ORDER BY d.table_name, d.topic, d.event_day
+  table_name, topic, event_day AS invoice_date, landed_rows, dead_letter_rows, core_rows,
+  core_repeat_rows AS repeat_rows, mart_rows, is_reconciled
+FROM `{warehouse.table_id("control.compared_day")}`
+WHERE table_name <> '{CORE}'
+ORDER BY table_name, topic, event_day
 """
     found: dict[str, list[dict[str, Any]]] = {}
     for row in warehouse.run(sql, kind="reconcile").rows:

@@ -56,19 +56,9 @@ WITH behind AS (
     WHERE r.batch IS DISTINCT FROM l.last_batch
 )
 """
-# By the comparison's own word, not by counts: where they agree, an amount may differ, or a mart made of others. A day
-# that was loaded since it was compared is not compared, unless it differed. Of every topic, as the report's refresh
-# asks: `mart.data_trust` has the shop's days alone.
+# By the comparison's own word, not by counts: where they agree, an amount may differ, or a mart made of others. Of
+# every topic, as the report's refresh asks: `mart.data_trust` has the shop's days alone.
 TRUST_SQL = """
-WITH told AS (
-  SELECT d.topic, d.event_day, d.changed_at,
-    IF(r.is_reconciled AND r.core_version != d.version, NULL, r.is_reconciled) AS is_reconciled
-  FROM `{days}` AS d
-  LEFT JOIN (
-    SELECT topic, event_day, core_version, is_reconciled FROM `{compared}`
-    QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
-  ) AS r ON r.topic = d.topic AND r.event_day = d.event_day
-)
 SELECT shown.days, shown.mart_rows, shown.mart_as_of, counted.uncompared, counted.uncompared_since, counted.differing
 FROM (
   SELECT COUNT(*) AS days, SUM(mart_rows) AS mart_rows, MAX(newest_produced_at) AS mart_as_of FROM `{table}`
@@ -79,7 +69,7 @@ CROSS JOIN (
     STRING_AGG(
       IF(is_reconciled IS FALSE, CONCAT(CAST(event_day AS STRING), ' of ', topic), NULL), ', ' ORDER BY event_day, topic
     ) AS differing
-  FROM told
+  FROM `{compared}`
 ) AS counted
 """
 DAGSTER_QUERY = """
@@ -253,7 +243,7 @@ def ask_warehouse(env: Mapping[str, str]) -> dict[str, Any]:
         datasets = f"{settings.emulator_host}/bigquery/v2/projects/{settings.project}/datasets"
         urllib.request.urlopen(datasets, timeout=10).close()  # noqa: S310 - a setting
     warehouse = open_warehouse(settings, labels={"by": "status"})
-    named = {"table": "mart.data_trust", "days": "control.day", "compared": "control.reconciliation"}
+    named = {"table": "mart.data_trust", "compared": "control.compared_day"}
     sql = TRUST_SQL.format(**{key: warehouse.table_id(name) for key, name in named.items()})
     row = warehouse.run(sql, kind="status").rows[0]
     return {

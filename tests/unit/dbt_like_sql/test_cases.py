@@ -83,9 +83,9 @@ def test_wrong_case_is_refused(tmp_path: Path, files: dict[str, str], says: str)
 
 def test_array_that_would_become_null_is_refused(tmp_path: Path) -> None:
     rows = {"control.day": [{"batches": [{"topic_partition": 0, "batch": 5}]}]}
-    empty: dict[str, list[dict[str, object]]] = {"control.reconciliation": [], "control.publication": []}
+    empty: dict[str, list[dict[str, object]]] = {"control.reconciliation": []}
     with pytest.raises(ContractError, match="batches: a case cannot give values of an ARRAY"):
-        case_sql(CATALOG, Case(tmp_path, "mart.data_trust", {**rows, **empty}, []))
+        case_sql(CATALOG, Case(tmp_path, "control.compared_day", {**rows, **empty}, []))
 
 
 def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:

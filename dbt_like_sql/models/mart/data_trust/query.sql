@@ -1,22 +1,17 @@
 -- Grain: invoice_date. A view, so that it is never older than the ledgers it reads.
-WITH loaded AS (
-  SELECT topic, event_day, version
-  FROM control.day
-  WHERE table_name = 'core.invoice_lines'
-),
-compared AS (
+WITH compared AS (
   SELECT *
-  FROM control.reconciliation
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
+  FROM control.compared_day
+  WHERE table_name = 'core.invoice_lines'
 ),
 newest AS (
   SELECT SUM(open_dead_letter_rows) AS open_dead_letter_rows
   FROM (
     SELECT open_dead_letter_rows
-    FROM control.reconciliation
-    WHERE topic IN (SELECT topic FROM loaded)
+    FROM compared
+    WHERE recorded_at IS NOT NULL
     QUALIFY ROW_NUMBER() OVER (PARTITION BY topic ORDER BY recorded_at DESC) = 1
-  )
+  ) AS latest
 ),
 published AS (
   SELECT event_day, MAX(published_at) AS published_at, MAX(as_of) AS newest_produced_at
@@ -31,7 +26,7 @@ shown AS (
   QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY version DESC) = 1
 )
 SELECT
-  loaded.event_day AS invoice_date,
+  compared.event_day AS invoice_date,
   compared.landed_rows,
   compared.dead_letter_rows,
   newest.open_dead_letter_rows,
@@ -41,12 +36,10 @@ SELECT
   compared.mart_rows,
   compared.mart_amount_gbp,
   COALESCE(shown.amount_gbp, compared.mart_amount_gbp) AS published_amount_gbp,
-  -- NULL: the latest load has not been counted yet, and the count before it found nothing that differs
-  IF(compared.is_reconciled AND compared.core_version <> loaded.version, NULL, compared.is_reconciled) AS is_reconciled,
+  compared.is_reconciled,
   published.published_at,
   COALESCE(published.newest_produced_at, compared.newest_produced_at) AS newest_produced_at
-FROM loaded
+FROM compared
 CROSS JOIN newest
-LEFT JOIN compared ON compared.topic = loaded.topic AND compared.event_day = loaded.event_day
-LEFT JOIN published ON published.event_day = loaded.event_day
-LEFT JOIN shown ON shown.event_day = loaded.event_day
+LEFT JOIN published ON published.event_day = compared.event_day
+LEFT JOIN shown ON shown.event_day = compared.event_day

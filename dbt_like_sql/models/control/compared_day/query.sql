@@ -1,0 +1,25 @@
+-- Grain: table_name, topic, event_day. A view, so that it is never older than the ledgers it reads.
+WITH latest AS (
+  SELECT *
+  FROM control.reconciliation
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
+)
+SELECT
+  loaded.table_name,
+  loaded.topic,
+  loaded.event_day,
+  loaded.changed_at,
+  latest.landed_rows,
+  latest.dead_letter_rows,
+  latest.open_dead_letter_rows,
+  latest.core_rows,
+  latest.core_repeat_rows,
+  latest.core_amount_gbp,
+  latest.mart_rows,
+  latest.mart_amount_gbp,
+  latest.newest_produced_at,
+  -- NULL: the latest load has not been counted yet, and the count before it found nothing that differs
+  IF(latest.is_reconciled AND latest.core_version <> loaded.version, NULL, latest.is_reconciled) AS is_reconciled,
+  latest.recorded_at
+FROM control.day AS loaded
+LEFT JOIN latest ON latest.topic = loaded.topic AND latest.event_day = loaded.event_day
