@@ -83,6 +83,7 @@ class Reconciliation:
     """One comparison of one day through the layers. What was not counted is None."""
 
     topic: str
+    table: str
     day: date
     landed_rows: int | None
     landed_checksum: int | None
@@ -369,7 +370,8 @@ SELECT r.event_day, r.landed_rows, r.landed_checksum, l.batches
 FROM (
   SELECT event_day, core_version, landed_rows, landed_checksum
   FROM `{warehouse.table_id("control.reconciliation")}`
-  WHERE {where} AND is_reconciled AND landed_checksum IS NOT NULL
+  WHERE {where} AND COALESCE(table_name, @table_name) = @table_name
+    AND is_reconciled AND landed_checksum IS NOT NULL
   QUALIFY ROW_NUMBER() OVER (PARTITION BY event_day ORDER BY core_version DESC, recorded_at DESC) = 1
 ) AS r
 JOIN (
@@ -462,9 +464,9 @@ def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str)
     selects = "\nUNION ALL\n".join(_row_sql(row) for row in rows)
     sql = f"""
 INSERT INTO `{warehouse.table_id("control.reconciliation")}` (
-  topic, event_day, core_version, landed_rows, landed_checksum, dead_letter_rows, open_dead_letter_rows, core_rows,
-  core_repeat_rows,
-  core_checksum, core_amount_gbp, mart_rows, mart_amount_gbp, newest_produced_at, is_reconciled, run_id, recorded_at
+  topic, table_name, event_day, core_version, landed_rows, landed_checksum, dead_letter_rows, open_dead_letter_rows,
+  core_rows, core_repeat_rows, core_checksum, core_amount_gbp, mart_rows, mart_amount_gbp, newest_produced_at,
+  is_reconciled, run_id, recorded_at
 )
 SELECT r.*, @run_id, CURRENT_TIMESTAMP() FROM (
 {selects}
@@ -481,6 +483,7 @@ def _row_sql(row: Reconciliation) -> str:
     mart = row.mart
     values = [
         f"@@{row.topic}@@ AS topic",
+        f"{quote(row.table)} AS table_name",
         f"DATE '{row.day}' AS event_day",
         f"CAST({row.core.version} AS INT64) AS core_version",
         f"{_int(row.landed_rows)} AS landed_rows",

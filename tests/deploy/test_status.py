@@ -255,10 +255,10 @@ def test_a_day_differs_by_its_comparison_s_word_whatever_the_counts_say(migrated
     warehouse.run(f"INSERT INTO `{warehouse.table_id('control.day')}` ({columns}) VALUES {days}")
     same = [
         Reconciliation(
-            topic, day, landed_rows=5, landed_checksum=9, dead_letter_rows=0, is_reconciled=is_reconciled,
+            topic, table, day, landed_rows=5, landed_checksum=9, dead_letter_rows=0, is_reconciled=is_reconciled,
             core=DayTotals(day, rows=5, checksum=9, version=1), mart=DayTotals(day, rows=5),
         )
-        for (_table, topic), day, is_reconciled in (
+        for (table, topic), day, is_reconciled in (
             (shop, agrees, True), (shop, differs, False), (shop, loaded_since, True),
             (web, agrees, False), (web, loaded_since, True),
         )

@@ -390,7 +390,7 @@ def test_loaded_table_cannot_be_published(warehouse: Warehouse) -> None:
 
 def test_trust_view_shows_a_day_as_reconciled_until_the_next_load(warehouse: Warehouse) -> None:
     core, mart = core_days(warehouse, [D3])[D3], mart_days(warehouse, [D3])[D3]
-    compared = Reconciliation(TOPIC, D3, 20, core.checksum, 1, core, mart, is_reconciled=True)
+    compared = Reconciliation(TOPIC, CORE, D3, 20, core.checksum, 1, core, mart, is_reconciled=True)
     record(warehouse, [compared], run_id="trust")
     trust = {row["invoice_date"]: row for row in rows_of(warehouse, "mart.data_trust", "1")}
     assert trust[D3]["is_reconciled"] is True
@@ -418,7 +418,9 @@ def test_trust_view_has_the_amount_as_published_whoever_has_compared(warehouse: 
     first = mart_days(warehouse, [day])[day]
     assert amounts() == (None, first.amount)
     core = core_days(warehouse, [day])[day]
-    record(warehouse, [Reconciliation(TOPIC, day, 5, core.checksum, 0, core, first, is_reconciled=True)], run_id="t")
+    record(
+        warehouse, [Reconciliation(TOPIC, CORE, day, 5, core.checksum, 0, core, first, is_reconciled=True)], run_id="t"
+    )
     load(warehouse, day, day_lines(day, 1, 5, 4))
     assert amounts() == (first.amount, first.amount)
     publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="grown")

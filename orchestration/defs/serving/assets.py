@@ -102,12 +102,18 @@ def _waited(published_at: float | None, ended_at: datetime) -> dict[str, float]:
 
 
 def refuse_unreconciled(warehouse: Any) -> None:
-    """Raise while the newest comparison of some day says that its layers differ."""
+    """Raise while the newest comparison of some day of a table's topic says that its layers differ.
+
+    Also of a day that the ledger of loads has lost. A comparison of before they named their table is outdated by any
+    later one of the topic's day.
+    """
     table = warehouse.table_id("control.reconciliation")
     sql = (
-        f"SELECT event_day FROM (SELECT event_day, is_reconciled, ROW_NUMBER() OVER (PARTITION BY topic, event_day "
-        f"ORDER BY recorded_at DESC) AS age FROM `{table}`) AS compared "
-        f"WHERE age = 1 AND NOT is_reconciled ORDER BY event_day"
+        "SELECT DISTINCT event_day FROM (SELECT event_day, table_name, is_reconciled, "
+        "ROW_NUMBER() OVER (PARTITION BY topic, event_day, table_name ORDER BY recorded_at DESC) AS age, "
+        "ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) AS age_of_any "
+        f"FROM `{table}`) AS compared "
+        "WHERE IF(table_name IS NULL, age_of_any, age) = 1 AND NOT is_reconciled ORDER BY event_day"
     )
     days = [row["event_day"] for row in warehouse.run(sql, kind="reconcile").rows]
     if days:

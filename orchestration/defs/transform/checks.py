@@ -68,6 +68,7 @@ def compare_landed_with_core(
         [
             reconcile.Reconciliation(
                 topic=feed.topic,
+                table=feed.table,
                 day=day,
                 landed_rows=landed[day][0],
                 landed_checksum=landed[day][1],

@@ -312,6 +312,7 @@ def _compare(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], measur
                 ),
                 record=reconcile.Reconciliation(
                     topic=feed.topic,
+                    table=feed.table,
                     day=day,
                     landed_rows=landed_rows,
                     landed_checksum=landed_checksum,

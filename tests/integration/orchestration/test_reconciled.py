@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from dbt_like_sql.reconcile import all_days
+from dbt_like_sql.reconcile import DayTotals, Reconciliation, all_days, record
 from orchestration.defs.serving.assets import refuse_unreconciled
 from orchestration.errors import ReconcileError
 from streaming import lake
@@ -81,4 +82,29 @@ def test_report_is_not_refreshed_while_the_newest_comparison_of_a_day_differs(
     with pytest.raises(ReconcileError, match=r"1 day\(s\) do not reconcile, the first is 2010-12-01"):
         refuse_unreconciled(warehouse)
     assert load_days("2010-12-01", mode="rebuild").success
+    refuse_unreconciled(warehouse)
+
+
+def test_a_comparison_of_another_table_of_the_topic_does_not_hide_that_a_day_differs(
+    landing: HandLanding, load_days: Callable[..., Any], warehouse: Any
+) -> None:
+    landing.land([event(), event(line_no=2)])
+    other = Reconciliation(
+        topic=TOPIC,
+        table="core.other",
+        day=DAY,
+        landed_rows=9,
+        landed_checksum=0,
+        dead_letter_rows=0,
+        core=DayTotals(DAY),
+        mart=None,
+        is_reconciled=False,
+    )
+    record(warehouse, [other], run_id="other")
+    assert load_days("2010-12-01").success
+    [shown] = all_days(warehouse)
+    assert shown["is_reconciled"] is True
+    with pytest.raises(ReconcileError, match=r"1 day\(s\) do not reconcile, the first is 2010-12-01"):
+        refuse_unreconciled(warehouse)
+    record(warehouse, [replace(other, is_reconciled=True)], run_id="other")
     refuse_unreconciled(warehouse)

@@ -1,9 +1,4 @@
 -- Grain: table_name, topic, event_day. A view, so that it is never older than the ledgers it reads.
-WITH latest AS (
-  SELECT *
-  FROM control.reconciliation
-  QUALIFY ROW_NUMBER() OVER (PARTITION BY topic, event_day ORDER BY recorded_at DESC) = 1
-)
 SELECT
   loaded.table_name,
   loaded.topic,
@@ -22,4 +17,11 @@ SELECT
   IF(latest.is_reconciled AND latest.core_version <> loaded.version, NULL, latest.is_reconciled) AS is_reconciled,
   latest.recorded_at
 FROM control.day AS loaded
-LEFT JOIN latest ON latest.topic = loaded.topic AND latest.event_day = loaded.event_day
+LEFT JOIN control.reconciliation AS latest
+  ON latest.topic = loaded.topic
+  AND latest.event_day = loaded.event_day
+  -- before comparisons named their table, one was of whichever table the topic is loaded into
+  AND COALESCE(latest.table_name, loaded.table_name) = loaded.table_name
+QUALIFY ROW_NUMBER() OVER (
+  PARTITION BY loaded.table_name, loaded.topic, loaded.event_day ORDER BY latest.recorded_at DESC
+) = 1
