@@ -76,14 +76,14 @@ JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?
 STATE_SQL = "SELECT snapshot_id, schema_version FROM {metadata}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
 # Of each table a number that is new with each change of its columns; of each view with each change of any table.
 FORMS_SQL = """
-SELECT s.schema_name, t.table_name, t.table_id, MAX(c.begin_snapshot), COUNT(*)
+SELECT s.schema_name, t.table_name, 'TABLE', t.table_id, MAX(c.begin_snapshot), COUNT(*)
 FROM {metadata}.ducklake_table AS t
 JOIN {metadata}.ducklake_schema AS s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
 JOIN {metadata}.ducklake_column AS c ON c.table_id = t.table_id AND c.end_snapshot IS NULL
 WHERE t.end_snapshot IS NULL
 GROUP BY s.schema_name, t.table_name, t.table_id
 UNION ALL
-SELECT s.schema_name, v.view_name, v.view_id, $1, 0
+SELECT s.schema_name, v.view_name, 'VIEW', v.view_id, $1, 0
 FROM {metadata}.ducklake_view AS v
 JOIN {metadata}.ducklake_schema AS s ON s.schema_id = v.schema_id AND s.end_snapshot IS NULL
 WHERE v.end_snapshot IS NULL
@@ -94,11 +94,15 @@ UNION ALL
 SELECT schema_name, view_name, 'VIEW', 0 FROM duckdb_views() WHERE database_name = $1 AND NOT internal
 ORDER BY 2
 """
+ROWS_SQL = "SELECT record_count FROM {metadata}.ducklake_table_stats WHERE table_id = ?"
 FILES_SQL = """
 SELECT there.schema_name, info.table_name, info.table_id, info.file_count
 FROM ducklake_table_info(?) AS info
 JOIN {metadata}.ducklake_schema AS there ON there.schema_id = info.schema_id AND there.end_snapshot IS NULL
 """
+
+
+Form = tuple[str, int, int, int]  # TABLE or VIEW, and three numbers that change with its columns
 
 
 class KnownCatalog:
@@ -114,7 +118,7 @@ class KnownCatalog:
     def __init__(self) -> None:
         self._fetch, self._objects = database.fetch, database.objects
         self._listed: dict[str, tuple[int, list[tuple[Any, ...]]]] = {}
-        self._forms: dict[str, tuple[int, dict[tuple[str, str], tuple[int, ...]]]] = {}
+        self._forms: dict[str, tuple[int, dict[tuple[str, str], Form]]] = {}
         self._columns: dict[tuple[Any, ...], list[Any]] = {}
         self._columns_of = tables.columns
 
@@ -129,10 +133,18 @@ class KnownCatalog:
         state = self.state(project_id)
         if state is None:
             return self._objects(project_id, dataset_id, table_id)
+        if table_id is not None:
+            form = self._forms_of(project_id).get((dataset_id, table_id))
+            return [] if form is None else [(table_id, form[0], self._rows(project_id, form))]
         known = self._listed.get(project_id)
         if known is None or known[0] != state[0]:
             known = self._listed[project_id] = (state[0], self._fetch(OBJECTS_SQL, [project_id]))
-        return [row[1:] for row in known[1] if row[0] == dataset_id and table_id in (None, row[1])]
+        return [row[1:] for row in known[1] if row[0] == dataset_id]
+
+    def _rows(self, project_id: str, form: Form) -> int:
+        """Rows of a table, deleted ones included, as they are listed."""
+        rows = [] if form[0] == "VIEW" else self._fetch(ROWS_SQL.format(metadata=_metadata(project_id)), [form[1]])
+        return int(rows[0][0] or 0) if rows else 0
 
     def fetch(self, sql: str, params: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Rows of a query; those about columns of a project's tables are remembered."""
@@ -163,12 +175,12 @@ class KnownCatalog:
             self._columns[key] = ask()
         return self._columns[key]
 
-    def forms(self, named: list[tuple[str, str, str]]) -> list[tuple[int, ...] | None]:
+    def forms(self, named: list[tuple[str, str, str]]) -> list[Form | None]:
         """Of each table or view what changes with every change of its columns; None: there is none that is known."""
         of = {project: self._forms_of(project) for project in {project for project, _, _ in named}}
         return [of[project].get((dataset, table)) for project, dataset, table in named]
 
-    def _forms_of(self, project_id: str) -> dict[tuple[str, str], tuple[int, ...]]:
+    def _forms_of(self, project_id: str) -> dict[tuple[str, str], Form]:
         state = self.state(project_id)
         if state is None:
             return {}

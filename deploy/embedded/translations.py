@@ -130,7 +130,7 @@ def take_apart(sql: str) -> Text:
 class Catalog:
     """What a translation asks about tables, and what it was answered: asked again, it says whether that still holds."""
 
-    def __init__(self, forms: Callable[[list[tuple[str, str, str]]], list[tuple[int, ...] | None]]) -> None:
+    def __init__(self, forms: Callable[[list[tuple[str, str, str]]], list[tuple[Any, ...] | None]]) -> None:
         self._forms = forms
         self._of_thread = threading.local()
         self._writes: Counter[tuple[str, ...]] = Counter()  # of each table; under () those of anything else

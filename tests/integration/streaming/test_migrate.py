@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
@@ -15,6 +15,9 @@ from streaming.decode import as_instant
 from streaming.errors import LandingError, MigrationError
 
 from .rig import Rig, line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -168,7 +171,7 @@ QTY = "{name: qty, logicalType: integer}"
 
 
 def test_a_running_consumer_goes_on_by_the_new_contract(rig: Rig, tmp_path: Path) -> None:
-    """It reads the file anew when the lake has another version, and lands by that one: no restart, and no wrong value."""
+    """It reads the file anew when the lake has another version, and lands by that: no restart, and no wrong value."""
     log = tmp_path / "consume.log"
     with rig.started(log, STREAMING_DEAD_LETTER_LIMIT="1.0") as consumer:
         rig.send([line(1)])
