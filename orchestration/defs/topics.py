@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 import mage_project
+from orchestration.errors import MageSpecError
 from orchestration.mage_spec import MageProject, PipelineSpec, load_project
 
 LANDING, CORE, MARTS, SERVING = "landing", "core", "marts", "serving"
@@ -54,10 +55,26 @@ def project() -> MageProject:
 @cache
 def feeds() -> tuple[Feed, ...]:
     """Every topic that a pipeline reads for a table."""
-    return tuple(feed for pipeline in project().pipelines for feed in _feeds(pipeline))
+    return feeds_of(project())
+
+
+def feeds_of(mage: MageProject) -> tuple[Feed, ...]:
+    """Every topic that a pipeline of a project reads for a table.
+
+    Raises MageSpecError for a pipeline that reads two topics for a table: the table's days are compared with one topic,
+    its marts' with all of them, so that they would never agree.
+    """
+    return tuple(feed for pipeline in mage.pipelines for feed in _feeds(pipeline))
 
 
 def _feeds(pipeline: PipelineSpec) -> list[Feed]:
     topics = [block.configuration["topic"] for block in pipeline.blocks if block.configuration.get("topic")]
     tables = [block.table for block in pipeline.outputs if block.table]
+    if tables and len(set(topics)) > 1:
+        raise MageSpecError(
+            pipeline.path,
+            None,
+            f"{pipeline.uuid} reads topics {' and '.join(topics)} for {tables[0]}: a core table has one topic, since "
+            f"its days are compared with that topic's landing. Give each one its pipeline and table; join them in a mart",
+        )
     return [Feed(topic=topic, table=table, pipeline=pipeline.uuid) for topic in topics for table in tables]

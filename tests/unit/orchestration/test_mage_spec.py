@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.defs.topics import feeds, project
+from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
 from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_graph import picture, svg
@@ -566,6 +566,19 @@ def test_our_loader_reads_for_the_table_that_our_exporter_writes() -> None:
         tables = {each.configuration["table"] for each in pipeline.blocks if "table" in each.configuration}
         assert len(tables) == 1
     assert [(feed.topic, feed.table) for feed in feeds()] == [("retail.invoices", "core.invoice_lines")]
+
+
+def test_a_second_topic_of_one_core_table_is_told(scratch: Scratch) -> None:
+    """The table's days could never agree with both topics' landing."""
+    path = scratch.pipeline(
+        block("left", "data_loader", configuration={"topic": "a.b"}),
+        block("right", "data_loader", configuration={"topic": "c.d"}),
+        block("out", "data_exporter", "left", "right", configuration={"table": "core.t"}),
+    )
+    with pytest.raises(MageSpecError, match=r"p/metadata\.yaml: p reads topics a\.b and c\.d for core\.t"):
+        feeds_of(load_project(scratch.root))
+    path.write_text(path.read_text().replace("c.d", "a.b"))
+    assert {(feed.topic, feed.table) for feed in feeds_of(load_project(scratch.root))} == {("a.b", "core.t")}
 
 
 def test_our_pipelines_are_saved_in_the_form_in_which_mage_saves_them() -> None:
