@@ -75,6 +75,6 @@ def _feeds(pipeline: PipelineSpec) -> list[Feed]:
             pipeline.path,
             None,
             f"{pipeline.uuid} reads topics {' and '.join(topics)} for {tables[0]}: a core table has one topic, since "
-            f"its days are compared with that topic's landing. Give each one its pipeline and table; join them in a mart",
+            f"its days are compared with that topic's landing. Give each its pipeline and table; join them in a mart",
         )
     return [Feed(topic=topic, table=table, pipeline=pipeline.uuid) for topic in topics for table in tables]
