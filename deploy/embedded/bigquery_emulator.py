@@ -49,7 +49,7 @@ RESULTS = ("emulator", "_results")  # where the results of queries are
 SMALL_ROWS = 10_000
 SMALL_KEPT_S = 30.0
 RESULTS_KEPT_S = 300.0
-ANSWERS_KEPT = 5_000  # about columns of tables, of all forms that they had; some kB each
+ANSWERS_KEPT = 500  # about columns of tables, of all forms that they had; some 30 kB each
 JOBS_KEPT_S = 600.0  # 500 a minute at full speed, 8 kB each
 # States of tables that nobody reads any more; with each the catalog of its time stays in memory.
 SNAPSHOTS_KEPT_S = 180.0

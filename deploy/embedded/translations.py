@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHORTEST = 40  # characters; what is shorter is translated in some milliseconds
-SKELETONS = 1_000  # texts without their literals; each is some 10 kB of strings once it is a template
+SKELETONS = 500  # texts without their literals; each is some 10 kB of strings once it is a template
 TEMPLATES_A_SKELETON = 16
 FAILURES_A_SKELETON = 4
 # What the translation takes from elsewhere than the text, the catalog and the variables' names.
