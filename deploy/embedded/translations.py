@@ -47,6 +47,7 @@ ELSEWHERE = re.compile(
     r"@@|INFORMATION_SCHEMA|SYSTEM_TIME|EXTERNAL_QUERY|BIGNUMERIC|SESSION_USER|__TABLES__|_TABLE_SUFFIX|\bML\s*\.",
     re.IGNORECASE,
 )
+LASTING = re.compile(r"\s*(?:CREATE(?!\s+TEMP)|ALTER|DROP|MERGE)\b", re.IGNORECASE)  # never by a template
 LEXEME = re.compile(
     r"""(?P<fixed>--[^\n]*|\#[^\n]*|/\*.*?\*/|(?:\b[rRbB]{1,2})?(?:'''.*?'''|\"\"\".*?\"\"\")|\b[rRbB]{1,2}(?:'|")"""
     r"""(?:\\.|[^\\\n])*?(?:'|")|"(?:\\.|[^"\\\n])*"|[@A-Za-z_]\w*)"""
@@ -419,7 +420,13 @@ class KnownTranslations:
 
     def find(self, kind: str, text: str, context: Any) -> Known | None:
         """A statement's translation, if one of its form is known. kind: SQL or SET."""
-        if len(text) < SHORTEST or ELSEWHERE.search(text) or context.functions or context.settings:
+        if (
+            len(text) < SHORTEST
+            or LASTING.match(text)
+            or ELSEWHERE.search(text)
+            or context.functions
+            or context.settings
+        ):
             return None
         if any(not isinstance(value, str) for value in context.parameters.values()):
             return None
