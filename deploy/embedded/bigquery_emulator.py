@@ -95,6 +95,14 @@ UNION ALL
 SELECT schema_name, view_name, 'VIEW', 0 FROM duckdb_views() WHERE database_name = $1 AND NOT internal
 ORDER BY 2
 """
+# The emulator's two questions about a table's columns, for which DuckDB lists all columns of all tables; and our own.
+OF_A_TABLE = "FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? AND table_name = ? AND "
+REQUIRED_SQL = f"SELECT column_name {OF_A_TABLE}NOT is_nullable"
+NAMED_SQL = f"SELECT 1 {OF_A_TABLE}column_name = ?"
+COLUMNS_SQL = """
+SELECT column_name, nulls_allowed FROM {metadata}.ducklake_column
+WHERE table_id = ? AND end_snapshot IS NULL AND parent_column IS NULL ORDER BY column_order
+"""
 ROWS_SQL = "SELECT record_count FROM {metadata}.ducklake_table_stats WHERE table_id = ?"
 FILES_SQL = """
 SELECT there.schema_name, info.table_name, info.table_id, info.file_count
@@ -153,7 +161,17 @@ class KnownCatalog:
             return []  # made by CREATE TABLE AS, whose columns may all be NULL
         if not params or "duckdb_columns()" not in sql or len(params) < 3:  # noqa: PLR2004 - project, dataset, table
             return self._fetch(sql, params)
+        if sql in (REQUIRED_SQL, NAMED_SQL):
+            [form] = self.forms([tuple(params[:3])])
+            if form is not None and form[0] == "TABLE":
+                columns = self._remembered(lambda: self._columns_in(params[0], form), *params[:3], COLUMNS_SQL)
+                if sql == NAMED_SQL:
+                    return [(1,) for name, _ in columns if name == params[3]]
+                return [(name,) for name, may_be_null in columns if not may_be_null]
         return self._remembered(lambda: self._fetch(sql, params), *params[:3], sql, *params[3:])
+
+    def _columns_in(self, project_id: str, form: Form) -> list[tuple[str, bool]]:
+        return self._fetch(COLUMNS_SQL.format(metadata=_metadata(project_id)), [form[1]])
 
     def columns(self, project_id: str, dataset_id: str, table_id: str) -> list[Any]:
         """Columns of a table or view with their types; each statement asks for those of all its tables."""

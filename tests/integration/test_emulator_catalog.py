@@ -58,6 +58,10 @@ def same(what):
             assert database.objects("p", dataset, name) == listed("p", dataset, name), (what, dataset, name)
             place = ["p", dataset, name]
             assert database.fetch(COLUMNS, place) == asked(COLUMNS, place), (what, dataset, name)
+            required, named = bigquery_emulator.REQUIRED_SQL, bigquery_emulator.NAMED_SQL
+            assert database.fetch(required, place) == asked(required, place), (what, dataset, name)
+            for column in ("n", "nothing"):
+                assert database.fetch(named, [*place, column]) == asked(named, [*place, column]), (what, column)
             assert columns_by(tables.columns, *place) == columns_by(described, *place), (what, dataset, name)
     assert database.objects("q", "d") == listed("q", "d") == [], what
 
