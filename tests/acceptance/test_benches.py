@@ -29,11 +29,17 @@ def run(repository: Path, tmp_path: Path, name: str, *arguments: str) -> dict[st
 
 
 def test_the_landing_and_its_limits(repository: Path, tmp_path: Path) -> None:
-    arguments = ("--rows", "6000", "--repeat", "1", "--no-peer", "--steady-seconds", "2", "--memory-rows", "6000")
+    arguments = ("--rows", "6000", "--repeat", "1", "--no-peer", "--steady-seconds", "0")
     found = run(repository, tmp_path, "landing", *arguments)
     asked = ("one_writer_rows_s", "two_writers_rows_s", "copy_limit_rows_s", "consume_limit_rows_s")
     assert all(found[name] > 0 for name in asked)
     assert found["verified"]
+
+
+@takes_minutes
+def test_the_landing_at_a_steady_rate_and_over_many_events(repository: Path, tmp_path: Path) -> None:
+    arguments = ("--rows", "1", "--repeat", "1", "--no-peer", "--steady-seconds", "2", "--memory-rows", "6000")
+    found = run(repository, tmp_path, "landing", *arguments)
     assert 0 < found["steady_p50_s"] <= found["steady_p99_s"]
     assert found["memory_events"] == 6_000
 
@@ -67,6 +73,7 @@ def test_the_chain_of_blocks_beside_plain_calls(repository: Path, tmp_path: Path
     ("name", "arguments"),
     [
         ("staging", ("--sizes", "50", "--repeats", "1")),
+        ("emulator", ("--rounds", "4", "--warm", "3")),
         pytest.param("backfill", ("--days", "3", "--lines-per-day", "20"), marks=takes_minutes),
         ("refresh", ("--rows", "500")),
         ("report", ("--rows", "500", "--rounds", "1")),
