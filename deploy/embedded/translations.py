@@ -54,9 +54,12 @@ LEXEME = re.compile(
     r"""|'(?P<text>(?:\\.|[^'\\\n])*)'|`(?P<name>[^`]*)`|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)""",
     re.DOTALL,
 )
-INTEGER = re.compile(r"\d{1,18}")
+INTEGER = re.compile(r"[1-9]\d{0,17}")  # not 0: a division by it is translated to an error, by others to a division
 DECIMAL = re.compile(r"-?\d{1,28}(?:\.\d{1,9})?")
-WORDS = re.compile(r"[A-Za-z][A-Za-z0-9 _.:+/-]*|(?=[0-9-]*[a-d])[0-9a-f]{4,}[0-9a-f-]*")  # what reads as no number
+WORDS = re.compile(  # what reads as no number
+    r"(?!(?:inf|infinity|nan|true|false|null)$)[A-Za-z][A-Za-z0-9 _.:+/-]*|(?=[0-9-]*[a-d])[0-9a-f]{4,}[0-9a-f-]*",
+    re.IGNORECASE,
+)
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
 # Of a table's description, what says nothing about how it is read; its columns are asked for themselves.
 VOLATILE = {
@@ -308,6 +311,7 @@ class Skeleton:
         fixed: positions that cannot be open, or not with what was tried.
         templates: by the literals that are not open.
         failures: how many attempts at a template have failed.
+        lock: for one statement at a time: which literals are open may change while a template is made.
     """
 
     seen: tuple[str, ...]
@@ -315,6 +319,7 @@ class Skeleton:
     fixed: frozenset[int] = frozenset()
     templates: OrderedDict[tuple[str, ...], list[Template]] = field(default_factory=OrderedDict)
     failures: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def closed(self, values: tuple[str, ...]) -> tuple[str, ...]:
         """The literals that are not open."""
@@ -434,6 +439,10 @@ class KnownTranslations:
         skeleton = self._skeleton(kind, apart, context)
         if skeleton is None or skeleton.failures >= FAILURES_A_SKELETON:
             return None
+        with skeleton.lock:
+            return self._find_in(skeleton, kind, apart, text, context)
+
+    def _find_in(self, skeleton: Skeleton, kind: str, apart: Text, text: str, context: Any) -> Known | None:
         templates = skeleton.templates.get(skeleton.closed(apart.values))
         if not templates:
             templates = self._another(skeleton, kind, apart, context)

@@ -92,6 +92,9 @@ for _ in range(3):
     assert ask("SELECT s, day, COUNT(*) FROM `p.d1.t` GROUP BY 1, 2 ORDER BY 1 LIMIT 2") is not None
     assert len(ask("SELECT s, SUM(n), COUNT(*) FROM `p.d1.t` GROUP BY 1 ORDER BY 2 LIMIT 1")) == 1
     assert len(ask("SELECT s, SUM(n), COUNT(*) FROM `p.d1.t` GROUP BY 1 ORDER BY 3 LIMIT 2")) == 2
+    for divisor in (4, 2, 8, 0, 0, 2):
+        wrong = None if divisor else "division by zero"
+        ask(f"SELECT n / {divisor} FROM `p.d1.t` WHERE s = 'a' AND n = 1", wrong=wrong)
     for form, text in (("YYYY-MM", "2010-12"), ("MM-DD", "12-01"), ("YYYY", "2010")):
         assert ask(f"SELECT CAST(day AS STRING FORMAT '{form}') FROM `p.d1.t` WHERE s = 'a' AND n = 1") == [(text,)]
     assert str(ask("SELECT ROUND(NUMERIC '1.26', 1) FROM `p.d1.t` LIMIT 1")[0][0]).rstrip("0") == "1.3"
@@ -163,7 +166,8 @@ def ask_alone(number, each):
            f"WHERE n < {number} + 1000 AND s != '{'abc'[each % 3]}q'")
     job = f"t{number}_{each}"
     runner.submit("p", job, JobConfiguration.model_validate({"query": {"query": sql, "useLegacySql": False}}))
-    assert runner.wait("p", job, 60000).status.errorResult is None
+    error = runner.wait("p", job, 60000).status.errorResult
+    assert error is None, error
     return database.fetch(f'SELECT it FROM emulator._results."p:{job}"')
 threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
 [each.start() for each in threads]
