@@ -73,7 +73,10 @@ WHERE found.database_name = 'emulator' AND found.schema_name = '_results' AND (
 )
 """
 AT_WORK_SQL = "SELECT MIN(creation_time) FROM emulator.jobs WHERE state != 'DONE' AND creation_time > ?"
-JOBS_SQL = "DELETE FROM emulator.jobs WHERE state = 'DONE' AND creation_time < ?"
+JOBS_SQL = """
+DELETE FROM emulator.jobs
+WHERE state = 'DONE' AND CAST(json_extract_string(resource, '$.statistics.endTime') AS BIGINT) < ?
+"""
 STATE_SQL = "SELECT snapshot_id, schema_version FROM {metadata}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
 # Of each table a number that is new with each change of its columns; of each view with each change of any table.
 FORMS_SQL = """

@@ -228,5 +228,7 @@ def same(left: Any, right: Any) -> bool:
     if left is None or right is None:
         return left is right
     if isinstance(left, float) or isinstance(right, float):
-        return math.isclose(float(left), float(right), rel_tol=1e-9, abs_tol=1e-9)
+        # a quotient of money that ends in half of the last of its four digits goes either way in floating point
+        is_quotient = any(isinstance(each, Decimal) and each.as_tuple().exponent == -4 for each in (left, right))
+        return math.isclose(float(left), float(right), rel_tol=1e-9, abs_tol=1.01e-4 if is_quotient else 1e-9)
     return bool(left == right)
