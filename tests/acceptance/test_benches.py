@@ -73,7 +73,7 @@ def test_the_chain_of_blocks_beside_plain_calls(repository: Path, tmp_path: Path
     ("name", "arguments"),
     [
         ("staging", ("--sizes", "50", "--repeats", "1")),
-        ("emulator", ("--rounds", "2", "--warm", "1")),
+        pytest.param("emulator", ("--rounds", "2", "--warm", "1"), marks=takes_minutes),
         pytest.param("backfill", ("--days", "3", "--lines-per-day", "20"), marks=takes_minutes),
         ("refresh", ("--rows", "500")),
         ("report", ("--rows", "500", "--rounds", "1")),

@@ -6,6 +6,7 @@ Its rows are those of a warehouse of today, as far as its columns go.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,6 +34,8 @@ MARTS = [
 ]
 D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
 OLD = sorted((Path(__file__).parent / "old_warehouses").glob("*.sql"))
+if os.environ.get("FAULTS") != "all":
+    OLD = OLD[:1]  # a minute each: the oldest has all the steps before it
 # Before 2026-11-28 the fences of all tables were rows of one (docs/decisions/0033).
 SHARED_FENCE = "control.publisher"
 COLUMN = re.compile(r"^  (\w+) \w", re.MULTILINE)
