@@ -5,13 +5,11 @@ In a process of the embedded environment's own Python: the three functions are c
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from deploy.embedded.parts import parts
-from deploy.embedded.services import EMULATOR
+from .emulator_process import require_the_same
 
 pytestmark = pytest.mark.integration
 
@@ -126,13 +124,4 @@ print("the same")
 
 
 def test_what_is_remembered_is_what_would_be_found(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [str(parts().python), "-c", COMPARE, str(tmp_path / "data"), str(EMULATOR.parent)],
-        env={"HOME": str(parts().duckdb_home), "PATH": "/usr/bin:/bin", "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("the same")
+    require_the_same(COMPARE, tmp_path / "data", timeout_s=120)

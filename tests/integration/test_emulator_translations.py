@@ -7,13 +7,11 @@ values, tables of the same name and another form, names that an answer brings, w
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from deploy.embedded.parts import parts
-from deploy.embedded.services import EMULATOR
+from .emulator_process import require_the_same
 
 pytestmark = pytest.mark.integration
 
@@ -179,13 +177,4 @@ print("the same")
 
 @pytest.mark.timeout(180)
 def test_a_statement_by_template_is_the_emulators_own(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [str(parts().python), "-c", COMPARE, str(tmp_path / "data"), str(EMULATOR.parent)],
-        env={"HOME": str(parts().duckdb_home), "PATH": "/usr/bin:/bin", "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("the same")
+    require_the_same(COMPARE, tmp_path / "data", timeout_s=170)

@@ -9,7 +9,7 @@ import calendar
 import datetime as dt
 import math
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_DOWN, ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -122,11 +122,20 @@ def ratio(top: Any, bottom: Any) -> float | None:
     return None if not bottom or top is None else float(top) / float(bottom)
 
 
-def each(top: Any, bottom: Any) -> Decimal | None:
+class Quotient(Decimal):
+    """Money for each of something. `other` differs where it ends in half of its last digit: a float goes either way."""
+
+    other: Decimal
+
+
+def each(top: Any, bottom: Any) -> Quotient | None:
     """Money for each of something: Power BI keeps four digits of it."""
     if not bottom or top is None:
         return None
-    return (Decimal(top) / Decimal(bottom)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
+    exact, digits = Decimal(top) / Decimal(bottom), Decimal("0.0001")
+    found = Quotient(exact.quantize(digits, ROUND_HALF_UP))
+    found.other = exact.quantize(digits, ROUND_HALF_DOWN)
+    return found
 
 
 def change(now: Any, before: Any) -> float | None:
@@ -228,7 +237,10 @@ def same(left: Any, right: Any) -> bool:
     if left is None or right is None:
         return left is right
     if isinstance(left, float) or isinstance(right, float):
-        # a quotient of money that ends in half of the last of its four digits goes either way in floating point
-        is_quotient = any(isinstance(each, Decimal) and each.as_tuple().exponent == -4 for each in (left, right))
-        return math.isclose(float(left), float(right), rel_tol=1e-9, abs_tol=1.01e-4 if is_quotient else 1e-9)
+        pairs = [(one, two) for one in _roundings(left) for two in _roundings(right)]
+        return any(math.isclose(float(one), float(two), rel_tol=1e-9, abs_tol=1e-9) for one, two in pairs)
     return bool(left == right)
+
+
+def _roundings(value: Any) -> tuple[Any, ...]:
+    return (value, value.other) if isinstance(value, Quotient) else (value,)
