@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from streaming.database import transaction
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
-
-    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
 
 Condition = tuple[str, list[Any]]  # SQL on a landing row, and its values
 
@@ -56,22 +52,21 @@ PART_ROWS, PART_BYTES = 4_096, 64 << 20
 COLUMNS_SCHEMA = pa.schema([EVENTS_SCHEMA.field(at) for at in (1, 2, 3, 5)])
 
 
-def copy_out(conn: Connection, topic: str, day: date, relation: str, conditions: Sequence[Condition]) -> pa.Table:
+def copy_out(cursor: Any, topic: str, day: date, relation: str, conditions: Sequence[Condition]) -> pa.Table:
     """The rows that meet a condition, as EVENTS_SCHEMA: exact, and without text in between.
 
     The conditions are of ascending topic partitions, and no row meets two of them.
     """
-    with transaction(conn) as cursor:
-        rows = _Rows()
-        for sql, values in conditions:
-            query = cursor.mogrify(
-                f"SELECT topic_partition, topic_offset, coalesce(produced_at, '-infinity'), payload FROM {relation} "
-                f"WHERE event_day = %s AND ({sql}) ORDER BY topic_partition, topic_offset",
-                [day, *values],
-            ).decode("utf-8")
-            rows.expect_header()
-            cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", rows)
-        table = rows.table()
+    rows = _Rows()
+    for sql, values in conditions:
+        query = cursor.mogrify(
+            f"SELECT topic_partition, topic_offset, coalesce(produced_at, '-infinity'), payload FROM {relation} "
+            f"WHERE event_day = %s AND ({sql}) ORDER BY topic_partition, topic_offset",
+            [day, *values],
+        ).decode("utf-8")
+        rows.expect_header()
+        cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", rows)
+    table = rows.table()
     columns = [
         pa.repeat(topic, len(table)),
         *table.columns[:3],

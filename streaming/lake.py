@@ -156,8 +156,11 @@ def read_events(
     Raises RetiredError if rows that are asked for are gone by retention.
     """
     stream = _stream(conn, topic)
-    refuse_retired(topic, day, retired_rows(conn, topic, day, after=after, upto=upto))
-    return copy_out(conn, topic, day, f"landing.{stream}", _in_batches(conn, topic, day, after, upto))
+    conditions = _in_batches(conn, topic, day, after, upto)
+    with transaction(conn) as cursor:
+        events = copy_out(cursor, topic, day, f"landing.{stream}", conditions)
+        refuse_retired(topic, day, retired_rows(cursor, topic, day, after=after, upto=upto))
+    return events
 
 
 def _in_batches(
@@ -398,7 +401,6 @@ def day_checksum(
     are counted as they were then.
     """
     stream = _stream(conn, topic)
-    gone = retired_rows(conn, topic, day, after=after, upto=upto).values()
     condition, values = _either(_in_batches(conn, topic, day, after, upto))
     with transaction(conn) as cursor:
         cursor.execute(
@@ -407,6 +409,7 @@ def day_checksum(
             [day, *values],
         )
         rows, checksum = cursor.fetchone()
+        gone = retired_rows(cursor, topic, day, after=after, upto=upto).values()
     return int(rows) + sum(each.rows for each in gone), int(checksum) + sum(each.checksum for each in gone)
 
 

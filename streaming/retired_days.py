@@ -6,7 +6,7 @@ Not here: the retention itself (retention.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streaming.database import transaction
 from streaming.errors import RetiredError
@@ -28,19 +28,21 @@ class RetiredRows:
 
 
 def retired_rows(
-    conn: Connection, topic: str, day: date, *, after: Mapping[int, int] | None, upto: Mapping[int, int] | None
+    cursor: Any, topic: str, day: date, *, after: Mapping[int, int] | None, upto: Mapping[int, int] | None
 ) -> dict[int, RetiredRows]:
     """The retired rows in batches after[p] < batch <= upto[p], by topic partition; empty for a day that is whole.
 
+    Asked in the transaction that has read the landing rows, after them: their lock keeps retention out from the reading
+    on. Asked before, it would miss a retention that the reading then waits for, and the rows would be gone untold.
+
     Raises RetiredError if the question cuts through what is gone: that cannot be answered any more.
     """
-    with transaction(conn) as cursor:
-        cursor.execute(
-            "SELECT topic_partition, rows, checksum, last_batch FROM control.retired_day "
-            "WHERE topic = %s AND event_day = %s AND rows > 0",
-            (topic, day),
-        )
-        found = {number: RetiredRows(rows, int(checksum), last) for number, rows, checksum, last in cursor.fetchall()}
+    cursor.execute(
+        "SELECT topic_partition, rows, checksum, last_batch FROM control.retired_day "
+        "WHERE topic = %s AND event_day = %s AND rows > 0",
+        (topic, day),
+    )
+    found = {number: RetiredRows(rows, int(checksum), last) for number, rows, checksum, last in cursor.fetchall()}
     asked = {}
     for number, retired in found.items():
         first, last = (after or {}).get(number, 0), retired.last_batch if upto is None else upto.get(number, 0)

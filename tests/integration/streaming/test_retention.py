@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +22,8 @@ from streaming.errors import MigrationError, RetiredError
 from .rig import ROOT, line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .rig import Rig
 
 NOW = datetime(2011, 3, 15, tzinfo=UTC)  # two months kept: January, February, March stay
@@ -42,14 +46,41 @@ def retire(rig: Rig, **choices: bool) -> list[retention.Retired]:
         return retention.retire(conn, replace(rig.contract, retention_months=2), now=NOW, **choices)
 
 
-def test_old_months_go_and_counts_checksums_and_pending_days_stay(rig: Rig) -> None:
+@contextmanager
+def read_during_retention(rig: Rig, monkeypatch: pytest.MonkeyPatch, *questions: Callable[..., Any]) -> Iterator[Any]:
+    """Ask about the old day when a retention holds the table already; gives the answers, which wait for its end."""
+    remember, asked = retention._remember, list[Future[Any]]()
+    waiting = (
+        f"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'landing.{rig.contract.stream}'::regclass"
+    )
+
+    with ThreadPoolExecutor() as threads, ExitStack() as stack:
+        conns = [stack.enter_context(rig.connect()) for _ in questions]
+
+        def remember_while_they_wait(*month: Any) -> None:
+            for conn, question in zip(conns, questions, strict=True):
+                asked.append(threads.submit(question, conn, rig.topic, day=OLD))
+            rig.wait(lambda: rig.query(waiting) == [(len(questions),)], what="the readers to wait")
+            remember(*month)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(retention, "_remember", remember_while_they_wait)
+            yield asked
+
+
+def test_old_months_go_and_counts_checksums_and_pending_days_stay(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.send([at(n, OLD) for n in range(40)] + [at(n, YOUNG) for n in range(40, 50)])
     rig.land()
     read_all(rig)
     with rig.connect() as conn:
         before = lake.day_checksum(conn, rig.topic, OLD), lake.landed_days(conn, rig.topic)
     assert retire(rig, is_trial=True) == [retention.Retired(rig.topic, OLD, 40)]
-    assert retire(rig) == [retention.Retired(rig.topic, OLD, 40)]
+    with read_during_retention(rig, monkeypatch, lake.read_events, lake.day_checksum) as asked:
+        assert retire(rig) == [retention.Retired(rig.topic, OLD, 40)]
+        read, counted = asked
+        with pytest.raises(RetiredError, match="40 of its rows"):
+            read.result()
+        assert counted.result() == before[0]
     assert rig.query(f"SELECT event_day, count(*) FROM landing.{rig.contract.stream} GROUP BY 1") == [(YOUNG, 10)]
     with rig.connect() as conn:
         assert (lake.day_checksum(conn, rig.topic, OLD), lake.landed_days(conn, rig.topic)) == before
