@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 import structlog
@@ -22,6 +22,7 @@ from streaming.contract_commands import new_stream
 from streaming.dead_letter_commands import dead_letters
 from streaming.errors import ContractError, StreamingError
 from streaming.lake_commands import lake_group
+from streaming.log_file import LogFile
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.commands import produce
 from streaming.stopping import stopping
@@ -48,15 +49,17 @@ class RoomGroup(click.Group):
 def _configure_logs(*, is_json: bool = False) -> None:
     """Logs go to stderr; LOG_FORMAT=json for containers, without the line a second that --json prints."""
     is_json = is_json or os.environ.get("LOG_FORMAT", "").lower() == "json"
+    file = LogFile(sys.stderr)
     renderer: Any = structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            file.tell_held_up,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", file)),
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
+import sys
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -11,8 +14,10 @@ from typing import TYPE_CHECKING
 import psycopg2
 import psycopg2.errors
 import pytest
+import structlog
 
 from streaming import stream_tables
+from streaming.__main__ import _configure_logs
 from streaming.batch import Batch, prepare_batch
 from streaming.database import connect, hide_password, is_outage
 from streaming.dead_letter import DeadLetter, show_value
@@ -330,3 +335,37 @@ def test_a_mark_before_letters_as_json_lines_does_no_harm() -> None:
 def test_letters_without_their_columns_are_refused_with_what_was_found() -> None:
     with pytest.raises(ReplayError, match=r"topic_offset, topic_partition; found 'topic\|a', expected .* semicolons"):
         list(read_given(io.StringIO("topic|a\n"), "csv", name="x"))
+
+
+class SmallDisk(io.StringIO):
+    """A log whose disk is full for a while."""
+
+    trouble: OSError | None = OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self) -> None:
+        if self.trouble is not None:
+            self.truncate(0)
+            self.seek(0)
+            raise self.trouble
+
+
+def test_a_full_disk_under_the_log_ends_nothing_and_is_told_with_the_next_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, disk = structlog.get_config(), SmallDisk()
+    monkeypatch.setattr(sys, "stderr", disk)
+    try:
+        _configure_logs(is_json=True)
+        log = structlog.get_logger()
+        log.warning("lake_unavailable")
+        log.warning("lake_unavailable")
+        disk.trouble = None
+        log.info("landed")
+        log.info("landed")
+        held_up = [json.loads(line).get("log_lines_held_up") for line in disk.getvalue().splitlines()]
+        assert held_up == [2, None]
+        disk.trouble = BrokenPipeError()
+        with pytest.raises(BrokenPipeError):
+            log.info("nobody reads it")
+    finally:
+        structlog.configure(**before)
