@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 from contextlib import closing
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from deploy.status.facts import PARTS, Facts
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 READER = "marts"  # who marks a day as read when its marts are published (orchestration)
 FIRST_WAITING_S = 3.0  # it is there; a broker that does not give it by then is busy
 TIMEOUT_S = 25.0
+DAGSTER_S = 15.0
 DAEMON_SILENT_S = 120.0  # as deploy/docker/probe.py says: it beats every 30 s
 DAY_S = 86_400.0
 # Days loaded last, whose batches the lake is asked for: a lake that came back from a backup lacks those, if any.
@@ -206,8 +209,7 @@ def ask_dagster(env: Mapping[str, str]) -> dict[str, Any]:
         raise LookupError("DAGSTER_URL is not set, for example http://127.0.0.1:3000")
     body = json.dumps({"query": DAGSTER_QUERY, "variables": {"since": datetime.now(UTC).timestamp() - DAY_S}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310 - a setting
-    with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310
-        answer = json.load(response)
+    answer = _answer(request)
     if answer.get("errors"):
         raise LookupError(answer["errors"][0]["message"])
     data = answer["data"]
@@ -220,6 +222,22 @@ def ask_dagster(env: Mapping[str, str]) -> dict[str, Any]:
         "failed_runs": len(data["failed"].get("results", [])),
         "runs_at_work": len(data["work"].get("results", [])),
     }
+
+
+def _answer(request: urllib.request.Request) -> dict[str, Any]:
+    """The webserver's answer, asked for twice if need be.
+
+    After PostgreSQL has been started anew the first question meets a connection of before, and is answered by 500.
+    """
+    try:
+        response = urllib.request.urlopen(request, timeout=DAGSTER_S)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        response = urllib.request.urlopen(request, timeout=DAGSTER_S)  # noqa: S310
+    with response:
+        return dict(json.load(response))
 
 
 def _is_daemon_alive(daemons: Sequence[Mapping[str, Any]]) -> bool:

@@ -8,6 +8,8 @@ import socket
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
+from email.message import Message
+from urllib.error import HTTPError
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -174,6 +176,28 @@ def test_a_daemon_that_has_not_beaten_for_two_minutes_is_silent_though_dagster_s
     answer = json.dumps({"data": data}).encode()
     monkeypatch.setattr(asking.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(answer))
     assert asking.ask_dagster({"DAGSTER_URL": "http://dagster"})["is_daemon_alive"] is is_alive
+
+
+@pytest.mark.parametrize(("codes", "is_told"), [((500,), False), ((500, 500), True), ((502,), True)])
+def test_a_webserver_that_met_a_connection_from_before_a_restart_is_asked_once_more(
+    monkeypatch: pytest.MonkeyPatch, codes: tuple[int, ...], *, is_told: bool
+) -> None:
+    data = {
+        "instance": {"daemonHealth": {"allDaemonStatuses": []}},
+        "workspaceOrError": {}, "failed": {"results": []}, "work": {},
+    }  # fmt: skip
+    answers = [*codes, 200]
+
+    def answer(*_: object, **__: object) -> io.BytesIO:
+        code = answers.pop(0)
+        if code != 200:
+            raise HTTPError("http://dagster/graphql", code, "it says why", Message(), None)
+        return io.BytesIO(json.dumps({"data": data}).encode())
+
+    monkeypatch.setattr(asking.urllib.request, "urlopen", answer)
+    monkeypatch.setattr(asking, "QUESTIONS", {"dagster": asking.ask_dagster})
+    facts = asking.ask({"DAGSTER_URL": "http://dagster"})
+    assert facts.troubles == ({"dagster": f"HTTPError: HTTP Error {codes[-1]}: it says why"} if is_told else {})
 
 
 def test_a_loss_is_new_for_seven_days_and_counted_for_ever(lake_dsn: str) -> None:
