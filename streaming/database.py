@@ -92,6 +92,24 @@ def connected(dsn: str, *, command: str) -> Iterator[Connection]:
             raise_landing_error(error, tried)
 
 
+@contextmanager
+def telling_outages(user: str) -> Iterator[None]:
+    """For a program that uses a connection for long: one that is lost meanwhile is told as one that is not to be had.
+
+    Raises:
+        LakeUnavailableError: the server has gone.
+    """
+    try:
+        yield
+    except psycopg2.Error as error:
+        if not is_outage(error):
+            raise
+        raise LakeUnavailableError(
+            f"using the lake as {user}: {hide_password(str(error)).strip() or type(error).__name__}. What was written "
+            "before stays; it may be done again. Check that PostgreSQL is up."
+        ) from error
+
+
 def hide_password(text: str, dsn: str = "") -> str:
     """The text without passwords of connection strings; and without that of `dsn`, which libpq quotes in parts."""
     shown = LOG_IN.sub(r"\1***@", SETTING.sub(lambda match: (match["query"] or match["pairs"]) + "***", text))

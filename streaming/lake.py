@@ -19,6 +19,7 @@ from streaming import columnar, database, decode, ledger
 from streaming import contract as contracts
 from streaming.copy_out import EVENTS_SCHEMA as EVENTS_SCHEMA  # noqa: PLC0414  handed on through this door
 from streaming.copy_out import Condition, copy_out
+from streaming.database import telling_outages as telling_outages  # noqa: PLC0414
 from streaming.database import transaction
 from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414
 from streaming.finding import find_event as find_event  # noqa: PLC0414

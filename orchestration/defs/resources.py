@@ -24,11 +24,18 @@ class LakeResource(dg.ConfigurableResource[Any]):
 
     @contextlib.contextmanager
     def connect(self, application_name: str) -> Iterator[Any]:
-        """A connection that is closed in the end."""
+        """A connection that is closed in the end.
+
+        Raises:
+            LakeUnavailableError: it cannot be reached, or was lost while it was used.
+        """
         from streaming import lake
 
         settings = OrchestrationSettings.from_env(os.environ)
-        with contextlib.closing(lake.connect(settings.lake_dsn, application_name=application_name)) as conn:
+        with (
+            contextlib.closing(lake.connect(settings.lake_dsn, application_name=application_name)) as conn,
+            lake.telling_outages(application_name),
+        ):
             yield conn
 
 

@@ -1,6 +1,7 @@
 """Alerts carry reason and next step, no secret, and never fail anything; told to a real HTTP server."""
 
 import contextlib
+import io
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
+import psycopg2
 import pytest
 from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
 
@@ -18,7 +20,9 @@ from deploy.processes import free_port
 from orchestration import alerts
 from orchestration.alerts import Alert, Kept, next_step, redact, tell
 from orchestration.defs import alerts as sensors
+from orchestration.defs.resources import LakeResource
 from orchestration.errors import ReconcileError
+from streaming import lake
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -334,3 +338,22 @@ def test_an_asset_that_is_not_fresh_is_told_once(receiver: Receiver, monkeypatch
             told.append(len(receiver.got))
     assert told == [0, 1, 1, 1]
     assert receiver.got[0]["subject"] == "source"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (psycopg2.OperationalError("server closed the connection unexpectedly"), "LakeUnavailableError"),
+        (psycopg2.InterfaceError("connection already closed"), "LakeUnavailableError"),
+        (psycopg2.ProgrammingError("no such column"), "ProgrammingError"),
+    ],
+)
+def test_a_lake_that_is_lost_in_mid_run_is_told_as_one_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, error: psycopg2.Error, found: str
+) -> None:
+    monkeypatch.setenv("LAKE_DSN", "postgresql://u@h/lake")
+    monkeypatch.setattr(lake, "connect", lambda *_, **__: io.BytesIO())
+    with pytest.raises(Exception, match=str(error)) as caught, LakeResource().connect("orchestration.checks"):
+        raise error
+    assert type(caught.value).__name__ == found
+    assert ("service-down" in next_step([found], str(caught.value))) is (found == "LakeUnavailableError")
