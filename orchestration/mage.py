@@ -144,12 +144,7 @@ def _run_blocks(
     keep: Callable[[str, Any], None] | None,
     part: Part,
 ) -> PipelineRun:
-    given = {
-        "execution_date": _execution_date(spec, variables),
-        "logger": logging.getLogger(f"mage.{spec.uuid}"),
-        **spec.variables,
-        **variables,
-    }
+    given = _given(spec, variables)
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
@@ -179,6 +174,24 @@ def _run_blocks(
             del results[uuid]
     ends = [block.uuid for block in spec.outputs if block.uuid in results]
     return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
+
+
+def _given(spec: PipelineSpec, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of a run: what Mage's scheduler gives to every block, the pipeline's own, the run's.
+
+    `env` is the scheduler's: by it blocks choose where they write, and Mage the tables of SQL blocks without a name.
+    """
+    at = _execution_date(spec, variables)
+    return {
+        "env": "prod",
+        "event": {},
+        "execution_date": at,
+        "ds": f"{at:%Y-%m-%d}",
+        "hr": f"{at:%H}",
+        "logger": logging.getLogger(f"mage.{spec.uuid}"),
+        **spec.variables,
+        **variables,
+    }
 
 
 def _execution_date(spec: PipelineSpec, variables: Mapping[str, Any]) -> datetime:

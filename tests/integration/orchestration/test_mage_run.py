@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import duckdb
 import pytest
 
 from orchestration.errors import MageRunError
@@ -183,6 +184,14 @@ def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
         tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
     )
     assert told(project) == [{"n": 7}]
+
+
+def test_sql_block_without_a_table_s_name_writes_the_table_that_mages_scheduler_writes(tmp_path: Path) -> None:
+    project = duckdb_project(tmp_path / "project", TYPED, {"q": sql(COUNTED, "load")})
+    told(project, rows=1)
+    with duckdb.connect(str(project.root / "p.duckdb")) as store:
+        names = store.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+    assert names == [("p_load_v1",), ("p_q_v1",)]
 
 
 def failure_of(project: MageProject, **ways: Any) -> str:
@@ -411,6 +420,19 @@ def test_blocks_are_given_the_date_of_their_run_as_mages_scheduler_gives_it(tmp_
     assert date(execution_date="told") == "told"
     assert abs(date(day="no date") - datetime.now(UTC)) < timedelta(minutes=1)
     assert abs(date() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_blocks_are_given_the_environment_day_and_hour_that_mages_scheduler_gives(tmp_path: Path) -> None:
+    names = ("env", "event", "ds", "hr")
+    code = f"def out(*a, **k):\n    return {{name: k[name] for name in {names}}}\n"
+    blocks: dict[str, Block] = {
+        "out": ("data_exporter", [], code, {"configuration": {"partition_variable": "day"}}),
+    }
+    project = write_project(tmp_path / "p", "p", blocks)
+    given = {"env": "prod", "event": {}, "ds": "2010-12-01", "hr": "00"}
+    assert run_pipeline(project, project.pipeline("p"), {"day": "2010-12-01"}).outputs["out"] == given
+    told = run_pipeline(project, project.pipeline("p"), {"day": "2010-12-01", "env": "staging"}).outputs["out"]
+    assert told == {**given, "env": "staging"}
 
 
 def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
