@@ -180,9 +180,11 @@ def _given(spec: PipelineSpec, variables: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of a run: what Mage's scheduler gives to every block, the pipeline's own, the run's.
 
     `env` is the scheduler's: by it blocks choose where they write, and Mage the tables of SQL blocks without a name.
+    `context` is one dictionary for the whole run, by which blocks hand on what is no frame.
     """
     at = _execution_date(spec, variables)
-    return {
+    given = {
+        "context": {},
         "env": "prod",
         "event": {},
         "execution_date": at,
@@ -192,6 +194,7 @@ def _given(spec: PipelineSpec, variables: Mapping[str, Any]) -> dict[str, Any]:
         **spec.variables,
         **variables,
     }
+    return {**given, "context": _own_copy(given["context"])}
 
 
 def _execution_date(spec: PipelineSpec, variables: Mapping[str, Any]) -> datetime:
@@ -305,7 +308,8 @@ class _Place:
 
 
 def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
-    global_vars = mage_block.enrich_global_vars(_own_copy(dict(variables)))  # a list that a block adds to is its own
+    own = _own_copy(dict(variables))  # a list that a block adds to is its own; what it puts into the context is not
+    global_vars = mage_block.enrich_global_vars({**own, "context": variables["context"]})
     if place.block.language == "sql":
         _hand_over(mage_block, inputs, place.block.upstream)
     try:

@@ -435,6 +435,18 @@ def test_blocks_are_given_the_environment_day_and_hour_that_mages_scheduler_give
     assert told == {**given, "env": "staging"}
 
 
+def test_what_a_block_puts_into_the_context_reaches_later_blocks_and_no_other_run(tmp_path: Path) -> None:
+    """As in Mage's own runs in one process."""
+    load = "def load(*a, **k):\n    k['context'].setdefault('seen', []).append(k['z'])\n"
+    out = "def out(*a, **k):\n    return {'seen': k['context'].get('seen')}\n"
+    blocks: dict[str, Block] = {"load": ("data_loader", [], load), "out": ("data_exporter", ["load"], out)}
+    for variables in ({}, {"context": {"seen": ["theirs"]}}):
+        project = write_project(tmp_path / str(len(variables)), "p", blocks, variables=variables)
+        runs = [run_pipeline(project, project.pipeline("p"), {"z": z}).outputs["out"]["seen"] for z in "ab"]
+        theirs = ["theirs"] if variables else []
+        assert runs == [[*theirs, "a"], [*theirs, "b"]]
+
+
 def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = "def out(*a, **k):\n    k['logger'].warning('told by a block')\n    return {}\n"
     blocks: dict[str, Block] = {"out": ("data_exporter", [], out, {})}
