@@ -421,7 +421,7 @@ def _run_test(
             block=block.uuid,
             name=function.__name__,
             passed=False,
-            message=f"{block.path}:{line}: {message}",
+            message=f"{_at(block, line)}: {message}",
             only_warns=any(test.only_warns for test in block.tests if test.name == function.__name__),
         )
     return TestRun(block=block.uuid, name=function.__name__, passed=True, message="passed")
@@ -435,7 +435,7 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
     is_told = getattr(error, "says_next_step", False)  # then the block is not what is to be mended
     mend = "" if is_told else " Mend the block, in Mage's UI or in its file, and run again."
     failure = MageRunError(
-        f"running Mage block {spec.uuid}/{block.uuid} ({block.path}:{line}): {type(error).__name__}: {error} "
+        f"running Mage block {spec.uuid}/{block.uuid} ({_at(block, line)}): {type(error).__name__}: {error} "
         f"[{state}.{mend}]",
         pipeline=spec.uuid,
         block=block.uuid,
@@ -488,6 +488,11 @@ def failed_test(spec: PipelineSpec, run: PipelineRun, part: Part) -> MageRunErro
 
 def _exporters_of(spec: PipelineSpec, runs: Sequence[BlockRun]) -> list[str]:
     return [run.block for run in runs if spec.block(run.block).type == "data_exporter"]
+
+
+def _at(block: BlockSpec, line: int | None) -> str:
+    """Where in its file; only the file where no line of it was on the way: a query, arguments that do not fit."""
+    return str(block.path) if line is None else f"{block.path}:{line}"
 
 
 def _line_in_block(error: BaseException) -> int | None:

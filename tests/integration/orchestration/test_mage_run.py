@@ -447,6 +447,17 @@ def test_what_a_block_puts_into_the_context_reaches_later_blocks_and_no_other_ru
         assert runs == [[*theirs, "a"], [*theirs, "b"]]
 
 
+def test_failure_outside_of_a_block_s_code_names_its_file_alone(tmp_path: Path) -> None:
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], "def load():\n    return 1\n\n\n@test\ndef takes_two(one, two):\n    pass\n"),
+        "out": ("data_exporter", ["load"], "def out():\n    pass\n"),
+    }
+    project = write_project(tmp_path / "p", "p", blocks)
+    assert re.search(r"/load\.py: TypeError: takes_two\(\) missing 1", failure_of(project))
+    (project.root / "data_loaders" / "load.py").write_text("@data_loader\ndef load():\n    return 1\n")
+    assert re.search(r"block p/out \(\S+/out\.py\): Exception: Block out may have too many", failure_of(project))
+
+
 def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = "def out(*a, **k):\n    k['logger'].warning('told by a block')\n    return {}\n"
     blocks: dict[str, Block] = {"out": ("data_exporter", [], out, {})}
