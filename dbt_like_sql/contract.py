@@ -72,7 +72,7 @@ def read_text(path: Path) -> str:
         ContractError: it is not UTF-8; names file and line.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark before the text
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ContractError(

@@ -138,6 +138,13 @@ def test_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path, name: s
     assert caught.value.line == text.count(b"\n") + 1
 
 
+def test_byte_order_mark_that_an_editor_puts_before_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = write_table(tmp_path, "mart.t", query="SELECT 'x' AS a\n", checks="#warn x\nSELECT a FROM mart.t;\n")
+    for file in folder.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert [check.name for check in load_catalog(tmp_path)["mart.t"].checks] == ["x"]
+
+
 def test_stray_file_is_refused(tmp_path: Path) -> None:
     folder = write_table(tmp_path, "mart.t", query="SELECT 1 AS a")
     (folder / "query2.sql").write_text("SELECT 1")
