@@ -14,12 +14,14 @@ from dbt_like_sql.checks import Check, contract_checks, read_checks
 from dbt_like_sql.contract import Column, Contract, read_contract, read_text
 from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import line_of, order, references, table_nodes, tree
+from dbt_like_sql.graph import line_of, order, references, table_nodes, tree, unlayered
 from dbt_like_sql.incremental import check_incremental
 from dbt_like_sql.render import uses_days
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlglot import exp
 
 Materialization = Literal["table", "view", "loaded", "once", "fence"]
 MODELS_DIR = Path(__file__).parent / "models"
@@ -181,11 +183,7 @@ def load_catalog(models_dir: Path | None = None) -> Catalog:
 def _load(models_dir: Path) -> Catalog:
     tables = {table.name: table for table in _tables(models_dir)}
     for table in tables.values():
-        for parent in table.depends_on:
-            if parent not in tables:
-                raise ContractError(
-                    table.query_path, None, f"{table.name} reads {parent}, which is not in {models_dir}"
-                )
+        _check_names(table, tables, models_dir)
         _check_days(table)
         if table.incremental_by:
             check_incremental(table, tables)
@@ -263,6 +261,32 @@ def _check_properties(contract: Contract, name: str) -> None:
     partitions = [column for column in contract.columns if column.is_partition]
     if len(partitions) > 1 or any(column.type != "DATE" for column in partitions):
         raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")
+
+
+def _check_names(table: Table, tables: Mapping[str, Table], models_dir: Path) -> None:
+    """Every table that its query or a check reads must be one of ours; else BigQuery would say so, in a publication."""
+    if table.query_path is not None:
+        problem = _name_problem(table, tree(table.query or "", table.query_path), tables, models_dir)
+        if problem:
+            raise ContractError(table.query_path, problem[1], problem[0])
+    for check in table.checks:
+        problem = _name_problem(table, tree(check.sql), tables, models_dir)
+        if problem:
+            path = table.contract_path.with_name("checks.sql")
+            raise ContractError(path, check.line, f"#{check.severity} {check.name}: {problem[0]}")
+
+
+def _name_problem(
+    table: Table, query: exp.Query, tables: Mapping[str, Table], models_dir: Path
+) -> tuple[str, int | None] | None:
+    for name, node in table_nodes(query):
+        if name not in tables:
+            return f"{table.name} reads {name}, which is not in {models_dir}", line_of(node)
+    for node in unlayered(query):
+        such = ", ".join(name for name in tables if name.partition(".")[2] == node.name)
+        problem = f"{table.name} reads {node.name} without its layer; write it as layer.table"
+        return f"{problem}, such as {such}" if such else problem, line_of(node)
+    return None
 
 
 def _check_days(table: Table) -> None:

@@ -67,6 +67,16 @@ def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:
     ]
 
 
+def unlayered(query: exp.Query) -> list[exp.Table]:
+    """Nodes that name a table without its layer: neither `layer.table` nor a CTE, whose names' case does not count."""
+    own = {each.alias.lower() for each in query.find_all(exp.CTE)}
+    return [
+        node
+        for node in query.find_all(exp.Table)
+        if not node.db and isinstance(node.this, exp.Identifier) and node.name.lower() not in own
+    ]
+
+
 def put_in_place(query: exp.Expr, name: str, node: exp.Table) -> None:
     """Have a query stand where a table is read: under its alias, with its PIVOT and its joins in brackets."""
     alias = exp.TableAlias(this=exp.to_identifier(node.alias or name.partition(".")[2]))

@@ -128,6 +128,35 @@ def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_mis
     assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", 3)
 
 
+@pytest.mark.parametrize(
+    ("query", "checks", "place", "says"),
+    [
+        ("SELECT a\nFROM core.lines\nJOIN core.nope USING (a)", "", "query.sql:3", "core.nope, which is not in"),
+        ("SELECT a\nFROM lines", "", "query.sql:2", "lines without its layer; .* such as core.lines"),
+        ("SELECT a\nFROM Core.lines", "", "query.sql:2", "Core.lines, which is not in"),
+        ("SELECT 1 AS a", "\n#fail x\nSELECT a FROM mart.nope;", "checks.sql:2", "#fail x: mart.t reads mart.nope"),
+        ("SELECT 1 AS a", "#warn x\nSELECT a FROM t;", "checks.sql:1", "t without its layer; .*such as mart.t"),
+    ],
+)
+def test_table_that_is_read_and_does_not_exist_is_refused_with_its_line(
+    tmp_path: Path, query: str, checks: str, place: str, says: str
+) -> None:
+    write_table(tmp_path, "core.lines", materialization="loaded")
+    write_table(tmp_path, "mart.t", query=query, checks=checks)
+    with pytest.raises(ContractError, match=rf"/mart/t/{place}: .*{says}"):
+        load_catalog(tmp_path)
+
+
+def test_names_that_a_query_gives_itself_need_no_layer(tmp_path: Path) -> None:
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=column("tags", "ARRAY<STRING>"))
+    query = (
+        "WITH Lines AS (WITH inner_lines AS (SELECT tags FROM core.lines) SELECT tags FROM inner_lines)\n"
+        "SELECT tag AS a FROM lines AS l, l.tags AS tag, UNNEST(l.tags) AS other"
+    )
+    write_table(tmp_path, "mart.t", query=query)
+    assert load_catalog(tmp_path)["mart.t"].depends_on == ("core.lines",)
+
+
 @pytest.mark.parametrize(("name", "comment"), [("contract.yaml", b"# "), ("query.sql", b"-- "), ("checks.sql", b"-- ")])
 def test_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path, name: str, comment: bytes) -> None:
     folder = write_table(tmp_path, "mart.t", query="SELECT 'x' AS a\n", checks="#warn x\nSELECT a FROM mart.t;\n")
