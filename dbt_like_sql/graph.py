@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlglot
 from sqlglot import exp
@@ -30,12 +30,19 @@ def tree(sql: str, path: object = "<query>") -> exp.Query:
     try:
         return _parse(sql)
     except (ParseError, TokenError) as error:
-        line = error.errors[0].get("line") if isinstance(error, ParseError) and error.errors else None
-        raise ContractError(path, line, f"not GoogleSQL: {error}") from error
+        found = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+        raise ContractError(path, found.get("line"), f"not GoogleSQL: {_told(sql, error, found)}") from error
     except ContractError as error:
         raise ContractError(path, error.line, error.problem) from error
     except ValueError as error:
         raise ContractError(path, None, str(error)) from error
+
+
+def _told(sql: str, error: Exception, found: Mapping[str, Any]) -> str:
+    """The parser's error without its colours, which are for terminals alone."""
+    if "{{" in sql or "{%" in sql:
+        return "it has a template, which nothing here renders; name tables as layer.table, days as @days"
+    return f"{found['description'].rstrip('.')}, at {found['highlight']!r}" if found else str(error)
 
 
 @lru_cache(maxsize=1024)

@@ -52,6 +52,21 @@ def test_what_is_refused_is_found_by_its_line(sql: str) -> None:
     assert caught.value.line == 3
 
 
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELECT a\nFROM {{ ref('lines') }}", "a template, which nothing here renders; name tables as layer.table"),
+        ("{% if full %}SELECT a{% endif %}\nFROM core.a", "a template, which nothing here renders"),
+        ("SELECT a\nFROM core.a\nWHERE n = 12abc", "Invalid expression / Unexpected token, at 'abc'"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_plain_text(sql: str, says: str) -> None:
+    with pytest.raises(ContractError, match="not GoogleSQL") as caught:
+        tree(sql)
+    assert says in caught.value.problem
+    assert "\x1b" not in caught.value.problem
+
+
 def test_comment_behind_the_last_semicolon_is_no_statement() -> None:
     assert references(tree("SELECT a FROM core.a;\n-- the end\n")) == ("core.a",)
 
