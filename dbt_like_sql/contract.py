@@ -18,6 +18,7 @@ from sqlglot.dialects.bigquery import BigQuery
 from dbt_like_sql.errors import ContractError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 API_VERSION = "v3.1.0"
@@ -28,6 +29,12 @@ LOGICAL_TYPES = {
     "STRING": "string", "INT64": "integer", "NUMERIC": "number", "BOOL": "boolean",
     "DATE": "date", "TIMESTAMP": "timestamp", "ARRAY": "array",
 }  # fmt: skip
+COLUMN_PROPERTIES = ("unit", "additive", "asOf")
+_KINDS: dict[str, type] = {
+    "materialization": str, "clustering": list, "identity": list, "requirePartitionFilter": bool,
+    "incrementalBy": str, "additiveBy": str, "unit": str, "additive": bool, "asOf": bool,
+}  # fmt: skip
+_CALLED: dict[type, str] = {str: "a text", list: "a list", bool: "true or false, without quotes"}
 
 
 @dataclass(frozen=True)
@@ -187,9 +194,38 @@ def _checked(path: Path, node: yaml.Node, contract: Any) -> Contract:
         known_limits=_text(contract.description.limitations),
         grain=_text(table.dataGranularityDescription),
         columns=columns,
-        properties={found.property: found.value for found in table.customProperties or []},
+        properties=_properties(path, node, ("schema", 0), table.customProperties),
         tags=tuple(contract.tags or ()),
     )
+
+
+def _properties(
+    path: Path,
+    node: yaml.Node,
+    place: tuple[str | int, ...],
+    found: Sequence[Any] | None,
+    *,
+    of: str = "",
+    known: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The customProperties at a place, each once and of its kind: a quoted "false" would be true, `abc` three names."""
+    properties: dict[str, Any] = {}
+    for at, item in enumerate(found or []):
+        name, value = item.property, item.value
+        kind = _KINDS.get(name)
+        problem = None
+        if known is not None and name not in known:
+            problem = f"unknown property {name}; known: {', '.join(known)}"
+        elif name in properties:
+            problem = f"property {name} stands twice"
+        elif kind is not None and not isinstance(value, kind):
+            problem = f"{name} is {value!r}; expected {_CALLED[kind]}"
+        elif kind is list and not all(isinstance(each, str) for each in value):
+            problem = f"{name} is {value!r}; expected a list of texts"
+        if problem:
+            raise ContractError(path, _line(node, (*place, "customProperties", at)), of + problem)
+        properties[name] = value
+    return properties
 
 
 def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
@@ -219,9 +255,10 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
     need(
         found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"
     )
-    custom = {item.property: item.value for item in found.customProperties or []}
-    unknown = sorted(set(custom) - {"unit", "additive", "asOf"})
-    need(not unknown, f"column {found.name}: unknown property {', '.join(unknown)}; known: unit, additive, asOf")
+    place = ("schema", 0, "properties", at)
+    custom = _properties(
+        path, node, place, found.customProperties, of=f"column {found.name}: ", known=COLUMN_PROPERTIES
+    )
     need(not custom.get("asOf") or base == "TIMESTAMP", f"column {found.name}: asOf is for a TIMESTAMP, not a {base}")
     return Column(
         name=found.name,

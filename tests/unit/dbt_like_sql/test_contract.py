@@ -49,6 +49,41 @@ def _read(tmp_path: Path, text: str):
     return read_contract(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("clustering", "thing", "clustering is 'thing'; expected a list"),
+        ("clustering", "[3]", "clustering is [3]; expected a list of texts"),
+        ("requirePartitionFilter", '"false"', "requirePartitionFilter is 'false'; expected true or false"),
+        ("additiveBy", "[thing]", "additiveBy is ['thing']; expected a text"),
+        ("materialization", "view", "property materialization stands twice"),
+    ],
+)
+def test_property_of_a_table_that_is_not_of_its_kind_or_stands_twice_is_refused_with_its_line(
+    tmp_path: Path, name: str, value: str, says: str
+) -> None:
+    more = f"        value: table\n      - property: {name}\n        value: {value}\n"
+    with pytest.raises(ContractError) as caught:
+        _read(tmp_path, CONTRACT.replace("        value: table\n", more))
+    assert says in caught.value.problem
+    assert caught.value.line == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("additive", '"false"', "column price_gbp: additive is 'false'; expected true or false"),
+        ("unit", "EUR", "column price_gbp: property unit stands twice"),
+        ("unti", "EUR", "column price_gbp: unknown property unti; known: unit, additive, asOf"),
+    ],
+)
+def test_property_of_a_column_is_held_to_the_same(tmp_path: Path, name: str, value: str, says: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        _read(tmp_path, f"{CONTRACT}          - property: {name}\n            value: {value}\n")
+    assert says in caught.value.problem
+    assert caught.value.line == 31
+
+
 @pytest.mark.parametrize("name", ["order", "END", "net sales", "2nd", "año", "a-b"])
 def test_column_whose_name_sql_takes_with_quotes_only_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(ContractError, match=f"column '{name}': not a name that SQL takes") as caught:
