@@ -16,7 +16,7 @@ from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import line_of, order, references, table_nodes, tree, unlayered
 from dbt_like_sql.incremental import check_incremental
-from dbt_like_sql.render import uses_days
+from dbt_like_sql.render import DAYS, computes_with_days, parameters, uses_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -183,7 +183,7 @@ def load_catalog(models_dir: Path | None = None) -> Catalog:
 def _load(models_dir: Path) -> Catalog:
     tables = {table.name: table for table in _tables(models_dir)}
     for table in tables.values():
-        _check_names(table, tables, models_dir)
+        _check_reads(table, tables, models_dir)
         _check_days(table)
         if table.incremental_by:
             check_incremental(table, tables)
@@ -263,14 +263,17 @@ def _check_properties(contract: Contract, name: str) -> None:
         raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")
 
 
-def _check_names(table: Table, tables: Mapping[str, Table], models_dir: Path) -> None:
-    """Every table that its query or a check reads must be one of ours; else BigQuery would say so, in a publication."""
+def _check_reads(table: Table, tables: Mapping[str, Table], models_dir: Path) -> None:
+    """Whatever its query or a check reads must be there; else BigQuery would say so, in a publication."""
     if table.query_path is not None:
-        problem = _name_problem(table, tree(table.query or "", table.query_path), tables, models_dir)
+        query = tree(table.query or "", table.query_path)
+        is_view = table.materialization == "view"
+        problem = _name_problem(table, query, tables, models_dir) or _value_problem(query, is_view=is_view)
         if problem:
             raise ContractError(table.query_path, problem[1], problem[0])
     for check in table.checks:
-        problem = _name_problem(table, tree(check.sql), tables, models_dir)
+        query = tree(check.sql)
+        problem = _name_problem(table, query, tables, models_dir) or _value_problem(query)
         if problem:
             path = table.contract_path.with_name("checks.sql")
             raise ContractError(path, check.line, f"#{check.severity} {check.name}: {problem[0]}")
@@ -286,6 +289,17 @@ def _name_problem(
         such = ", ".join(name for name in tables if name.partition(".")[2] == node.name)
         problem = f"{table.name} reads {node.name} without its layer; write it as layer.table"
         return f"{problem}, such as {such}" if such else problem, line_of(node)
+    return None
+
+
+def _value_problem(query: exp.Query, *, is_view: bool = False) -> tuple[str, int | None] | None:
+    for name, node in parameters(query):
+        if name is None:
+            return "it asks for a value by its position; a query is given @days and @today", line_of(node)
+        if name not in {DAYS, "today"}:
+            return f"it asks for @{name}; a query is given @days and @today", line_of(node)
+        if is_view and (name != DAYS or computes_with_days(query)):
+            return f"it asks for @{name}, and a view is given nothing when it is read", line_of(node)
     return None
 
 

@@ -107,6 +107,16 @@ def _days_array(node: exp.Expr, part: Slice | None, path: object) -> exp.Expr:
     return sqlglot.parse_one(f"ARRAY<DATE>[{listed}]", dialect=DIALECT)
 
 
+def parameters(query: exp.Query) -> list[tuple[str | None, exp.Expr]]:
+    """The values that a query asks for, by their names; None is one by its position. `@@row_count` is none."""
+    found = query.find_all(exp.Parameter, exp.Placeholder)
+    return [
+        (node.name if isinstance(node, exp.Parameter) else None, node)
+        for node in found
+        if not isinstance(node.parent, exp.Parameter) and not isinstance(node.this, exp.Parameter)
+    ]
+
+
 def uses_days(query: exp.Query) -> bool:
     """Whether a query asks for the days that are built at all."""
     return any(_is_days(found) for found in query.find_all(exp.Parameter))

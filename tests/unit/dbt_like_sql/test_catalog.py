@@ -147,6 +147,31 @@ def test_table_that_is_read_and_does_not_exist_is_refused_with_its_line(
         load_catalog(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("query", "materialization", "line", "says"),
+    [
+        (
+            "SELECT a\nFROM core.lines\nWHERE a = @dayz",
+            "table",
+            3,
+            "it asks for @dayz; a query is given @days and @today",
+        ),
+        ("SELECT a FROM core.lines\nWHERE a = ?", "table", 2, "it asks for a value by its position"),
+        ("SELECT a FROM core.lines\nWHERE a = CAST(@today AS STRING)", "view", 2, "it asks for @today, and a view is"),
+        ("SELECT CAST(d AS STRING) AS a FROM\nUNNEST(@days) AS d", "view", 2, "it asks for @days, and a view is"),
+    ],
+)
+def test_value_that_no_run_gives_a_query_is_refused_with_its_line(
+    tmp_path: Path, query: str, materialization: str, line: int, says: str
+) -> None:
+    write_table(tmp_path, "core.lines", materialization="loaded")
+    write_table(tmp_path, "mart.t", query=query, materialization=materialization)
+    with pytest.raises(ContractError, match=r"query\.sql") as caught:
+        load_catalog(tmp_path)
+    assert says in caught.value.problem
+    assert caught.value.line == line
+
+
 def test_names_that_a_query_gives_itself_need_no_layer(tmp_path: Path) -> None:
     write_table(tmp_path, "core.lines", materialization="loaded", columns=column("tags", "ARRAY<STRING>"))
     query = (
