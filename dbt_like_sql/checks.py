@@ -106,7 +106,7 @@ def contract_checks(table: str, columns: Iterable[Column], partition_column: str
         )
     for column in columns:
         if column.allowed:
-            values = ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in column.allowed)
+            values = ", ".join(_literal(column, value) for value in column.allowed)
             checks.append(
                 Check(
                     f"{column.name} is one of its contract's values",
@@ -115,3 +115,10 @@ def contract_checks(table: str, columns: Iterable[Column], partition_column: str
                 )
             )
     return tuple(checks)
+
+
+def _literal(column: Column, value: str) -> str:
+    if column.type == "INT64":
+        return value
+    text = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return text if column.type == "STRING" else f"{column.type} {text}"

@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,13 @@ LOGICAL_TYPES = {
     "STRING": "string", "INT64": "integer", "NUMERIC": "number", "BOOL": "boolean",
     "DATE": "date", "TIMESTAMP": "timestamp", "ARRAY": "array",
 }  # fmt: skip
+# YAML reads NO as false and 007 as 7: a value of another kind than its column's matches no row.
+_ENUMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "STRING": (str, "a text, in quotes where YAML takes it for something else"),
+    "INT64": (int, "a whole number"),
+    "NUMERIC": ((int, float), "a number"),
+    "DATE": (date, "a date, without quotes"),
+}
 COLUMN_PROPERTIES = ("unit", "additive", "asOf")
 _KINDS: dict[str, type] = {
     "materialization": str, "clustering": list, "identity": list, "requirePartitionFilter": bool,
@@ -255,6 +263,11 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
     need(
         found.logicalType == expected, f"column {found.name}: logicalType is {found.logicalType}; {base} is {expected}"
     )
+    need(not found.enum or base in _ENUMS, f"column {found.name}: an enum is for {', '.join(_ENUMS)}, not for {base}")
+    for item in found.enum or ():
+        kind, called = _ENUMS[base]
+        is_of_kind = isinstance(item.value, kind) and not isinstance(item.value, bool)
+        need(is_of_kind, f"column {found.name}: its enum has {item.value!r}; expected {called}, as its type is {base}")
     place = ("schema", 0, "properties", at)
     custom = _properties(
         path, node, place, found.customProperties, of=f"column {found.name}: ", known=COLUMN_PROPERTIES

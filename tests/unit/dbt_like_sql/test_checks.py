@@ -61,5 +61,14 @@ def test_contract_gives_checks_of_key_and_values() -> None:
     assert {key.severity, values.severity} == {"fail"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "literal"),
+    [("INT64", "1", "1"), ("NUMERIC", "1.5", "NUMERIC '1.5'"), ("DATE", "2010-12-01", "DATE '2010-12-01'")],
+)
+def test_values_that_are_no_text_are_compared_as_what_they_are(kind: str, value: str, literal: str) -> None:
+    [check] = contract_checks("mart.t", [Column("n", kind, "n", allowed=(value,))], None)
+    assert check.sql == f"SELECT n FROM mart.t WHERE TRUE AND n NOT IN ({literal})"
+
+
 def test_table_without_promises_has_no_checks() -> None:
     assert contract_checks("mart.t", [Column("a", "STRING", "a")], None) == ()

@@ -84,6 +84,26 @@ def test_property_of_a_column_is_held_to_the_same(tmp_path: Path, name: str, val
     assert caught.value.line == 31
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "says"),
+    [
+        ("string/STRING", "NO", "its enum has False; expected a text, in quotes"),
+        ("string/STRING", "007", "its enum has 7; expected a text, in quotes"),
+        ("integer/INT64", "one", "its enum has 'one'; expected a whole number"),
+        ("boolean/BOOL", "true", "an enum is for STRING, INT64, NUMERIC, DATE, not for BOOL"),
+    ],
+)
+def test_value_of_an_enum_that_no_row_could_have_is_refused_with_its_line(
+    tmp_path: Path, kind: str, value: str, says: str
+) -> None:
+    logical, physical = kind.split("/")
+    typed = CONTRACT.replace("logicalType: number", f"logicalType: {logical}").replace("NUMERIC", physical)
+    with pytest.raises(ContractError) as caught:
+        _read(tmp_path, f"{typed}        enum:\n          - value: {value}\n")
+    assert f"column price_gbp: {says}" in caught.value.problem
+    assert caught.value.line == 24
+
+
 @pytest.mark.parametrize("name", ["order", "END", "net sales", "2nd", "año", "a-b"])
 def test_column_whose_name_sql_takes_with_quotes_only_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(ContractError, match=f"column '{name}': not a name that SQL takes") as caught:
