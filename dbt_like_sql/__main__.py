@@ -19,6 +19,7 @@ from dbt_like_sql.errors import WarehouseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dbt_like_sql.catalog import Catalog
     from dbt_like_sql.publish import CheckResult
     from dbt_like_sql.warehouse import Warehouse
 
@@ -90,6 +91,8 @@ def plan(selector: Sequence[str], days: Sequence[datetime], *, compare: bool) ->
 
     catalog = load_catalog()
     chosen = select(catalog, selector or ["mart.*"])
+    if not _published(catalog, chosen):
+        return
     for planned in make_plan(_open(), catalog, chosen, days=_dates(days), compare=compare):
         click.echo("\n".join(planned.lines()))
 
@@ -105,10 +108,21 @@ def publish(selector: Sequence[str], days: Sequence[datetime]) -> None:
 
     catalog = load_catalog()
     chosen = select(catalog, selector or ["mart.*"])
-    names = [name for name in chosen if catalog[name].materialization in {"table", "view"}]
+    names = _published(catalog, chosen)
+    if not names:
+        return
     for done in publish_all(_open(), catalog, names, days=_dates(days), run_id=_run_id()).values():
         click.echo(f"{done.table}: {done.rows} rows")
         _print_checks(done.checks)
+
+
+def _published(catalog: Catalog, chosen: Sequence[str]) -> list[str]:
+    """Those of the chosen tables that are published; where none is, it is told why nothing is done."""
+    names = [name for name in chosen if catalog[name].materialization in {"table", "view"}]
+    if not names:
+        why = f"{', '.join(chosen)}: loaded, not made by a query" if chosen else "no table is selected"
+        click.echo(f"nothing to publish ({why})")
+    return names
 
 
 @main.command()

@@ -26,6 +26,22 @@ def test_a_command_tells_at_once_that_the_emulator_is_away(command: str) -> None
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("command", ["publish", "plan"])
+@pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        ("core.invoice_lines", "core.invoice_lines: loaded, not made by a query"),
+        ("changed:HEAD", "no table is selected"),
+    ],
+)
+def test_a_selection_of_which_nothing_is_published_is_told(
+    monkeypatch: pytest.MonkeyPatch, command: str, selector: str, why: str
+) -> None:
+    monkeypatch.setattr("dbt_like_sql.selection.changed_since", lambda *_: [])
+    ran = CliRunner().invoke(main, [command, selector], env={})
+    assert (ran.exit_code, ran.output) == (0, f"nothing to publish ({why})\n")
+
+
 def test_an_emulator_that_takes_connections_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings = WarehouseSettings("local", emulator_host=f"http://127.0.0.1:{server.getsockname()[1]}")
