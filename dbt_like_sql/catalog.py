@@ -268,7 +268,11 @@ def _check_reads(table: Table, tables: Mapping[str, Table], models_dir: Path) ->
     if table.query_path is not None:
         query = tree(table.query or "", table.query_path)
         is_view = table.materialization == "view"
-        problem = _name_problem(table, query, tables, models_dir) or _value_problem(query, is_view=is_view)
+        problem = (
+            _name_problem(table, query, tables, models_dir)
+            or _value_problem(query, is_view=is_view)
+            or _column_problem(table, query)
+        )
         if problem:
             raise ContractError(table.query_path, problem[1], problem[0])
     for check in table.checks:
@@ -300,6 +304,30 @@ def _value_problem(query: exp.Query, *, is_view: bool = False) -> tuple[str, int
             return f"it asks for @{name}; a query is given @days and @today", line_of(node)
         if is_view and (name != DAYS or computes_with_days(query)):
             return f"it asks for @{name}, and a view is given nothing when it is read", line_of(node)
+    return None
+
+
+def _column_problem(table: Table, query: exp.Query) -> tuple[str, int | None] | None:
+    """What its columns' names alone tell; types, and the columns of a star, are for the analyser and BigQuery."""
+    if query.is_star or query.args.get("kind"):
+        return None
+    promised = {name.lower(): name for name in table.column_names}
+    given: set[str] = set()
+    for node in query.selects:
+        name = node.alias_or_name
+        if not name:
+            return "it gives a column without a name; write AS and its name", line_of(node)
+        if name.lower() in given:
+            return f"it gives column {name} twice (case does not count)", line_of(node)
+        given.add(name.lower())
+    missing = ", ".join(promised[name] for name in promised if name not in given)
+    if missing:
+        listed = ", ".join(query.named_selects)
+        problem = f"it gives no column {missing}, which {table.name} promises; it gives {listed}"
+        return problem, line_of(query.selects[0])
+    extra = next((node for node in query.selects if node.alias_or_name.lower() not in promised), None)
+    if extra is not None:
+        return f"it gives a column {extra.alias_or_name}, which {table.name} does not promise", line_of(extra)
     return None
 
 

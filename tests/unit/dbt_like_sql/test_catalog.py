@@ -172,6 +172,37 @@ def test_value_that_no_run_gives_a_query_is_refused_with_its_line(
     assert caught.value.line == line
 
 
+@pytest.mark.parametrize(
+    ("query", "line", "says"),
+    [
+        ("SELECT\n  b AS c\nFROM core.lines", 2, "it gives no column a, b, which mart.t promises; it gives c"),
+        ("SELECT\n  a,\n  UPPER(b) AS B,\n  b AS extra\nFROM core.lines", 4, "a column extra, which mart.t does not"),
+        ("SELECT\n  a,\n  b,\n  UPPER(a) AS A\nFROM core.lines", 4, "it gives column A twice (case does not count)"),
+        ("SELECT\n  a,\n  UPPER(b)\nFROM core.lines", 3, "it gives a column without a name; write AS and its name"),
+    ],
+)
+def test_query_whose_columns_are_not_those_of_its_contract_is_refused_with_its_line(
+    tmp_path: Path, query: str, line: int, says: str
+) -> None:
+    columns = column("a", "STRING") + column("b", "STRING")
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=columns)
+    write_table(tmp_path, "mart.t", query=query, columns=columns)
+    with pytest.raises(ContractError, match=r"query\.sql") as caught:
+        load_catalog(tmp_path)
+    assert says in caught.value.problem
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT * FROM core.lines", "SELECT B, A FROM core.lines", "SELECT l.* FROM core.lines AS l"]
+)
+def test_columns_in_another_order_or_case_and_a_star_are_left_to_bigquery(tmp_path: Path, query: str) -> None:
+    columns = column("a", "STRING") + column("b", "STRING")
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=columns)
+    write_table(tmp_path, "mart.t", query=query, columns=columns)
+    assert load_catalog(tmp_path)["mart.t"].depends_on == ("core.lines",)
+
+
 def test_names_that_a_query_gives_itself_need_no_layer(tmp_path: Path) -> None:
     write_table(tmp_path, "core.lines", materialization="loaded", columns=column("tags", "ARRAY<STRING>"))
     query = (
