@@ -197,10 +197,16 @@ def _load(models_dir: Path) -> Catalog:
 
 
 def _tables(models_dir: Path) -> Iterable[Table]:
+    for folder in _folders(models_dir):
+        if folder.name not in LAYERS:
+            raise ContractError(folder, None, f"no layer; its tables would not be read. Layers: {', '.join(LAYERS)}")
     for layer in LAYERS:
-        for folder in sorted(path for path in (models_dir / layer).glob("*") if path.is_dir()):
-            if not folder.name.startswith(("_", ".")):
-                yield read_table(folder, f"{layer}.{folder.name}")
+        for folder in _folders(models_dir / layer):
+            yield read_table(folder, f"{layer}.{folder.name}")
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(each for each in path.glob("*") if each.is_dir() and not each.name.startswith(("_", ".")))
 
 
 def read_table(folder: Path, name: str) -> Table:

@@ -237,6 +237,12 @@ def test_stray_file_is_refused(tmp_path: Path) -> None:
         load_catalog(tmp_path)
 
 
+def test_folder_that_is_no_layer_is_refused_and_not_left_unread(tmp_path: Path) -> None:
+    write_table(tmp_path, "marts.t", query="SELECT 1 AS a")
+    with pytest.raises(ContractError, match=r"/marts: no layer; .* control, core, mart"):
+        load_catalog(tmp_path)
+
+
 def test_folder_without_contract_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mart" / "t").mkdir(parents=True)
     with pytest.raises(ContractError, match="no contract"):
