@@ -392,8 +392,18 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _storage_line(tree: ast.Module) -> int | None:
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == STORAGE)
-    return next((node.lineno for node in imports if any(each.name in READS_STORAGE for each in node.names)), None)
+    """The line that imports a reader of Mage's storage, or its module where the block calls a reader on it."""
+    has_reader = any(isinstance(node, ast.Attribute) and node.attr in READS_STORAGE for node in ast.walk(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            names = {each.name for each in node.names}
+        else:
+            continue
+        if (STORAGE in names and has_reader) or any(f"{STORAGE}.{reader}" in names for reader in READS_STORAGE):
+            return node.lineno
+    return None
 
 
 def _tests_of(path: Path, tree: ast.Module, kind: str) -> tuple[TestSpec, ...]:

@@ -15,7 +15,7 @@ from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
 from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_graph import picture, svg
-from orchestration.mage_spec import RUNNABLE, load_project
+from orchestration.mage_spec import RUNNABLE, STORAGE, load_project
 
 BLOCK = """@{kind}
 def run(*args, **kwargs):
@@ -501,6 +501,24 @@ def test_a_block_that_reads_what_mage_stored_of_an_earlier_run_leaves_its_pipeli
     assert [each.uuid for each in found.pipelines] == ["other"]
     assert "block stale (" in found.left_out["p"]
     assert "stale.py:2) reads Mage's storage" in found.left_out["p"]
+
+
+@pytest.mark.parametrize(
+    ("imported", "used", "left_out"),
+    [
+        ("from mage_ai.data_preparation import variable_manager as stored", "stored.get_variable", ["p"]),
+        (f"import {STORAGE}", f"{STORAGE}.get_variable", ["p"]),
+        ("from mage_ai.data_preparation import variable_manager", "variable_manager.get_global_variable", []),
+        ("import theirs", "theirs.get_variable", []),
+    ],
+)
+def test_mages_storage_is_found_behind_its_module_too(
+    scratch: Scratch, imported: str, used: str, left_out: list[str]
+) -> None:
+    run = BLOCK.format(kind="data_loader")
+    code = f"{imported}\n{run}\ndef read():\n    return {used}('p', 'b', 'output_0')\n"
+    scratch.pipeline(block("stale", "data_loader", code=code))
+    assert list(load_project(scratch.root).left_out) == left_out
 
 
 @pytest.mark.parametrize("blocks", [None, [], [block("note", "markdown"), block("try", "scratchpad")], "absent"])
