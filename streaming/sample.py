@@ -115,8 +115,13 @@ def _read_time(text: str) -> tuple[str, datetime | None]:
         instant = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
         instant = None
+    if instant is not None and instant.tzinfo is None:
+        return "local_timestamp", instant.replace(tzinfo=UTC)
     if instant is not None:
-        return ("timestamp", instant) if instant.tzinfo else ("local_timestamp", instant.replace(tzinfo=UTC))
+        try:
+            return "timestamp", instant.astimezone(UTC)
+        except OverflowError:  # outside of the years 1 to 9999 in UTC: the landing takes it as a text alone
+            return "text", None
     try:
         msgspec.convert(text, date)
     except msgspec.ValidationError:

@@ -118,6 +118,15 @@ def test_the_event_time_is_chosen_with_its_reason_and_the_others_are_named() -> 
         assert expected in text
 
 
+def test_times_with_zones_are_told_in_utc_and_one_that_utc_cannot_hold_is_a_text() -> None:
+    text, contract = propose(
+        {"at": "2026-11-01T01:30:00+02:00", "ends": "0001-01-01T00:00:00+01:00"},
+        {"at": "2026-11-01T20:00:00-05:00", "ends": "0001-01-01T00:00:00+01:00"},
+    )
+    assert "at: in every event, 2026-10-31T23:30:00Z to 2026-11-02T01:00:00Z" in text
+    assert {field.name: field.logical_type for field in contract.fields} == {"at": "timestamp", "ends": "string"}
+
+
 def test_without_a_time_the_message_s_own_timestamp_is_the_event_time() -> None:
     text, contract = propose({"x": 1})
     assert contract.event_time_field == "produced_at"
