@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dbt_like_sql.difference import EXACT, Kept, kept_rows, row_for_row_problem, sums_of_rows_problem
+from dbt_like_sql.difference import EXACT, Kept, kept_rows, single_rows_problem, sums_of_rows_problem
 from dbt_like_sql.graph import DIALECT, tree
 
 if TYPE_CHECKING:
@@ -70,11 +70,19 @@ def fact_table(catalog: Catalog, source: str) -> tuple[Table, Kept] | None:
 
 def _kept(catalog: Catalog, name: str, source: str) -> Kept | None:
     """Which rows of the source a table keeps, or those that it sums up; None if it is not made of rows one by one."""
-    table = catalog[catalog[name].depends_on[0]] if catalog[name].additive_by else catalog[name]
+    table = _of_rows(catalog, name)
     is_daily = table.materialization == "table" and table.partition_column
-    if not is_daily or table.depends_on != (source,) or row_for_row_problem(table, catalog.tables):
+    if not is_daily or table.depends_on != (source,) or single_rows_problem(table, catalog[source]):
         return None
     return kept_rows(table, catalog.tables)
+
+
+def _of_rows(catalog: Catalog, name: str) -> Table:
+    """The table itself, or the one whose rows it sums up."""
+    table = catalog[name]
+    parents = [catalog[each] for each in table.depends_on]
+    is_sums = len(parents) == 1 and parents[0].query is not None and sums_of_rows_problem(table, parents[0]) is None
+    return parents[0] if table.additive_by or is_sums else table
 
 
 def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | None:
@@ -87,10 +95,10 @@ def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | 
     fact = fact_table(catalog, source)
     if fact is None or _kept(catalog, name, source) not in {Kept(), fact[1]}:
         return None  # its repeats are others than those that are looked for
-    if table.additive_by:
-        [parent] = table.depends_on
+    parent = _of_rows(catalog, name)
+    if parent is not table:
         added = _added_by_row(table, column)
-        rows = _row_expressions(catalog, parent, source)
+        rows = _row_expressions(catalog, parent.name, source)
     else:
         added, rows = exp.column(column), _row_expressions(catalog, name, source)
     if added is None or rows is None:
@@ -108,7 +116,7 @@ def _is_of_all_rows(catalog: Catalog, name: str, source: str) -> bool:
 def _row_expressions(catalog: Catalog, name: str, source: str) -> Mapping[str, exp.Expr] | None:
     """Each column of a table that has one row for each row of the source, as an expression of that row."""
     table = catalog[name]
-    if table.query is None or table.depends_on != (source,) or row_for_row_problem(table, catalog.tables):
+    if table.query is None or table.depends_on != (source,) or single_rows_problem(table, catalog[source]):
         return None
     return {each.alias_or_name: each.unalias() for each in tree(table.query, table.query_path).selects}
 

@@ -291,13 +291,19 @@ def row_for_row_problem(parent: Table, tables: Mapping[str, Table]) -> str | Non
     """Why a table's rows are not each made of one source row of its days, giving way only to a newer one; or None."""
     if not parent.incremental_by:
         return f"{parent.name} does not grow by key (incrementalBy)"
-    source = tables[parent.depends_on[0]]
+    return single_rows_problem(parent, tables[parent.depends_on[0]])
+
+
+def single_rows_problem(parent: Table, source: Table) -> str | None:
+    """The same of the one table that it reads, in whatever way its days grow."""
     query = tree(parent.query or "", parent.query_path)
     selected = {each.alias_or_name: each.unalias() for each in query.selects}
     kept = [name for name in COORDINATES if isinstance(selected.get(name), exp.Column) and selected[name].name == name]
     where, qualify = query.args.get("where"), query.args.get("qualify")
     problem = None
-    if not set(COORDINATES) <= set(source.identity) or kept != list(COORDINATES):
+    if len(_read(query)) != 1 or query.args.get("joins") or query.find(exp.SetOperation, exp.Distinct, exp.Limit):
+        problem = f"{parent.name} does more than take rows of {source.name}"
+    elif not set(COORDINATES) <= set(source.identity) or kept != list(COORDINATES):
         problem = f"rows of {parent.name} are not known by the {' and '.join(COORDINATES)} of {source.name}"
     elif not isinstance(query, exp.Select) or query.args.get("group") or query.ctes:
         problem = f"rows of {parent.name} are made of several source rows"
@@ -342,6 +348,8 @@ def _is_first(condition: Any, identity: set[str]) -> bool:
         return False
     order = window.args.get("order")
     columns = [each.this for each in order.expressions] if order else []
+    if not window.args.get("partition_by"):
+        return False
     return all(isinstance(each, exp.Column) for each in columns) and identity <= {each.name for each in columns}
 
 

@@ -28,7 +28,7 @@ def comparison_result(
     records = as_records(compared, left, right)
     return dg.AssetCheckResult(
         passed=not wrong,
-        description=_sentence(compared, wrong, left, right),
+        description=_sentence(compared, wrong, left, right) + _not_compared((more or {}).get("measures_not_derivable")),
         metadata={
             **(more or {}),
             "days_checked": len(compared),
@@ -41,6 +41,15 @@ def comparison_result(
             ),
         },
     )
+
+
+def _not_compared(measures: Sequence[str] | None) -> str:
+    """Says which sums nobody has compared, so that what agrees is not taken for all there is."""
+    if not measures:
+        return ""
+    named = ", ".join(measures[:_MEASURES_NAMED])
+    more = f" and {len(measures) - _MEASURES_NAMED} more" if len(measures) > _MEASURES_NAMED else ""
+    return f"; not compared, since no query shows what a row of core adds: {named}{more}"
 
 
 def _sentence(compared: Sequence[DayComparison], wrong: Sequence[DayComparison], left: str, right: str) -> str:

@@ -54,12 +54,14 @@ def write_joined(models: Path) -> None:
     write_table(models, "mart.sent_back", query=query, columns=columns + column("pairs", "INT64"))
 
 
-def write_fact(models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS) -> None:
+def write_fact(
+    models: Path, name: str, *, order: str | None = FIRST, query: str = ROWS, grows_by: str | None = "order_no"
+) -> None:
     """A mart that keeps of each line the first delivery in an order; without one, every delivery."""
     if order:
         query += f" QUALIFY ROW_NUMBER() OVER (PARTITION BY order_day, order_no, line_no ORDER BY {order}) = 1"
     columns = DAY + LINE + column("qty", "INT64", more=ADDITIVE) + column("price", "NUMERIC", more=ADDITIVE) + SOURCE
-    extra = "      - {property: incrementalBy, value: order_no}\n"
+    extra = f"      - {{property: incrementalBy, value: {grows_by}}}\n" if grows_by else ""
     if not order:
         columns = columns.replace(NULL_KEY, "")
     write_table(models, name, query=query, columns=columns, extra=extra)

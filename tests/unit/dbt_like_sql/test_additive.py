@@ -100,6 +100,41 @@ def test_measure_of_a_table_with_other_repeats_than_the_fact_s_is_told_and_not_g
     assert (told["mart.a_first.qty"], told["mart.b_latest.qty"]) == ("qty", None)
 
 
+def test_marts_whose_days_are_built_whole_are_compared_as_those_that_grow(tmp_path: Path) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.lines", grows_by=None)
+    columns = DAY + column("sold", "INT64", more=ADDITIVE) + column("lines", "INT64", more=ADDITIVE)
+    sums = f"SELECT order_day, SUM(IF(qty > 0, qty, 0)) AS sold, COUNT(*) AS lines FROM mart.lines {DAYS}"
+    write_table(tmp_path, "mart.daily", query=f"{sums} GROUP BY order_day", columns=columns)
+    catalog = load_catalog(tmp_path)
+    found = fact_table(catalog, ORDERS)
+    assert found is not None
+    assert (found[0].name, found[1].keys) == ("mart.lines", ("order_no", "line_no"))
+    assert {each.name: (each.source_sql, each.counts_repeats) for each in additive_measures(catalog, ORDERS)} == {
+        "mart.daily.sold": ("IF(qty > 0, qty, 0)", False),
+        "mart.daily.lines": ("1", False),
+        "mart.lines.qty": ("qty", False),
+        "mart.lines.price": ("price", False),
+    }
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ROWS.replace("SELECT", "SELECT DISTINCT"),
+        ROWS + " LIMIT 5",
+        ROWS.replace("FROM core.orders", "FROM core.orders CROSS JOIN UNNEST([1, 2])"),
+        ROWS + " QUALIFY ROW_NUMBER() OVER (ORDER BY topic, topic_partition, topic_offset) = 1",
+        f"{ROWS} UNION ALL {ROWS}",
+    ],
+    ids=["distinct", "limit", "join", "one row of all", "union"],
+)
+def test_table_built_whole_that_does_more_than_take_rows_is_no_fact_table(tmp_path: Path, query: str) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.lines", query=query, order=None, grows_by=None)
+    assert fact_table(load_catalog(tmp_path), ORDERS) is None
+
+
 @pytest.mark.parametrize(
     "query",
     [

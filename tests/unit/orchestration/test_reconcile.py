@@ -71,6 +71,15 @@ def test_a_passed_check_says_on_what_it_looked() -> None:
     assert result.description == "landed = core on 1 day(s), 2010-12-01"
 
 
+def test_a_check_names_the_sums_that_nobody_has_compared() -> None:
+    told = {"measures_not_derivable": [f"mart.daily.{name}" for name in "abcd"]}
+    result = comparison_result(compare_days([ONE], {}, {}), "core", "mart", more=told)
+    assert result.description == (
+        "core = mart on 1 day(s), 2010-12-01; not compared, since no query shows what a row of core adds: "
+        "mart.daily.a, mart.daily.b, mart.daily.c and 1 more"
+    )
+
+
 @dataclass(frozen=True)
 class Counts:
     topic_partition: int
