@@ -97,7 +97,8 @@ def plan(
         if compare and (table.partition_column or days is None or not other):
             query = planned_sql(catalog, table, set(names), every)
             compared = wanted if table.partition_column else every
-            differences = tuple(differences_of(warehouse, table, query, compared, instead=other))
+            is_empty = table.partition_column and not compared  # no day: not a query that scans all of them
+            differences = () if is_empty else tuple(differences_of(warehouse, table, query, compared, instead=other))
         if table.name in other:
             planned.append(
                 Planned(

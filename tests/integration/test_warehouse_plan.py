@@ -66,6 +66,11 @@ def test_plan_follows_a_table_from_never_published_through_late_data_to_up_to_da
     assert {planned.reasons for planned in plan(warehouse, CATALOG, [*DAILY, "mart.countries"])} == {()}
 
 
+def test_where_no_day_was_ever_loaded_nothing_would_differ(warehouse: Warehouse) -> None:
+    [planned] = plan(warehouse, CATALOG, [FACT], days=[], compare=True)
+    assert list(planned.lines()) == ["mart.invoice_lines: up to date", "  nothing would differ"]
+
+
 def test_whole_tables_are_compared_whole_although_one_day_is_asked_for(warehouse: Warehouse) -> None:
     publish_all(warehouse, CATALOG, [FACT, "mart.products"], days=None, run_id="r")
     told = plan(warehouse, CATALOG, [FACT, "mart.products"], days=[D1], compare=True)
