@@ -24,7 +24,7 @@ def test_every_additive_column_of_every_daily_mart_is_derived_from_core() -> Non
     found = additive_measures(catalog, CORE)
     expected = {
         f"{table.name}.{column.name}"
-        for table in catalog
+        for table in map(catalog.__getitem__, catalog.downstream(CORE))
         for column in table.columns
         if table.layer == "mart" and table.materialization == "table" and table.partition_column and column.is_additive
     }

@@ -75,7 +75,7 @@ def test_unknown_table_is_told_with_those_that_exist() -> None:
     [
         (["mart.products"], ["mart.products"]),
         (["+mart.daily_sales_by_country"], ["core.invoice_lines", "mart.invoice_lines", "mart.daily_sales_by_country"]),
-        (["mart.daily_*"], ["mart.daily_sales_by_country", "mart.daily_sales_by_product"]),
+        (["mart.daily_sales_*"], ["mart.daily_sales_by_country", "mart.daily_sales_by_product"]),
         (["tag:fact", "mart.dates"], ["mart.invoice_lines", "mart.dates"]),
         (["*"], list(CATALOG.tables)),
         (["core.invoice_lines+"], ["core.invoice_lines", *CATALOG.downstream("core.invoice_lines")]),

@@ -214,7 +214,7 @@ def test_a_short_span_is_not_handed_over_from_its_first_second_on() -> None:
 
 
 def test_a_failed_test_of_a_cycle_is_told_as_any_run_tells_it_with_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    [spec] = project().pipelines
+    spec = project().pipeline("retail_invoices")
     loader = spec.blocks[0].uuid
     failed = mage.TestRun(block=loader, name="is_whole", passed=False, message="load.py:3: 1 row too many")
     block = mage.BlockRun(block=loader, rows_in=1, rows_out=2, columns=(), seconds=0.1, peak_mib=1, tests=(failed,))

@@ -583,7 +583,7 @@ def test_our_loader_reads_for_the_table_that_our_exporter_writes() -> None:
     for pipeline in project().pipelines:
         tables = {each.configuration["table"] for each in pipeline.blocks if "table" in each.configuration}
         assert len(tables) == 1
-    assert [(feed.topic, feed.table) for feed in feeds()] == [("retail.invoices", "core.invoice_lines")]
+    assert ("retail.invoices", "core.invoice_lines") in {(feed.topic, feed.table) for feed in feeds()}
 
 
 def test_a_second_topic_of_one_core_table_is_told(scratch: Scratch) -> None:
@@ -602,4 +602,6 @@ def test_a_second_topic_of_one_core_table_is_told(scratch: Scratch) -> None:
 def test_our_pipelines_are_saved_in_the_form_in_which_mage_saves_them() -> None:
     for path in (project().root / "pipelines").glob("*/metadata.yaml"):
         text = path.read_text(encoding="utf-8")
-        assert yaml.safe_dump(yaml.safe_load(text)) == text, path
+        assert yaml.safe_dump(yaml.safe_load(text)) == text, (
+            f"{path}: save it in Mage's UI, or write yaml.safe_dump of it"
+        )

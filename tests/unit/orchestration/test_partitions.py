@@ -19,7 +19,9 @@ MOMENTS = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=30) * step for s
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.topic)
 def test_every_event_that_a_contract_takes_has_a_partition(contract: Contract) -> None:
-    assert contract.time_zone == TIME_ZONE, "whose midnight ends a day"
+    assert contract.time_zone == TIME_ZONE, (
+        f"{contract.path}: write timeZone {TIME_ZONE}, whose midnight ends a day of Dagster's"
+    )
     ahead, zone = timedelta(seconds=contract.maximum_ahead_s), ZoneInfo(contract.time_zone)
     without = [now for now in MOMENTS if (now + ahead).astimezone(zone).date() > last_day(now)]
     assert without == [], "events of these moments would wait for their day; raise DAYS_AHEAD or lower the contract"
