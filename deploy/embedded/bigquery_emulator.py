@@ -24,7 +24,7 @@ import json
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -360,7 +360,8 @@ class Housekeeper:
             try:
                 task()
             except Exception as error:  # noqa: BLE001 - a conflict with a commit, a table just dropped, ...
-                print(f"housekeeping: {task.__name__}: {error}", file=sys.stderr, flush=True)
+                with suppress(OSError):  # the log's own disk may be what is full
+                    print(f"housekeeping: {task.__name__}: {error}", file=sys.stderr, flush=True)
 
     def drop_results(self) -> int:
         """Results whose job ended long ago. Returns how many."""

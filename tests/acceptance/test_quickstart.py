@@ -20,7 +20,7 @@ from tests.deploy.docs_commands import blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
 READY_S = 240
 
@@ -58,7 +58,7 @@ def test_the_commands_of_the_quickstart_do_what_it_says(state: Path, repository:
     script = script.replace("make status", f"(cd {repository} && python -m deploy.status || true)")
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(repository)}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=480, check=False
     )
     said = done.stdout.split("----\n")
     assert done.returncode == 0, done.stdout + done.stderr
