@@ -22,7 +22,7 @@ from dbt_like_sql.difference import (
 )
 from dbt_like_sql.graph import table_nodes, tree
 from dbt_like_sql.publish_state import are_large, causes, rule_version, source_versions
-from dbt_like_sql.render import Slice, day_sql, is_by_days, quote, render
+from dbt_like_sql.render import Slice, day_sql, is_by_days, newest_sql, quote, render
 from dbt_like_sql.repeats import keeps_first_of_key, query_by_repeats, repeats_sql
 from dbt_like_sql.restate_sql import measures, restated_sql
 
@@ -320,7 +320,7 @@ def _sums(settings: WarehouseSettings, work: Publication, width: int) -> str:
             f", {f'CAST(SUM({names[at]}) AS NUMERIC)' if at < len(names) else 'CAST(NULL AS NUMERIC)'} AS m_{at}"
             for at in range(width)
         )
-        newest = next((f"MAX({column.name})" for column in table.columns if column.is_as_of), "CAST(NULL AS TIMESTAMP)")
+        newest = next((newest_sql(each.name) for each in table.columns if each.is_as_of), "CAST(NULL AS TIMESTAMP)")
         grouped = f"\nWHERE {day_sql(day, work.days)}\nGROUP BY {day}" if day else ""
         selects.append(
             f"\nSELECT {quote(table.name)} AS table_name, {day or 'CAST(NULL AS DATE)'} AS event_day, "

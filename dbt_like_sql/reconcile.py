@@ -15,7 +15,7 @@ from dbt_like_sql.additive import additive_measures, fact_table
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.difference import Kept
 from dbt_like_sql.graph import tree
-from dbt_like_sql.render import day_sql, quote
+from dbt_like_sql.render import day_sql, newest_sql, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -302,7 +302,7 @@ def _scan_sql(
     sums: Sequence[tuple[str, bool]] = (),
 ) -> str:
     of_topic, day = f" AND topic = {quote(topic)}" if topic else "", table.partition_column or ""
-    newest = "MAX(produced_at)" if "produced_at" in table.column_names else "CAST(NULL AS TIMESTAMP)"
+    newest = newest_sql("produced_at") if "produced_at" in table.column_names else "CAST(NULL AS TIMESTAMP)"
     return f"""
   SELECT
     {day} AS day,
@@ -416,7 +416,7 @@ FROM (
   ) AS lines
 ) AS core
 CROSS JOIN (
-  SELECT COUNT(*) AS row_count, SUM(amount_gbp) AS amount, MAX(produced_at) AS newest_produced_at
+  SELECT COUNT(*) AS row_count, SUM(amount_gbp) AS amount, {newest_sql("produced_at")} AS newest_produced_at
   FROM `{warehouse.table_id(FACT)}`
 ) AS mart
 """

@@ -157,6 +157,14 @@ def day_sql(column: str, days: Iterable[date]) -> str:
     return f"{column} IN ({', '.join(f'DATE {day.isoformat()!r}' for day in wanted)})"
 
 
+def newest_sql(column: str) -> str:
+    """The newest instant of a column, now at most; NULL without rows.
+
+    A producer's clock that is an hour ahead would have readers believe for an hour that nothing is missing.
+    """
+    return f"IF(MAX({column}) > CURRENT_TIMESTAMP(), CURRENT_TIMESTAMP(), MAX({column}))"
+
+
 def quote(text: str) -> str:
     """A GoogleSQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

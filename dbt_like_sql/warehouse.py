@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TWIN_TRIES = 5
 TWIN_PAUSE_S = 0.3  # a small load takes the emulator 0.1 s
 MAX_ATTEMPTS = 20
+MISSING_TABLE = re.compile(r"Not found: (Dataset|Table)")
 REACH_S = 3.0  # an emulator beside us takes a connection within milliseconds, one elsewhere within a second
 # bool is an int, datetime is a date: order matters.
 _TYPES = {bool: "BOOL", int: "INT64", datetime: "TIMESTAMP", date: "DATE", Decimal: "NUMERIC", float: "FLOAT64"}
@@ -334,6 +335,8 @@ def _job_error(error: Any, job_id: str) -> JobError:
         TimeoutError,
     )
     message = " ".join(str(error).split()) or f"no answer in time ({type(error).__name__})"
+    if isinstance(error, exceptions.NotFound) and MISSING_TABLE.search(message):
+        message += " [If this warehouse is new, or older than this program, run `dbt-like-sql migrate`.]"
     return JobError(
         f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient), detail=str(error)
     )

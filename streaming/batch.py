@@ -179,7 +179,7 @@ def prepare_batch(
         rejected=tuple(rejected),
         gaps=(*_find_gaps(offsets, expected_offset), *tombstones),
         messages=messages,
-        **_encode(decoder, topic_partition, accepted, times_us),
+        **_encode(decoder, topic_partition, accepted, times_us, now=now),
     )
 
 
@@ -331,8 +331,13 @@ def _stamp(message: Message) -> datetime | None:
     return None if stamp_us is None else EPOCH + timedelta(microseconds=stamp_us)
 
 
-def _encode(decoder: Decoder, topic_partition: int, columns: Columns, times_us: NDArray[np.int64]) -> dict[str, Any]:
-    """COPY BINARY rows and the sums over them."""
+def _encode(
+    decoder: Decoder, topic_partition: int, columns: Columns, times_us: NDArray[np.int64], *, now: datetime
+) -> dict[str, Any]:
+    """COPY BINARY rows and the sums over them.
+
+    The newest moment of production is now at most: a producer's clock that is ahead would hide how late others are.
+    """
     count = len(columns.messages)
     if not count:
         return {}
@@ -357,7 +362,7 @@ def _encode(decoder: Decoder, topic_partition: int, columns: Columns, times_us: 
         "days": _sum_days(days, columns.offsets, lengths),
         "first_event_at": EPOCH + timedelta(microseconds=int(times_us.min())),
         "last_event_at": EPOCH + timedelta(microseconds=int(times_us.max())),
-        "newest_produced_at": None if newest is None else EPOCH + timedelta(milliseconds=newest),
+        "newest_produced_at": None if newest is None else min(EPOCH + timedelta(milliseconds=newest), now),
     }
 
 

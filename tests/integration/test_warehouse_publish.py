@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -445,6 +445,20 @@ def test_trust_view_says_as_of_when_the_fact_table_is_although_nobody_has_compar
     assert as_of()[day] == later
     publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="anew")
     assert as_of()[day] == later
+    load(warehouse, day, [{**line(day, 0, 401), "produced_at": datetime.now(UTC) + timedelta(hours=1)}])
+    publish(warehouse, CATALOG, FACT, days=[day], run_id="a producer's clock is ahead")
+    core, mart = (of(warehouse, [day])[day].newest_produced_at for of in (core_days, mart_days))
+    assert core is not None
+    assert mart is not None
+    assert later < as_of()[day] <= core <= mart < datetime.now(UTC) + timedelta(minutes=1), "no later than now"
+
+
+@pytest.mark.parametrize("command", ["totals", "days"])
+def test_command_line_says_what_a_new_warehouse_needs(warehouse_env: dict[str, str], command: str) -> None:
+    ran = CliRunner().invoke(main, [command], env=warehouse_env, catch_exceptions=False)
+    assert ran.exit_code == 1
+    assert "Not found: Dataset" in ran.output
+    assert "run `dbt-like-sql migrate`" in ran.output
 
 
 def test_command_line_prints_exact_totals(warehouse: Warehouse) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from streaming.batch import (
     COPY_COLUMNS,
+    EPOCH_2000_US,
     Batch,
     Gap,
     _distinct,
@@ -136,6 +137,15 @@ def test_rows_are_summed_by_event_day() -> None:
     assert sum(day.payload_bytes for day in batch.days) == batch.payload_bytes
     assert batch.first_event_at == datetime(2026, 11, 23, 1, tzinfo=UTC)
     assert batch.last_event_at == datetime(2026, 11, 24, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("ahead_s", "told_s"), [(-60, -60), (0, 0), (3_000, 0)])
+def test_the_newest_moment_of_production_is_now_at_most(ahead_s: int, told_s: int) -> None:
+    stamp = (1, round(NOW.timestamp() + ahead_s) * 1000)
+    batch = prepare([FakeMessage(1, order_bytes(), stamp=(1, 1_000)), FakeMessage(2, order_bytes(), stamp=stamp)])
+    assert batch.newest_produced_at == NOW + timedelta(seconds=told_s)
+    (produced,) = struct.unpack(">q", unpack(batch.copy_rows)[1][4] or b"")
+    assert produced == stamp[1] * 1000 - EPOCH_2000_US, "the row keeps what the message says"
 
 
 def test_what_postgres_refused_becomes_a_dead_letter() -> None:
