@@ -81,20 +81,17 @@ def connect(dsn: str, *, application_name: str) -> Connection:
 def connected(dsn: str, *, command: str) -> Iterator[Connection]:
     """A connection for one command of ours; what Postgres refuses on it is told with what to do."""
     with closing(connect(dsn, application_name=f"streaming {command}")) as conn:
+        tried = f"asking the lake for `streaming {command}`"
         try:
-            yield conn
+            with telling_outages(tried, remedy="What was done before stays; run it again."):
+                yield conn
         except psycopg2.Error as error:
-            tried = f"asking the lake for `streaming {command}`"
-            if is_outage(error):
-                raise LakeUnavailableError(
-                    f"{tried}: {hide_password(str(error)).strip()}. What was done before stays; run it again."
-                ) from error
             raise_landing_error(error, tried)
 
 
 @contextmanager
-def telling_outages(user: str) -> Iterator[None]:
-    """For a program that uses a connection for long: one that is lost meanwhile is told as one that is not to be had.
+def telling_outages(tried: str, *, remedy: str) -> Iterator[None]:
+    """For who uses a connection: one that is lost meanwhile is told as one that is not to be had.
 
     Raises:
         LakeUnavailableError: the server has gone.
@@ -105,8 +102,7 @@ def telling_outages(user: str) -> Iterator[None]:
         if not is_outage(error):
             raise
         raise LakeUnavailableError(
-            f"using the lake as {user}: {hide_password(str(error)).strip() or type(error).__name__}. What was written "
-            "before stays; it may be done again. Check that PostgreSQL is up."
+            f"{tried}: {hide_password(str(error)).strip() or type(error).__name__}. {remedy}"
         ) from error
 
 

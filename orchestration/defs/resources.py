@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from dbt_like_sql.warehouse import Warehouse
 
+LOST = "What was written before stays; it may be done again. Check that PostgreSQL is up."
+
 
 class LakeResource(dg.ConfigurableResource[Any]):
     """The lake of landed events (LAKE_DSN)."""
@@ -34,7 +36,7 @@ class LakeResource(dg.ConfigurableResource[Any]):
         settings = OrchestrationSettings.from_env(os.environ)
         with (
             contextlib.closing(lake.connect(settings.lake_dsn, application_name=application_name)) as conn,
-            lake.telling_outages(application_name),
+            lake.telling_outages(f"using the lake as {application_name}", remedy=LOST),
         ):
             yield conn
 

@@ -147,6 +147,13 @@ def test_table_that_is_read_and_does_not_exist_is_refused_with_its_line(
         load_catalog(tmp_path)
 
 
+def require_refused_query(models_dir: Path, line: int, says: str) -> None:
+    with pytest.raises(ContractError, match=r"query\.sql") as caught:
+        load_catalog(models_dir)
+    assert says in caught.value.problem
+    assert caught.value.line == line
+
+
 @pytest.mark.parametrize(
     ("query", "materialization", "line", "says"),
     [
@@ -166,10 +173,7 @@ def test_value_that_no_run_gives_a_query_is_refused_with_its_line(
 ) -> None:
     write_table(tmp_path, "core.lines", materialization="loaded")
     write_table(tmp_path, "mart.t", query=query, materialization=materialization)
-    with pytest.raises(ContractError, match=r"query\.sql") as caught:
-        load_catalog(tmp_path)
-    assert says in caught.value.problem
-    assert caught.value.line == line
+    require_refused_query(tmp_path, line, says)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +191,7 @@ def test_query_whose_columns_are_not_those_of_its_contract_is_refused_with_its_l
     columns = column("a", "STRING") + column("b", "STRING")
     write_table(tmp_path, "core.lines", materialization="loaded", columns=columns)
     write_table(tmp_path, "mart.t", query=query, columns=columns)
-    with pytest.raises(ContractError, match=r"query\.sql") as caught:
-        load_catalog(tmp_path)
-    assert says in caught.value.problem
-    assert caught.value.line == line
+    require_refused_query(tmp_path, line, says)
 
 
 @pytest.mark.parametrize(

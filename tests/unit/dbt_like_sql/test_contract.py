@@ -49,6 +49,13 @@ def _read(tmp_path: Path, text: str):
     return read_contract(path)
 
 
+def _require_refused(tmp_path: Path, text: str, line: int, says: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        _read(tmp_path, text)
+    assert says in caught.value.problem
+    assert caught.value.line == line
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -63,10 +70,7 @@ def test_property_of_a_table_that_is_not_of_its_kind_or_stands_twice_is_refused_
     tmp_path: Path, name: str, value: str, says: str
 ) -> None:
     more = f"        value: table\n      - property: {name}\n        value: {value}\n"
-    with pytest.raises(ContractError) as caught:
-        _read(tmp_path, CONTRACT.replace("        value: table\n", more))
-    assert says in caught.value.problem
-    assert caught.value.line == 17
+    _require_refused(tmp_path, CONTRACT.replace("        value: table\n", more), 17, says)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +82,7 @@ def test_property_of_a_table_that_is_not_of_its_kind_or_stands_twice_is_refused_
     ],
 )
 def test_property_of_a_column_is_held_to_the_same(tmp_path: Path, name: str, value: str, says: str) -> None:
-    with pytest.raises(ContractError) as caught:
-        _read(tmp_path, f"{CONTRACT}          - property: {name}\n            value: {value}\n")
-    assert says in caught.value.problem
-    assert caught.value.line == 31
+    _require_refused(tmp_path, f"{CONTRACT}          - property: {name}\n            value: {value}\n", 31, says)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +99,7 @@ def test_value_of_an_enum_that_no_row_could_have_is_refused_with_its_line(
 ) -> None:
     logical, physical = kind.split("/")
     typed = CONTRACT.replace("logicalType: number", f"logicalType: {logical}").replace("NUMERIC", physical)
-    with pytest.raises(ContractError) as caught:
-        _read(tmp_path, f"{typed}        enum:\n          - value: {value}\n")
-    assert f"column price_gbp: {says}" in caught.value.problem
-    assert caught.value.line == 24
+    _require_refused(tmp_path, f"{typed}        enum:\n          - value: {value}\n", 24, f"column price_gbp: {says}")
 
 
 @pytest.mark.parametrize("name", ["order", "END", "net sales", "2nd", "año", "a-b"])
