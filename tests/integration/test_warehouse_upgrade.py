@@ -6,7 +6,6 @@ Its rows are those of a warehouse of today, as far as its columns go.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from dbt_like_sql.publish import publish_all, stale_tables
 from dbt_like_sql.reconcile import core_days, mart_days
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
+from tests.acceptance.faults.rig import IS_FULL
 from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -35,7 +35,7 @@ MARTS = [
 D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
 OLD = sorted((Path(__file__).parent / "old_warehouses").glob("*.sql"))
 # A minute each, and the oldest goes through all the steps: the others in the whole schedule (make test-faults).
-TRIED = OLD if os.environ.get("FAULTS") == "all" else OLD[:1]
+TRIED = OLD if IS_FULL else OLD[:1]
 # Before 2026-11-28 the fences of all tables were rows of one (docs/decisions/0033).
 SHARED_FENCE = "control.publisher"
 COLUMN = re.compile(r"^  (\w+) \w", re.MULTILINE)

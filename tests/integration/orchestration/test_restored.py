@@ -6,7 +6,6 @@ that were given before, as many as a test wants: a number that is missing, one t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -31,6 +30,7 @@ from streaming import lake
 from streaming.errors import LandingError, RestoredError
 from streaming.lake_commands import lake_group
 from streaming.restored import LAST_BATCH, number_anew
+from tests.acceptance.faults.rig import IS_FULL
 from tests.integration.orchestration.landing import TOPIC, HandLanding, event
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -130,7 +130,7 @@ BATCHES = {
     "more numbers were given than were lost": [EVENTS[1:3], EVENTS[3:4], EVENTS[4:5]],
 }
 # Half a minute each: the two that differ most in CI, all of them with FAULTS=all.
-IN_CI = BATCHES if os.environ.get("FAULTS") == "all" else {name: BATCHES[name] for name in [*BATCHES][::3]}
+IN_CI = BATCHES if IS_FULL else {name: BATCHES[name] for name in [*BATCHES][::3]}
 
 
 @pytest.mark.parametrize("batches", IN_CI.values(), ids=IN_CI)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.acceptance.faults.rig import IS_FULL
 from tests.fix_registry import start_stand_in
 from tests.fix_secure_kafka import CLIENT_SECRET, KEY_PASSWORD, SCRAM_PASSWORD, SecureKafka, Tokens
 
@@ -82,7 +83,7 @@ WRONG_LOG_INS = [
 ]
 NAMES = ["password", "mechanism", "untrusted broker", "no TLS", "client secret", "untrusted token server",
          "no certificate", "foreign certificate", "key password"]  # fmt: skip
-STEP = 1 if os.environ.get("FAULTS") == "all" else 2  # each waits for ten seconds: every second one in CI
+STEP = 1 if IS_FULL else 2  # each waits for ten seconds: every second one in CI
 
 
 @pytest.mark.parametrize(("way", "changes", "expected"), WRONG_LOG_INS[::STEP], ids=NAMES[::STEP])
