@@ -12,6 +12,7 @@ import re
 import socket
 import time
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -232,6 +233,8 @@ class Warehouse:
 
 def open_warehouse(settings: WarehouseSettings, *, labels: Mapping[str, str] | None = None) -> Warehouse:
     """Open the warehouse; nothing is sent before the first job."""
+    # Google's clients tell on which day they will leave this Python: eight lines before each command's answer
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     return Warehouse(settings, labels=dict(labels or {}))
 
 

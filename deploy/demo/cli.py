@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +22,6 @@ STATE = ROOT / ".demo"
 
 def main() -> int:
     """Do what was asked; return the exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="google")  # of the day Python 3.11 ends
     options = _options()
     console = Console(width=None if sys.stdout.isatty() else 140)
     state = State(options.state.resolve())

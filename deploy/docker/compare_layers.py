@@ -18,7 +18,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -116,7 +115,6 @@ def await_agreement(
 
 def main() -> int:
     """Count, or compare."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # Google's, about the day Python 3.11 ends
     parser = argparse.ArgumentParser(prog="compare_layers", description="Was anything lost or doubled?")
     parser.add_argument("--since", type=argparse.FileType("r"), help="an earlier count, - for stdin; compare with it")
     parser.add_argument("--patience-s", type=float, default=PATIENCE_S, help="wait so long until all agree")

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +118,6 @@ def serve(env: Mapping[str, str], port: int, every_s: float) -> None:
 
 def main() -> int:
     """Show or serve."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # Google's, about the day Python 3.11 ends
     parser = argparse.ArgumentParser(prog="make status", description="Is the line well, where does it lag, what to do.")
     parser.add_argument(
         "--serve", type=int, metavar="PORT", help="serve /metrics, /status, /healthz instead of printing once"

@@ -62,6 +62,7 @@ def test_the_commands_of_the_quickstart_do_what_it_says(state: Path, repository:
     )
     said = done.stdout.split("----\n")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
     _, looked, broken, mended, traced, _ = said
     assert "2010-12-05" in looked
     assert "daemon up, code up" in looked
