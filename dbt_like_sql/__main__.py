@@ -201,18 +201,12 @@ def access() -> None:
 
 @main.command()
 def days() -> None:
-    """Show every day at a glance: landed, dead letters, core, repeats, mart, and whether they agree.
+    """Show every day of every core table at a glance: landed, dead letters, core, repeats, mart, do they agree."""
+    from dbt_like_sql.reconcile import compared_days  # noqa: PLC0415
 
-    The invoice lines first, then each other core table under its name.
-    """
-    from dbt_like_sql.reconcile import all_days, days_of_others  # noqa: PLC0415
-
-    warehouse = _open()
-    for line in _day_lines(all_days(warehouse)):
-        click.echo(line)
-    for name, rows in days_of_others(warehouse).items():
+    for name, rows in compared_days(_open()).items():
         click.echo(f"{name}:")
-        for line in _day_lines(rows, {shown: column for shown, column in _COUNTS.items() if shown != "amount"}):
+        for line in _day_lines(rows):
             click.echo(line)
 
 
@@ -221,35 +215,48 @@ _COUNTS = {
     "landed": "landed_rows",
     "dead": "dead_letter_rows",
     "core": "core_rows",
-    "repeats": "repeat_rows",
+    "repeats": "core_repeat_rows",
     "mart": "mart_rows",
     "amount": "mart_amount_gbp",
 }
 
 
-def _day_lines(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str] = _COUNTS) -> Iterator[str]:
-    """A line a day, numbers below numbers; ? is what nobody has counted yet."""
+def _day_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line a day, numbers below numbers; ? is what nobody has counted yet. No amount where no day has one."""
+    has_amount = any(row[_COUNTS["amount"]] is not None for row in rows)
+    columns = {name: column for name, column in _COUNTS.items() if name != "amount" or has_amount}
     shown = [[_plain(row[column]) or "?" for column in columns.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row, numbers in zip(rows, shown, strict=True):
         state = _STATES[row["is_reconciled"]].ljust(max(map(len, _STATES.values())))
         named = zip(columns, numbers, widths, strict=True)
         counts = " ".join(f"{name} {number:>{width}}" for name, number, width in named)
-        yield f"{row['invoice_date']} {state} {counts}"
+        yield f"{row['event_day']} {state} {counts}"
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; amounts are strings.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; sums are strings.")
 def totals(*, as_json: bool) -> None:
-    """Rows and exact amounts of the invoice lines in core and mart."""
+    """Rows of every core table and of its fact table, and every additive measure of its marts, exactly."""
     from dbt_like_sql.reconcile import totals as count  # noqa: PLC0415
 
     found = count(_open())
     if as_json:
         click.echo(json.dumps(found, default=_plain))
         return
-    for layer, numbers in found.items():
-        click.echo(f"{layer}: " + ", ".join(f"{key} {_plain(value)}" for key, value in numbers.items()))
+    for name, of in found.items():
+        core, mart = of["core"], of["mart"]
+        click.echo(f"{name}: rows {core['rows']}, repeats {core['repeats']}")
+        if mart is None:
+            click.echo("  no daily mart keeps its events one by one")
+        else:
+            click.echo(f"  {mart['table']}: rows {mart['rows']}, as of {_plain(mart['as_of']) or 'unknown'}")
+        for measure, sums in of["measures"].items():
+            core_sum = "not derivable from the queries" if sums["core"] is None else _plain(sums["core"])
+            differs = "" if sums["core"] in {None, sums["mart"]} else " DIFFERS"
+            click.echo(f"  {measure}: core {core_sum}, mart {_plain(sums['mart'])}{differs}")
+    if not found:
+        click.echo("no core table has days")
 
 
 def _plain(value: Any) -> str | None:

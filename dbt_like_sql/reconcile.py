@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.warehouse import Warehouse
 
-CORE, FACT = "core.invoice_lines", "mart.invoice_lines"
 # Order independent, small, and the same integers in PostgreSQL: both sides add it up over the rows of a day.
 CHECKSUM_SQL = "MOD(topic_partition * 1000003 + topic_offset, 1000000007)"
 AMOUNT = "amount_gbp"
@@ -103,7 +102,7 @@ class CountedBefore:
     batches: dict[int, int]
 
 
-def fact_of(catalog: Catalog, core: str = CORE) -> Fact:
+def fact_of(catalog: Catalog, core: str) -> Fact:
     """What is counted of a loaded table, and of the daily one that keeps each of its events (`fact_table`)."""
     source, found = catalog[core], fact_table(catalog, core)
     amount = AMOUNT if AMOUNT in source.column_names else None
@@ -118,23 +117,13 @@ def _hands_on(table: Table, column: str) -> bool:
     return isinstance(selected.get(column), exp.Column) and selected[column].name == column
 
 
-def core_measures(catalog: Catalog, core: str = CORE) -> tuple[Measure, ...]:
+def core_measures(catalog: Catalog, core: str) -> tuple[Measure, ...]:
     """Every additive measure of the tables with days that are built from core, and what a row of core adds to it."""
     return additive_measures(catalog, core)
 
 
-def core_day(warehouse: Warehouse, day: date) -> DayTotals:
-    """One day of core."""
-    return core_days(warehouse, [day])[day]
-
-
-def mart_day(warehouse: Warehouse, day: date) -> DayTotals:
-    """One day of the fact table."""
-    return mart_days(warehouse, [day])[day]
-
-
 def core_days(
-    warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure] = (), *, fact: Fact | None = None
+    warehouse: Warehouse, days: Iterable[date] | None, measures: Sequence[Measure] = (), *, fact: Fact
 ) -> dict[date, DayTotals]:
     """Days of core, in one query: rows, repeats, amount and measures of first deliveries, checksum of all identities.
 
@@ -143,16 +132,16 @@ def core_days(
 
     Args:
         warehouse: an open, migrated warehouse.
-        days: which days.
+        days: which days; None for every day that has rows.
         measures: also summed up; those that count repeats are of all rows.
-        fact: of which core table; None for the invoice lines.
+        fact: of which core table.
     """
-    fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
-    if not wanted:
+    wanted = _wanted(days)
+    if wanted == []:
         return {}
     if not fact.kept.keys:
         return scanned_days(warehouse, fact.core, wanted, fact=fact, measures=measures)
-    core, day, where = warehouse.table_id(fact.core.name), fact.day, day_sql(fact.day, wanted)
+    core, day, where = warehouse.table_id(fact.core.name), fact.day, _days_sql(fact.day, wanted)
     keys, order = [day, *fact.kept.keys], (f"c.{name}{' DESC' if desc else ''}" for name, desc in fact.kept.order)
     listed = ", ".join(keys)
     alike = " AND ".join(f"r.{key} {_equals(fact.core, key)} c.{key}" for key in keys)
@@ -169,7 +158,7 @@ later AS (
   SELECT c.*
   FROM `{core}` AS c
   JOIN repeated AS r ON {alike}
-  WHERE {day_sql(f"c.{day}", wanted)}
+  WHERE {_days_sql(f"c.{day}", wanted)}
   QUALIFY ROW_NUMBER() OVER (
     PARTITION BY {", ".join(f"c.{key}" for key in keys)} ORDER BY {", ".join(order)}
   ) > 1
@@ -189,14 +178,14 @@ LEFT JOIN ({_version_sql(warehouse, fact)}) AS v ON v.event_day = c.day
 
 
 def events_on_several_days(
-    warehouse: Warehouse, days: Iterable[date], *, limit: int = 100, fact: Fact | None = None
+    warehouse: Warehouse, days: Iterable[date], *, limit: int = 100, fact: Fact
 ) -> list[dict[str, Any]]:
     """Events of a fact table that stand on more than one of these days, with all of their days, at most so many.
 
     A repeat is the same event delivered again, on its own day. One that comes back with another day is another event
     to every layer, and counted on both: a producer's mistake that nobody else can see.
     """
-    fact, wanted = fact or fact_of(load_catalog()), sorted(set(days))
+    wanted = sorted(set(days))
     if not wanted or fact.table is None or not fact.event_key:
         return []
     day = fact.table.partition_column or ""
@@ -217,6 +206,15 @@ LIMIT {limit}
     return [{"event_id": row["found_event"], "days": row["found_days"]} for row in rows]
 
 
+def _wanted(days: Iterable[date] | None) -> list[date] | None:
+    return None if days is None else sorted(set(days))
+
+
+def _days_sql(column: str, days: Sequence[date] | None) -> str:
+    """`column` is one of these days, or any day: said even so, since a table may ask for a condition on its days."""
+    return f"{column} >= DATE '0001-01-01'" if days is None else day_sql(column, days)
+
+
 def _equals(table: Table, column: str) -> str:
     return "=" if table.column(column).is_required else "IS NOT DISTINCT FROM"
 
@@ -224,19 +222,19 @@ def _equals(table: Table, column: str) -> str:
 def scanned_days(
     warehouse: Warehouse,
     table: Table,
-    days: Iterable[date],
+    days: Iterable[date] | None,
     *,
     fact: Fact,
     topic: str | None = None,
     measures: Sequence[Measure] = (),
 ) -> dict[date, DayTotals]:
-    """Days of core or of the fact table by one scan of a few columns: repeats are not looked for.
+    """Days of core or of the fact table, None for all, by one scan of a few columns: repeats are not looked for.
 
     `amount` is of all rows here; with a topic, rows and version are of this topic alone. A fraction of
     what `core_days` costs.
     """
-    wanted = sorted(set(days))
-    if not wanted:
+    wanted = _wanted(days)
+    if wanted == []:
         return {}
     sums = _sums(measures)
     shown = "".join(f", c.s_{at}" for at in range(len(sums)))
@@ -249,25 +247,28 @@ LEFT JOIN ({_version_sql(warehouse, fact, topic)}) AS v ON v.event_day = c.day
 
 
 def measured_days(
-    warehouse: Warehouse, days: Iterable[date], measures: Sequence[Measure]
+    warehouse: Warehouse, days: Iterable[date] | None, measures: Sequence[Measure]
 ) -> dict[date, dict[str, Decimal]]:
     """What the published tables hold of each measure on each day, by its full name; 0 on a day without rows.
 
-    One query for all tables; each is scanned once, and only its measures and its day are read.
+    One query for all tables; each is scanned once, and only its measures and its day are read. Without days, of every
+    day that has rows.
     """
-    wanted = sorted(set(days))
-    found = {day: {measure.name: _NOTHING for measure in measures} for day in wanted}
-    if not wanted or not measures:
+    wanted = _wanted(days)
+    found = {day: {measure.name: _NOTHING for measure in measures} for day in wanted or ()}
+    if wanted == [] or not measures:
         return found
     columns = {table: [each.column for each in measures if each.table == table] for table in _tables(measures)}
     day_of = {table: load_catalog()[table].partition_column or "" for table in columns}
     selects = "\nUNION ALL\n".join(
         f"SELECT {quote(table)} AS table_name, {day_of[table]} AS day, {_named_sums_sql(names)} AS sums\n"
-        f"FROM `{warehouse.table_id(table)}` WHERE {day_sql(day_of[table], wanted)} GROUP BY {day_of[table]}"
+        f"FROM `{warehouse.table_id(table)}` WHERE {_days_sql(day_of[table], wanted)} GROUP BY {day_of[table]}"
         for table, names in columns.items()
     )
     for row in warehouse.run(selects, kind="reconcile").rows:
-        found[row["day"]] |= {f"{row['table_name']}.{each['name']}": Decimal(each["total"]) for each in row["sums"]}
+        found.setdefault(row["day"], {measure.name: _NOTHING for measure in measures}).update(
+            {f"{row['table_name']}.{each['name']}": Decimal(each["total"]) for each in row["sums"]}
+        )
     return found
 
 
@@ -296,7 +297,7 @@ def _scan_sql(
     warehouse: Warehouse,
     fact: Fact,
     table: Table,
-    days: Sequence[date],
+    days: Sequence[date] | None,
     *,
     topic: str | None = None,
     sums: Sequence[tuple[str, bool]] = (),
@@ -311,7 +312,7 @@ def _scan_sql(
     CAST(SUM({CHECKSUM_SQL}) AS NUMERIC) AS checksum,
     {newest} AS newest_produced_at{_sums_sql(sums)}
   FROM `{warehouse.table_id(table.name)}`
-  WHERE {day_sql(day, days)}{of_topic}
+  WHERE {_days_sql(day, days)}{of_topic}
   GROUP BY {day}
 """
 
@@ -328,12 +329,11 @@ def _version_sql(warehouse: Warehouse, fact: Fact, topic: str | None = None) -> 
 """
 
 
-def mart_days(warehouse: Warehouse, days: Iterable[date], *, fact: Fact | None = None) -> dict[date, DayTotals]:
-    """Days of the fact table, in one query; that no event is in it twice is a blocking check of its publication.
+def mart_days(warehouse: Warehouse, days: Iterable[date] | None, *, fact: Fact) -> dict[date, DayTotals]:
+    """Days of the fact table, None for all, in one query; its publication's blocking check says that no event is twice.
 
-    Empty where there is no fact table; of the invoice lines where no other fact is named.
+    Empty where there is no fact table.
     """
-    fact = fact or fact_of(load_catalog())
     return {} if fact.table is None else scanned_days(warehouse, fact.table, days, fact=fact)
 
 
@@ -396,59 +396,45 @@ WHERE r.event_day NOT IN (
     }
 
 
-def totals(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
-    """Rows and exact amounts of all invoice lines: `{"core": {rows, repeats, amount}, "mart": {rows, amount}}`."""
-    sql = f"""
-SELECT
-  core.row_count AS core_rows, core.repeats AS core_repeats, core.amount AS core_amount,
-  mart.row_count AS mart_rows, mart.amount AS mart_amount, mart.newest_produced_at
-FROM (
-  SELECT
-    COUNT(*) AS row_count, COUNTIF(delivery > 1) AS repeats, SUM(IF(delivery = 1, amount_gbp, NUMERIC '0')) AS amount
-  FROM (
-    SELECT
-      amount_gbp,
-      ROW_NUMBER() OVER (
-        PARTITION BY invoice_date, event_id ORDER BY topic, topic_partition, topic_offset
-      ) AS delivery
-    FROM `{warehouse.table_id(CORE)}`
-    WHERE invoice_date >= DATE '0001-01-01'
-  ) AS lines
-) AS core
-CROSS JOIN (
-  SELECT COUNT(*) AS row_count, SUM(amount_gbp) AS amount, {newest_sql("produced_at")} AS newest_produced_at
-  FROM `{warehouse.table_id(FACT)}`
-) AS mart
-"""
-    row = warehouse.run(sql, kind="reconcile").rows[0]
+def totals(warehouse: Warehouse, *, is_measured: bool = True) -> dict[str, dict[str, Any]]:
+    """Rows and exact sums over all days of each core table that events are loaded into, and of what is made of it.
+
+    Args:
+        warehouse: an open, migrated warehouse.
+        is_measured: also sum up every additive measure, for which every daily mart is scanned.
+    Returns: by core table `{"core": {rows, repeats}, "mart": {table, rows, as_of}, "measures": {name: {core, mart}}}`;
+        `mart` is None where no daily table keeps single events, a measure's `core` where the queries do not give it.
+    """
+    catalog = load_catalog()
+    loaded = [table for table in catalog.layer("core") if table.materialization == "loaded" and table.partition_column]
+    return {table.name: _totals(warehouse, catalog, table.name, is_measured=is_measured) for table in loaded}
+
+
+def _totals(warehouse: Warehouse, catalog: Catalog, name: str, *, is_measured: bool) -> dict[str, Any]:
+    fact, measures = fact_of(catalog, name), core_measures(catalog, name) if is_measured else ()
+    core = core_days(warehouse, None, measures, fact=fact).values()
+    mart = mart_days(warehouse, None, fact=fact).values()
+    shown = measured_days(warehouse, None, measures).values()
+    newest = [each.newest_produced_at for each in mart if each.newest_produced_at is not None]
     return {
-        "core": {
-            "rows": row["core_rows"],
-            "repeats": row["core_repeats"],
-            "amount": row["core_amount"] or Decimal(0),
-        },
-        "mart": {
-            "rows": row["mart_rows"],
-            "amount": row["mart_amount"] or Decimal(0),
-            "as_of": row["newest_produced_at"],
+        "core": {"rows": sum(each.rows for each in core), "repeats": sum(each.repeats for each in core)},
+        "mart": None
+        if fact.table is None
+        else {"table": fact.table.name, "rows": sum(each.rows for each in mart), "as_of": max(newest, default=None)},
+        "measures": {
+            each.name: {
+                "core": sum((day.sums[each.name] for day in core), _NOTHING) if each.source_sql else None,
+                "mart": sum((day[each.name] for day in shown), _NOTHING),
+            }
+            for each in measures
         },
     }
 
 
-def all_days(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """Every day of the invoice lines that was ever loaded, as mart.data_trust shows it, ascending."""
-    sql = f"SELECT * FROM `{warehouse.table_id('mart.data_trust')}` ORDER BY invoice_date"
-    return warehouse.run(sql, kind="reconcile").rows
-
-
-def days_of_others(warehouse: Warehouse) -> dict[str, list[dict[str, Any]]]:
-    """Every day that was loaded of a core table that `all_days` does not show, ascending, by 'table of topic'."""
+def compared_days(warehouse: Warehouse) -> dict[str, list[dict[str, Any]]]:
+    """Every day that was ever loaded with its latest comparison, ascending, by 'table of topic'."""
     sql = f"""
-SELECT
-  table_name, topic, event_day AS invoice_date, landed_rows, dead_letter_rows, core_rows,
-  core_repeat_rows AS repeat_rows, mart_rows, is_reconciled
-FROM `{warehouse.table_id("control.compared_day")}`
-WHERE table_name <> '{CORE}'
+SELECT * FROM `{warehouse.table_id("control.compared_day")}`
 ORDER BY table_name, topic, event_day
 """
     found: dict[str, list[dict[str, Any]]] = {}
@@ -458,7 +444,7 @@ ORDER BY table_name, topic, event_day
 
 
 def record(warehouse: Warehouse, rows: Sequence[Reconciliation], *, run_id: str) -> None:
-    """Append comparisons to control.reconciliation, all in one statement; mart.data_trust shows the latest."""
+    """Append comparisons to control.reconciliation, all in one statement; control.compared_day shows the latest."""
     if not rows:
         return
     selects = "\nUNION ALL\n".join(_row_sql(row) for row in rows)
@@ -511,7 +497,7 @@ def _numeric(value: Decimal | int | None) -> str:
 
 
 def _by_day(
-    fact: Fact, days: Sequence[date], rows: Iterable[dict[str, Any]], measures: Sequence[Measure] = ()
+    fact: Fact, days: Sequence[date] | None, rows: Iterable[dict[str, Any]], measures: Sequence[Measure] = ()
 ) -> dict[date, DayTotals]:
     sums = {each: f"s_{at}" for at, each in enumerate(_sums(measures))}
     known = {each.name: sums[each.source_sql, each.counts_repeats] for each in measures if each.source_sql}
@@ -529,4 +515,5 @@ def _by_day(
         for row in rows
     }
     nothing, amount = dict.fromkeys(known, _NOTHING), _NOTHING if fact.amount else None
-    return {day: found.get(day, DayTotals(day, amount=amount, sums=nothing)) for day in days}
+    wanted = found if days is None else days
+    return {day: found.get(day, DayTotals(day, amount=amount, sums=nothing)) for day in wanted}

@@ -76,7 +76,7 @@ def count(env: Mapping[str, str]) -> Counts:
     settings, kafka = LakeSettings.from_env(env), KafkaSettings.from_env(env)
     with closing(lake.connect(settings.dsn, application_name="compare layers")) as conn:
         topics = [read_status(conn, name, kafka) for name in load_contracts(settings.contracts_dir)]
-    layers = totals(open_warehouse(WarehouseSettings.from_env(env)))
+    tables = totals(open_warehouse(WarehouseSettings.from_env(env)), is_measured=False).values()
     lags = [each.lag_events for each in topics]
     return Counts(
         next_offsets={
@@ -89,9 +89,9 @@ def count(env: Mapping[str, str]) -> Counts:
         dead_letters=sum(each.dead_letters for each in topics),
         gaps=sum(each.gap_offsets for each in topics),
         is_closed=all(each.is_closed for each in topics),
-        core=layers["core"]["rows"],
-        repeats=layers["core"]["repeats"],
-        mart=layers["mart"]["rows"],
+        core=sum(each["core"]["rows"] for each in tables),
+        repeats=sum(each["core"]["repeats"] for each in tables if each["mart"]),
+        mart=sum(each["mart"]["rows"] if each["mart"] else each["core"]["rows"] for each in tables),
     )
 
 

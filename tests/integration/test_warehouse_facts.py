@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
+from dbt_like_sql.__main__ import main
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.compare import stage_rows, staged_name
 from dbt_like_sql.errors import SelectionError
@@ -17,7 +19,15 @@ from dbt_like_sql.load import DayLoad, load_days, loaded_day
 from dbt_like_sql.migrate import migrate
 from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
-from dbt_like_sql.reconcile import core_days, core_measures, events_on_several_days, fact_of, mart_days, measured_days
+from dbt_like_sql.reconcile import (
+    core_days,
+    core_measures,
+    events_on_several_days,
+    fact_of,
+    mart_days,
+    measured_days,
+    totals,
+)
 from dbt_like_sql.rows import arrow_type
 from dbt_like_sql.trace import trace_event, trace_mart
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
@@ -98,6 +108,26 @@ def test_core_counts_those_deliveries_that_the_fact_table_keeps(
     assert (core.rows, core.repeats, core.rows - core.repeats) == (6, repeats, there.rows)
     assert core.sums == measured_days(warehouse, [D1], measures)[D1]
     assert core.sums[f"{mart}.price"] == Decimal(price)
+
+
+def test_totals_are_of_every_core_table_and_say_which_has_no_fact_table(warehouse: Warehouse) -> None:
+    orders, returns = totals(warehouse).values()
+    assert (orders["core"], orders["mart"]) == ({"rows": 7, "repeats": 2}, {"table": FIRST, "rows": 5, "as_of": None})
+    assert orders["measures"][f"{FIRST}.price"] == {"core": Decimal(9), "mart": Decimal(9)}
+    assert orders["measures"][f"{LATEST}.price"] == {"core": None, "mart": Decimal(11)}
+    assert returns == {"core": {"rows": 1, "repeats": 0}, "mart": None, "measures": {}}
+    settings = warehouse.settings
+    env = {
+        "WAREHOUSE_PROJECT": settings.project,
+        "WAREHOUSE_DATASET_PREFIX": settings.dataset_prefix,
+        "BIGQUERY_EMULATOR_HOST": settings.emulator_host,
+    }
+    printed = CliRunner().invoke(main, ["totals"], env=env, catch_exceptions=False).output.splitlines()
+    assert printed[:2] == ["core.orders: rows 7, repeats 2", f"  {FIRST}: rows 5, as of unknown"]
+    assert any(each.startswith(f"  {LATEST}.price: core not derivable from the queries, mart 11") for each in printed)
+    assert printed[-2:] == ["core.returns: rows 1, repeats 0", "  no daily mart keeps its events one by one"]
+    listed = CliRunner().invoke(main, ["days"], env=env, catch_exceptions=False).output.splitlines()
+    assert [each for each in listed if each.endswith(":")] == [f"{CORE} of {TOPIC}:", f"core.returns of {RETURNS}:"]
 
 
 def test_event_on_two_days_is_told_by_all_columns_that_it_is_known_by(warehouse: Warehouse, catalog: Catalog) -> None:

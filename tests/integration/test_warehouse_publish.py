@@ -20,11 +20,11 @@ from dbt_like_sql.load import load_rows, loaded_day
 from dbt_like_sql.migrate import create_sql, migrate
 from dbt_like_sql.publish import check_tables, publish, publish_all, stale_days, stale_tables
 from dbt_like_sql.publish_state import LoadSeen, Memory, OffsetRange
-from dbt_like_sql.reconcile import Reconciliation, core_days, mart_days, record, totals
+from dbt_like_sql.reconcile import Reconciliation, record, totals
 from dbt_like_sql.repeats import query_by_repeats
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
-from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
+from tests.unit.dbt_like_sql.lines import TOPIC, core_days, day_lines, line, lines, mart_days
 from tests.unit.dbt_like_sql.models import column, write_table
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -77,13 +77,17 @@ def test_marts_hold_the_first_deliveries_exactly(warehouse: Warehouse) -> None:
     expected = sum((row["amount_gbp"] for row in day_lines(D1, 0, 0, 40)), Decimal(0))
     assert mart[D1].amount == expected
     assert core[D1].checksum == sum((0 * 1000003 + row) % 1000000007 for row in [*range(40), 100])
-    found = totals(warehouse)
-    assert found["core"]["rows"] == 91
+    found = totals(warehouse)["core.invoice_lines"]
+    assert found["core"] == {"rows": 91, "repeats": 1}
     assert found["mart"] == {
+        "table": FACT,
         "rows": 90,
-        "amount": sum((mart[day].amount for day in (D1, D2, D3)), Decimal(0)),
         "as_of": max(mart[day].newest_produced_at for day in (D1, D2, D3)),
     }
+    amount = sum((mart[day].amount for day in (D1, D2, D3)), Decimal(0))
+    assert found["measures"][f"{FACT}.amount_gbp"] == {"core": amount, "mart": amount}
+    assert all(sums["core"] == sums["mart"] for sums in found["measures"].values())
+    assert {name.rpartition(".")[0] for name in found["measures"]} == set(DAILY)
 
 
 def test_days_published_together_equal_days_published_alone(warehouse: Warehouse) -> None:
@@ -470,8 +474,9 @@ def test_command_line_prints_exact_totals(warehouse: Warehouse) -> None:
     }
     ran = CliRunner().invoke(main, ["totals", "--json"], env=env, catch_exceptions=False)
     assert ran.exit_code == 0
-    found, expected = json.loads(ran.output), totals(warehouse)
-    assert found["core"]["amount"] == f"{expected['core']['amount']:f}"
+    found, expected = json.loads(ran.output)["core.invoice_lines"], totals(warehouse)["core.invoice_lines"]
+    amount = f"{FACT}.amount_gbp"
+    assert found["measures"][amount]["core"] == f"{expected['measures'][amount]['core']:f}"
     assert found["mart"]["rows"] == expected["mart"]["rows"]
     refused = CliRunner().invoke(main, ["publish", "mart.nope"], env=env)
     assert refused.exit_code == 1

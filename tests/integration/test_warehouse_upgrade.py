@@ -19,11 +19,10 @@ from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.load import load_rows, loaded_day
 from dbt_like_sql.migrate import migrate
 from dbt_like_sql.publish import publish_all, stale_tables
-from dbt_like_sql.reconcile import core_days, mart_days
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from tests.acceptance.faults.rig import IS_FULL
-from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, line, lines
+from tests.unit.dbt_like_sql.lines import TOPIC, core_days, day_lines, line, lines, mart_days
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 CATALOG = load_catalog()

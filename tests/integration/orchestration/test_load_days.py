@@ -11,11 +11,12 @@ import dagster as dg
 import pytest
 
 from dbt_like_sql import reconcile
-from dbt_like_sql.reconcile import core_days, mart_days, totals
+from dbt_like_sql.reconcile import totals
 from orchestration.definitions import defs
 from orchestration.defs.warehouse.checks import STILL_TRIES, reconcile_marts
 from streaming import lake
 from tests.integration.orchestration.landing import TOPIC, HandLanding, event, events_of_csv
+from tests.unit.dbt_like_sql.lines import core_days, mart_days
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +64,9 @@ def test_real_days_reach_the_marts_to_the_last_digit(
     result = load_days("2010-12-01", "2010-12-02")
     assert result.success
     assert all(checks(result).values())
-    found = totals(warehouse)
-    assert (found["core"]["rows"], found["core"]["amount"]) == (expected_rows, expected_amount)
-    assert (found["mart"]["rows"], found["mart"]["amount"]) == (expected_rows, expected_amount)
+    found = totals(warehouse)["core.invoice_lines"]
+    assert (found["core"]["rows"], found["mart"]["rows"]) == (expected_rows, expected_rows)
+    assert found["measures"]["mart.invoice_lines.amount_gbp"] == {"core": expected_amount, "mart": expected_amount}
     assert lake.pending_days(landing.conn, TOPIC, "marts") == []
 
 
@@ -152,7 +153,7 @@ def test_a_row_lost_in_a_block_stops_the_run_before_anything_is_written(
     assert checks(result)["price_lines__test_no_line_is_lost"] is False
     assert checks(result)["classify_lines__test_no_line_is_lost"] is True
     assert core_rows(warehouse) == []
-    assert totals(warehouse)["mart"]["rows"] == 0
+    assert totals(warehouse)["core.invoice_lines"]["mart"]["rows"] == 0
     assert [each.event_day for each in lake.pending_days(landing.conn, TOPIC, "marts")] == [DAY]
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dbt_like_sql.reconcile import DayTotals, Reconciliation, all_days, record
+from dbt_like_sql.reconcile import DayTotals, Reconciliation, compared_days, record
 from orchestration.defs.serving.assets import refuse_unreconciled
 from orchestration.errors import ReconcileError
 from streaming import lake
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.integration
-DAY = date(2010, 12, 1)
+DAY, LINES = date(2010, 12, 1), f"core.invoice_lines of {TOPIC}"
 
 
 def execute(landing: HandLanding, statement: str) -> None:
@@ -40,7 +40,7 @@ def test_late_events_restate_their_day_visibly_and_offsets_that_vanish_block(
 
     today = datetime.now(tz=ZoneInfo("Europe/London")).date()
     assert lake.dead_letters_by_day(landing.conn, TOPIC, days=[DAY, today]) == {DAY: 0, today: 1}
-    [shown] = all_days(warehouse)
+    [shown] = compared_days(warehouse)[LINES]
     assert (shown["landed_rows"], shown["dead_letter_rows"], shown["mart_rows"], shown["is_reconciled"]) == (
         2,
         0,
@@ -66,7 +66,7 @@ def test_late_events_restate_their_day_visibly_and_offsets_that_vanish_block(
         each for each in blocked.get_asset_check_evaluations() if each.check_name == "every_offset_is_accounted_for"
     ]
     assert "retail.invoices/2: +1 of 1" in (found.description or "")
-    assert all_days(warehouse)[0]["mart_rows"] == 3, "readers keep what was right"
+    assert compared_days(warehouse)[LINES][0]["mart_rows"] == 3, "readers keep what was right"
 
 
 def test_report_is_not_refreshed_while_the_newest_comparison_of_a_day_differs(
@@ -102,7 +102,7 @@ def test_a_comparison_of_another_table_of_the_topic_does_not_hide_that_a_day_dif
     )
     record(warehouse, [other], run_id="other")
     assert load_days("2010-12-01").success
-    [shown] = all_days(warehouse)
+    [shown] = compared_days(warehouse)[LINES]
     assert shown["is_reconciled"] is True
     with pytest.raises(ReconcileError, match=r"1 day\(s\) do not reconcile, the first is 2010-12-01"):
         refuse_unreconciled(warehouse)

@@ -65,7 +65,7 @@ class Restored:
         self.hand.next_offset[0] = 1  # the consumer goes on from the offsets of the backup
 
     def rows(self) -> tuple[int, int]:
-        found = totals(self.warehouse)
+        found = totals(self.warehouse)["core.invoice_lines"]
         return found["core"]["rows"], found["mart"]["rows"]
 
     def written(self) -> list[Any]:

@@ -80,8 +80,8 @@ def test_a_second_stream_is_loaded_published_and_reconciled_beside_the_first(
     assert (latest["landed_rows"], latest["core_rows"], latest["core_repeat_rows"], latest["mart_rows"]) == (5, 5, 1, 4)
     assert latest["is_reconciled"] is True
     assert latest["core_amount_gbp"] is None
-    shop, heading, web = found["days"].splitlines()
-    assert heading == "core.visits of web.visits:"
+    shop_heading, shop, heading, web = found["days"].splitlines()
+    assert (shop_heading, heading) == ("core.invoice_lines of retail.invoices:", "core.visits of web.visits:")
     assert web == "2010-12-01 reconciled       landed 5 dead 0 core 5 repeats 1 mart 4"
     assert shop.startswith("2010-12-01 reconciled       landed 2 dead 0 core 2 repeats 0 mart 2 amount ")
     [shown] = found["trust"]

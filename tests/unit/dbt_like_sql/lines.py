@@ -1,15 +1,22 @@
-"""Made-up rows of core.invoice_lines for tests, from a seed."""
+"""Made-up rows of core.invoice_lines for tests, from a seed, and how a day of them is counted."""
 
 from __future__ import annotations
 
 import random
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from dbt_like_sql import reconcile
+from dbt_like_sql.catalog import load_catalog
+
 TOPIC = "retail.invoices"
+_FACT = reconcile.fact_of(load_catalog(), "core.invoice_lines")
+core_days = partial(reconcile.core_days, fact=_FACT)
+mart_days = partial(reconcile.mart_days, fact=_FACT)
 SCHEMA = pa.schema(
     [
         ("topic", pa.string()),

@@ -10,11 +10,11 @@ from dbt_like_sql.__main__ import _day_lines
 
 
 def day(number: int, rows: int | None, amount: str | None, *, is_reconciled: bool | None) -> dict[str, Any]:
-    names = ("landed_rows", "dead_letter_rows", "core_rows", "repeat_rows", "mart_rows")
+    names = ("landed_rows", "dead_letter_rows", "core_rows", "core_repeat_rows", "mart_rows")
     counts: dict[str, Any] = dict.fromkeys(names, rows)
     return {
         **counts,
-        "invoice_date": date(2010, 12, number),
+        "event_day": date(2010, 12, number),
         "is_reconciled": is_reconciled,
         "mart_amount_gbp": None if amount is None else Decimal(amount),
     }
@@ -30,6 +30,12 @@ def test_numbers_stand_below_each_other_and_each_state_has_its_words() -> None:
         "2010-12-01 reconciled       landed 1000 dead 1000 core 1000 repeats 1000 mart 1000 amount 12345.60",
         "2010-12-02 NOT RECONCILED   landed    0 dead    0 core    0 repeats    0 mart    0 amount        0",
         "2010-12-03 not compared yet landed    ? dead    ? core    ? repeats    ? mart    ? amount        ?",
+    ]
+
+
+def test_days_of_a_table_without_an_amount_name_none() -> None:
+    assert list(_day_lines([day(1, 2, None, is_reconciled=True)])) == [
+        "2010-12-01 reconciled       landed 2 dead 2 core 2 repeats 2 mart 2"
     ]
 
 
