@@ -14,7 +14,7 @@ from dbt_like_sql.checks import Check, contract_checks, read_checks
 from dbt_like_sql.contract import Column, Contract, read_contract, read_text
 from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
-from dbt_like_sql.graph import line_of, order, references, table_nodes, tree, unlayered
+from dbt_like_sql.graph import LAYERS, line_of, order, references, table_nodes, tree, unlayered
 from dbt_like_sql.incremental import check_incremental
 from dbt_like_sql.render import DAYS, computes_with_days, parameters, uses_days
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Materialization = Literal["table", "view", "loaded", "once", "fence"]
 MODELS_DIR = Path(__file__).parent / "models"
-LAYERS = ("control", "core", "mart")
 FENCE = "control.publisher"
 _PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy", "additiveBy"}
 _FILES = {"contract.yaml", "query.sql", "checks.sql"}

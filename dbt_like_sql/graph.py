@@ -16,9 +16,10 @@ from sqlglot.errors import ParseError, TokenError
 from dbt_like_sql.errors import ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 DIALECT = "bigquery"
+LAYERS = ("control", "core", "mart")
 
 
 def tree(sql: str, path: object = "<query>") -> exp.Query:
@@ -56,6 +57,7 @@ def _parse(sql: str) -> exp.Query:
     query = statements[0]
     if not isinstance(query, exp.Query):
         raise ContractError("<query>", line_of(query), f"expected a SELECT, found {query.key.upper()}")
+    _unnest_arrays(query)
     for node in query.find_all(exp.Table):
         # Written in full, a table would stay in its own project and dataset in every environment, or become ours.
         if node.catalog or (node.db and "." in node.name):
@@ -63,6 +65,39 @@ def _parse(sql: str) -> exp.Query:
             problem = f"{name} is not named as layer.table; project and dataset are settings"
             raise ContractError("<query>", line_of(node), problem)
     return query
+
+
+def _unnest_arrays(query: exp.Query) -> None:
+    """`EXISTS(SELECT 1 FROM s.tags)` reads an array of the table that is called s around it: say so with UNNEST."""
+    for node in list(query.find_all(exp.Table)):
+        parts = list(node.parts)
+        first = parts[0].name.lower()
+        if len(parts) == 1 or first in LAYERS or not isinstance(node.this, exp.Identifier):
+            continue
+        if any(first in _called(select) for select in outer_selects(node)):
+            alias = exp.TableAlias(columns=[exp.to_identifier(node.alias or node.name)])
+            array = exp.Column(**dict(zip(("this", "table", "db", "catalog"), reversed(parts), strict=False)))
+            node.replace(exp.Unnest(expressions=[array], alias=alias))
+
+
+def outer_selects(node: exp.Expr) -> Iterator[exp.Select]:
+    """The SELECTs around the one of a node whose rows it sees, the nearest first; within a CTE or a FROM, none."""
+    child: exp.Expr | None = node.find_ancestor(exp.Select)
+    sees = True
+    while child is not None and child.parent is not None:
+        parent = child.parent
+        if isinstance(parent, exp.CTE) or (isinstance(parent, exp.From | exp.Join) and child.arg_key == "this"):
+            sees = False
+        if isinstance(parent, exp.Select):
+            if sees:
+                yield parent
+            sees = True
+        child = parent
+
+
+def _called(select: exp.Select) -> set[str]:
+    read = [select.args.get("from_"), *(select.args.get("joins") or ())]
+    return {each.this.alias_or_name.lower() for each in read if each is not None}
 
 
 def table_nodes(query: exp.Query) -> list[tuple[str, exp.Table]]:

@@ -12,7 +12,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 
-from dbt_like_sql.graph import DIALECT, table_nodes, tree
+from dbt_like_sql.graph import DIALECT, outer_selects, table_nodes, tree
 
 if TYPE_CHECKING:
     from dbt_like_sql.catalog import Catalog, Table
@@ -69,7 +69,8 @@ def _sources(
         layer, _, name = parent.partition(".")
         nested.setdefault(layer, {})[name] = dict(columns)
     try:
-        node = lineage(column, tree(table.query, table.query_path).copy(), schema=nested, dialect=DIALECT)
+        query = _with_arrays(tree(table.query, table.query_path).copy())
+        node = lineage(column, query, schema=nested, dialect=DIALECT)
     except (SqlglotError, ValueError, KeyError):
         return ()
     found: set[Column] = set()
@@ -79,3 +80,20 @@ def _sources(
             found.add((f"{source.db}.{source.name}", each.name.rpartition(".")[2].strip('`"')))
     known = {name for name, _ in table_nodes(tree(table.query, table.query_path))}
     return tuple(sorted(pair for pair in found if pair[0] in known))
+
+
+def _with_arrays(query: exp.Query) -> exp.Expr:
+    """The query without brackets around it, whose columns name the arrays that a subquery of theirs reads row by row.
+
+    SQLGlot's lineage neither looks into brackets nor follows UNNEST out of a subquery.
+    """
+    for node in list(query.find_all(exp.Unnest)):
+        outer = next(outer_selects(node), None)
+        column = (
+            next((each for each in outer.expressions if node in each.find_all(exp.Unnest)), None) if outer else None
+        )
+        if column is not None:
+            made = column.unalias()
+            arrays = [each.copy() for each in node.find_all(exp.Column)]
+            made.replace(exp.Anonymous(this="made_of", expressions=[made.copy(), *arrays]))
+    return query.unnest()

@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from dbt_like_sql.__main__ import main
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.docs import Measure, graph_svg, page
 from dbt_like_sql.lineage import column_ancestors, column_readers, column_sources
+from tests.unit.dbt_like_sql.models import column, write_table
 
 CATALOG = load_catalog()
 MEASURE = Measure("Net <Sales>", "SUM ( Sales[net_sales_gbp] )", "Net.", (("mart.invoice_lines", "net_sales_gbp"),))
@@ -49,6 +51,28 @@ def test_column_is_made_of_exactly_the_columns_of_its_query() -> None:
     assert ("mart.daily_sales_by_country", "net_sales_gbp") in column_readers(
         CATALOG, "core.invoice_lines", "amount_gbp"
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "n"),
+    [
+        ("(SELECT s.a, s.a AS n FROM core.s AS s)", "a"),
+        ("(SELECT a, a AS n FROM core.s) ORDER BY a LIMIT 1", "a"),
+        ("((SELECT a, a AS n FROM core.s) UNION ALL (SELECT a, a FROM core.s))", "a"),
+        ("SELECT a, EXISTS(SELECT 1 FROM s.tags AS tag WHERE tag = 'x') AS n FROM core.s AS s", "tags"),
+        ("SELECT a, EXISTS(SELECT 1 FROM S.tags WHERE tags = 'x') AS n FROM core.s", "tags"),
+        ("SELECT a, (SELECT COUNT(*) FROM UNNEST(s.tags)) AS n FROM core.s", "tags"),
+        ("SELECT s.a, t AS n FROM core.s AS s CROSS JOIN s.tags AS t", "tags"),
+    ],
+)
+def test_brackets_and_arrays_hide_no_column_from_the_lineage(tmp_path: Path, query: str, n: str) -> None:
+    array = column("a", "STRING") + column("tags", "ARRAY<STRING>")
+    write_table(tmp_path, "core.s", materialization="loaded", columns=array)
+    write_table(tmp_path, "mart.m", query=query, columns=column("a", "STRING") + column("n", "STRING"))
+    catalog = load_catalog(tmp_path)
+    assert catalog["mart.m"].depends_on == ("core.s",)
+    assert column_sources(catalog, "mart.m", "n") == (("core.s", n),)
+    assert column_sources(catalog, "mart.m", "a") == (("core.s", "a"),)
 
 
 def test_every_column_of_a_model_has_lineage_or_is_made_of_nothing_on_purpose() -> None:

@@ -24,6 +24,20 @@ def test_name_of_a_cte_is_no_reference() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sql", "reads"),
+    [
+        ("SELECT EXISTS(SELECT 1 FROM s.tags) AS b FROM core.t AS s", ("core.t",)),
+        ("SELECT ARRAY(SELECT g.x FROM s.a.b AS g) AS b FROM core.t AS s", ("core.t",)),
+        ("WITH core AS (SELECT 1 AS x) SELECT EXISTS(SELECT 1 FROM core.u) AS b FROM core", ("core.u",)),
+        ("SELECT 1 AS b FROM core.t AS s JOIN (SELECT 1 FROM s.tags) AS u ON TRUE", ("core.t", "s.tags")),
+        ("SELECT 1 AS b FROM core.t AS s JOIN core.u AS u ON EXISTS(SELECT 1 FROM u.tags)", ("core.t", "core.u")),
+    ],
+)
+def test_array_of_a_table_around_a_subquery_is_no_reference(sql: str, reads: tuple[str, ...]) -> None:
+    assert references(tree(sql)) == reads
+
+
+@pytest.mark.parametrize(
     ("sql", "says"),
     [
         ("SELECT FROM WHERE", "not GoogleSQL"),
