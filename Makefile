@@ -34,7 +34,8 @@ test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emula
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
-	@FAULTS=all $(BIN)/python -m pytest tests/acceptance tests/property tests/integration/streaming/test_security.py \
+	@FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		tests/acceptance tests/property tests/integration/streaming/test_security.py \
 		tests/integration/test_warehouse_upgrade.py tests/integration/orchestration/test_restored.py \
 		-k 'faults or property or kills or log_in or upgrade or restored' $(ARGS)
 
