@@ -19,13 +19,14 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import MageRunError
 from orchestration.mage_imports import own_helpers
+from orchestration.mage_retry import RetryConfig, retry_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -145,6 +146,7 @@ def _run_blocks(
     part: Part,
 ) -> PipelineRun:
     given = _given(spec, variables)
+    retry = _retries_of_project(pipeline, spec, part)
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
@@ -152,7 +154,7 @@ def _run_blocks(
         _forget_peak()
         started = time.perf_counter()
         mage_block = pipeline.get_block(block.uuid)
-        results[block.uuid] = _execute(mage_block, inputs, given, _Place(spec, block, tuple(runs), part))
+        results[block.uuid], tests = _try(mage_block, inputs, given, _Place(spec, block, tuple(runs), part), retry)
         output = _as_argument(results[block.uuid])
         if keep is not None:
             keep(block.uuid, output)
@@ -164,7 +166,7 @@ def _run_blocks(
                 columns=columns_of(output),
                 seconds=time.perf_counter() - started,
                 peak_mib=_peak_mib(),
-                tests=_run_tests(mage_block, block, results[block.uuid]),
+                tests=tests,
             )
         )
         if any(test.stops for test in runs[-1].tests):
@@ -297,6 +299,23 @@ def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:
         )
 
 
+def _retries_of_project(pipeline: Any, spec: PipelineSpec, part: Part) -> Mapping[str, Any]:
+    """The project's own `retry_config`, as Mage has filled it in; looked at before any block runs."""
+    found = pipeline.repo_config.retry_config
+    problem = retry_problem(found)
+    if problem:
+        block, path = spec.blocks[0].uuid, spec.path.parents[2] / "metadata.yaml"
+        raise MageRunError(
+            f"running Mage block {spec.uuid}/{block}: {path}: {problem} [{written_told(spec, (), part)}. "
+            "Mend that file, and run again.]",
+            pipeline=spec.uuid,
+            block=block,
+            path=path,
+            line=None,
+        )
+    return found or {}
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a run is: the block at work, and what was done before it."""
@@ -305,6 +324,58 @@ class _Place:
     block: BlockSpec
     done: tuple[BlockRun, ...]
     part: Part
+    tries: int = 1
+
+
+def _try(
+    mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place, of_project: Mapping[str, Any]
+) -> tuple[list[Any], tuple[TestRun, ...]]:
+    """The block and its tests, as often as `retry_config` says: that of the project, the block's own on top of it.
+
+    As in Mage each try reads its inputs anew, a test that stops the run is a failed try, and a block that exits is not
+    tried again. Other than in Mage: an exporter, which may have written, only if it says that it is repeatable; an
+    error that says itself whether trying again helps is believed, and what reads an iterator has used it up.
+    """
+    pauses = _pauses(place.block, inputs, of_project)
+    while True:
+        pause = next(pauses, None)
+        given = {**variables, "retry": {"attempts": place.tries}}
+        try:
+            outputs = _execute(mage_block, inputs if pause is None else _own_copy(list(inputs)), given, place)
+        except MageRunError as error:
+            if pause is None or not _may_help(error.__cause__, place.block):
+                raise
+            problem = f"{type(error.__cause__).__name__}: {error.__cause__}"
+        else:
+            tests = _run_tests(mage_block, place.block, outputs)
+            failed = next((test for test in tests if test.stops), None)
+            if failed is None or pause is None:
+                return outputs, tests
+            problem = f"{failed.name} failed: {failed.message}"
+        logging.getLogger(f"mage.{place.spec.uuid}").warning(
+            "Block %s failed, try %d; again in %g s, by its retry_config: %s",
+            place.block.uuid,
+            place.tries,
+            pause,
+            problem,
+        )
+        time.sleep(pause)
+        place = replace(place, tries=place.tries + 1)
+
+
+def _pauses(block: BlockSpec, inputs: Sequence[Any], of_project: Mapping[str, Any]) -> Iterator[float]:
+    given = [each for value in inputs for each in (value if isinstance(value, list) else [value])]
+    if not block.is_repeatable or any(isinstance(each, Iterator) for each in given):
+        return iter(())
+    return RetryConfig.merged(of_project, block.retry_config).pauses()
+
+
+def _may_help(error: BaseException | None, block: BlockSpec) -> bool:
+    """Whether the block's error lets a further try of it help; of what it was given, only the whole pass reads anew."""
+    if not isinstance(error, Exception):
+        return False
+    told = getattr(error, "is_retryable", None)
+    return told is None or (bool(told) and not block.upstream)
 
 
 def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place) -> list[Any]:
@@ -434,15 +505,21 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
     state = written_told(spec, place.done, place.part, failed=block)
     is_told = getattr(error, "says_next_step", False)  # then the block is not what is to be mended
     mend = "" if is_told else " Mend the block, in Mage's UI or in its file, and run again."
+    tries = f"Tried {place.tries} times by its retry_config. " if place.tries > 1 else ""
+    if block.retry_config.get("retries") and not block.is_repeatable:
+        tries = (
+            "Not tried again by its retry_config: it may have written (`repeatable` in docs/rooms/mage_project.md). "
+        )
     failure = MageRunError(
         f"running Mage block {spec.uuid}/{block.uuid} ({_at(block, line)}): {type(error).__name__}: {error} "
-        f"[{state}.{mend}]",
+        f"[{tries}{state}.{mend}]",
         pipeline=spec.uuid,
         block=block.uuid,
         path=block.path,
         line=line,
     )
-    failure.is_retryable = bool(getattr(error, "is_retryable", False)) and not written
+    has_read_again = place.tries > 1 and not block.upstream
+    failure.is_retryable = bool(getattr(error, "is_retryable", False)) and not written and not has_read_again
     return failure
 
 

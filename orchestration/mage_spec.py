@@ -7,6 +7,7 @@ Not here: Mage itself (never imported here, so that definitions load in a moment
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import yaml
 
 from orchestration.errors import MageSpecError
+from orchestration.mage_retry import retry_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +79,12 @@ class BlockSpec:
     line: int
     tests: tuple[TestSpec, ...]
     storage_line: int | None = None
+    retry_config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be tried again: an exporter may have written, and says so if that is no harm."""
+        return self.type != "data_exporter" or self.configuration.get("repeatable") is True
 
     @property
     def table(self) -> str | None:
@@ -153,6 +161,7 @@ def load_project(root: Path) -> MageProject:
     """
     if not (root / "metadata.yaml").is_file():
         raise MageSpecError(root / "metadata.yaml", None, "not found; a Mage project has this file at its root")
+    _refuse_retries(root / "metadata.yaml")
     pipelines: list[PipelineSpec] = []
     left_out: dict[str, str] = {}
     for path in sorted((root / "pipelines").glob("*/metadata.yaml")):
@@ -171,6 +180,23 @@ def load_project(root: Path) -> MageProject:
             left_out[uuid] = reason
     _refuse_shared_tables(pipelines)
     return MageProject(root=root, pipelines=tuple(pipelines), left_out=left_out)
+
+
+def _refuse_retries(path: Path) -> None:
+    """The project's own `retry_config`, for all its blocks; what is no YAML before Mage has filled it in, it reads."""
+    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8")
+        fields = yaml.safe_load(text)
+        problem = retry_problem(fields.get("retry_config")) if isinstance(fields, dict) else None
+        if problem:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            raise MageSpecError(path, _line_of(node, "retry_config"), problem)
+
+
+def _line_of(node: yaml.Node | None, name: str) -> int | None:
+    """The line on which a field of a mapping stands."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((key.start_mark.line + 1 for key, _ in pairs if key.value == name), None)
 
 
 @dataclass(frozen=True)
@@ -207,7 +233,7 @@ class _Document:
         for block, line in zip(self.fields.get("blocks") or (), self.block_lines, strict=True):
             if not isinstance(block, dict) or not block.get("uuid"):
                 raise MageSpecError(self.path, line, "a block without a uuid")
-            problem = _shape_problem(block, _BLOCK_SHAPES)
+            problem = _shape_problem(block, _BLOCK_SHAPES) or retry_problem(block.get("retry_config"))
             if problem is None and not all(isinstance(each, str) for each in block.get("upstream_blocks") or ()):
                 problem = f"upstream_blocks is {block['upstream_blocks']!r}; expected a list of names"
             if problem:
@@ -321,6 +347,9 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
     language = _language(fields)
     if language not in EXTENSIONS:
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']} has the unknown language {language!r}")
+    if not isinstance(configuration.get("repeatable", False), bool):
+        problem = f"block {fields['uuid']}: repeatable is {configuration['repeatable']!r}; expected true or false"
+        raise MageSpecError(pipeline_path, line, problem)
     if not path.is_file():
         raise MageSpecError(pipeline_path, line, f"block {fields['uuid']}: its file {path} does not exist")
     tree = _parsed(path) if language == "python" else None
@@ -335,6 +364,7 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         line=line,
         tests=_with_warnings(tests, configuration, pipeline_path, line),
         storage_line=None if tree is None else _storage_line(tree),
+        retry_config=dict(fields.get("retry_config") or {}),
     )
 
 

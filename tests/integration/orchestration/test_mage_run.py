@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
 import re
+import signal
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +20,8 @@ import pytest
 from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
 from orchestration.mage_assets import AssetOptions, build_mage_assets
+from orchestration.mage_retry import RetryConfig
+from orchestration.mage_spec import load_project
 from tests.integration.orchestration.mage_projects import LOAD, write_project
 
 if TYPE_CHECKING:
@@ -536,3 +544,133 @@ def test_a_test_below_a_condition_is_checked_where_its_condition_holds(
     [check] = done.get_asset_check_evaluations()
     assert check.passed is is_passed
     assert ("reason" in check.metadata) is is_passed
+
+
+FLAKY = (
+    "def {0}(*read, **k):\n    assert not read or list(read[0]['n']) == [1, 2, 3], 'changed by an earlier try'\n"
+    "    if read:\n        read[0]['n'] = 0\n"
+    "    with open('{1}', 'a') as f:\n        f.write('{0} ')\n"
+    "    if k['retry']['attempts'] < 3:\n        raise {2}\n    return {{'tries': k['retry']['attempts']}}\n"
+)
+SOON = {"retries": 2, "delay": 0.001}
+
+
+def flaky(kind: str, name: str, log: Path, *upstream: str, error: str = "OSError('away')", **more: Any) -> Block:
+    """A block that succeeds at its third try, on inputs that no earlier try has changed."""
+    return (kind, list(upstream), FLAKY.format(name, log, error), {"retry_config": SOON, **more})
+
+
+def test_a_block_is_tried_again_as_its_retry_config_says_and_each_try_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "log"
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "flaky": flaky("transformer", "flaky", log, "load"),
+        "out": ("data_exporter", ["flaky"], "def out(read, **k):\n    return {**read, 'own': k['retry']}\n"),
+    }
+    assert run(tmp_path / "p", blocks).outputs["out"] == {"tries": 3, "own": {"attempts": 1}}
+    assert log.read_text() == "flaky flaky flaky "
+    told = [each.message for each in caplog.records if "again" in each.message]
+    assert told == [
+        f"Block flaky failed, try {n}; again in {s} s, by its retry_config: OSError: away"
+        for n, s in ((1, 0.001), (2, 0.002))
+    ]
+    project = write_project(tmp_path / "fewer", "p", {"flaky": flaky("data_loader", "flaky", log)})
+    (project.root / "metadata.yaml").write_text("retry_config: {retries: 1, delay: 0, max_delay: 0.1}\n")
+    path = project.root / "pipelines" / "p" / "metadata.yaml"
+    path.write_text(path.read_text().replace('"retries": 2, "delay": 0.001', '"retries": null'))
+    with pytest.raises(MageRunError, match=r"OSError: away \[Tried 2 times by its retry_config\. Nothing was written"):
+        run_pipeline(load_project(project.root), load_project(project.root).pipeline("p"), {})
+
+
+def test_pauses_are_mages_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mage_ai.data_preparation.shared.retry import RetryConfig as MagesConfig
+    from mage_ai.shared import retry as mages
+
+    def theirs(**said: Any) -> list[float]:
+        slept: list[float] = []
+        monkeypatch.setattr(mages.time, "sleep", slept.append)
+        config = MagesConfig.load(config=said)
+
+        @mages.retry(**{each.name: getattr(config, each.name) for each in dataclasses.fields(MagesConfig)})
+        def fails() -> None:
+            raise OSError
+
+        with contextlib.suppress(OSError):
+            fails()
+        return slept
+
+    for said in (
+        {},
+        {"retries": 9},
+        {"retries": 9, "exponential_backoff": False},
+        {"retries": 3, "delay": 30},
+        {"retries": 3, "delay": 0},
+        {"retries": 3, "delay": 60},
+        {"retries": 9, "delay": 0.5, "max_delay": 7.5},
+    ):
+        assert list(RetryConfig.merged(said).pauses()) == theirs(**said), said
+
+
+def test_a_failed_test_is_a_failed_try_and_one_that_warns_is_not(tmp_path: Path) -> None:
+    test = "\n\n@test\ndef is_late(n, *a, **k) -> None:\n    assert n == 2, 'too early'\n"
+    code = f"def load(*a, **k):\n    return k['retry']['attempts']\n{test}"
+    for warns, tries in (([], 2), (["is_late"], 1)):
+        more = {"retry_config": SOON, "configuration": {"warning_tests": warns}}
+        done = run(tmp_path / str(tries), {"load": ("data_loader", [], code, more)})
+        assert (done.outputs["load"], done.failed) == (tries, None)
+
+
+@pytest.mark.parametrize(("is_repeatable", "tries"), [(False, 1), (True, 3)])
+def test_an_exporter_is_tried_again_only_where_it_says_that_writing_again_is_no_harm(
+    tmp_path: Path, is_repeatable: Any, tries: int
+) -> None:
+    log = tmp_path / "log"
+    out = flaky("data_exporter", "out", log, "load", configuration={"repeatable": is_repeatable})
+    project = write_project(tmp_path / "p", "p", {"load": LOAD, "out": out})
+    if is_repeatable:
+        assert run_pipeline(project, project.pipeline("p"), {}).outputs["out"] == {"tries": 3}
+    else:
+        with pytest.raises(MageRunError, match=r"Not tried again by its retry_config: it may have written \(`repeat"):
+            run_pipeline(project, project.pipeline("p"), {})
+    assert log.read_text() == "out " * tries
+
+
+def test_no_block_is_tried_again_where_that_cannot_help(tmp_path: Path) -> None:
+    """A block that exits, an error that says so, and what has read its iterator; that reads on would be nothing."""
+    says = "type('Wrong', (Exception,), {{'is_retryable': {}}})('wrong')"
+    for number, (error, upstream, tries) in enumerate(
+        [
+            ("SystemExit(3)", [], 1),
+            (says.format("False"), [], 1),
+            (says.format("True"), ["load"], 1),
+            (says.format("True"), [], 3),
+        ]
+    ):
+        log = tmp_path / f"log{number}"
+        failing = flaky("transformer", "failing", log, *upstream, error=error)
+        project = write_project(tmp_path / f"p{number}", "p", {"load": LOAD, "failing": failing})
+        with contextlib.suppress(MageRunError):
+            run_pipeline(project, project.pipeline("p"), {})
+        assert log.read_text() == "failing " * tries
+    reads = "def out(read, **k):\n    list(read)\n    raise OSError('away')\n"
+    once: dict[str, Block] = {
+        "load": ("data_loader", [], ONCE),
+        "out": ("transformer", ["load"], reads, {"retry_config": SOON}),
+    }
+    with pytest.raises(MageRunError, match=r"OSError: away \[Nothing was written"):
+        run(tmp_path / "once", once)
+
+
+def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path) -> None:
+    load = flaky("data_loader", "load", tmp_path / "log")[2]
+    blocks: dict[str, Block] = {"load": ("data_loader", [], load, {"retry_config": {"retries": 1, "delay": 50}})}
+    project = write_project(tmp_path / "p", "p", blocks)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(project, project.pipeline("p"), {})
+    assert time.monotonic() - started < 10
+    assert (tmp_path / "log").read_text() == "load "

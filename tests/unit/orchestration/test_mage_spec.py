@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,31 @@ def test_a_warning_test_that_does_not_exist_is_told_with_its_block_s_line(
     line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "warning_tests" in text)
     assert f"{path}:{line - 1}: warning_tests" in str(error.value)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"retry_config": 3}, "retry_config is 3; expected a mapping"),
+        ({"retry_config": {"retry": 3}}, "retry_config has retry; Mage knows retries, delay, max_delay, exp"),
+        ({"retry_config": {"retries": "3"}}, "retries is '3'; expected a whole number from 0 on"),
+        ({"retry_config": {"retries": True}}, "retries is True; expected a whole number from 0 on"),
+        ({"retry_config": {"delay": -1}}, "delay is -1; expected seconds from 0 on"),
+        ({"retry_config": {"max_delay": float("inf")}}, "max_delay is inf; expected seconds from 0 on"),
+        ({"retry_config": {"exponential_backoff": 1}}, "exponential_backoff is 1; expected true or false"),
+        ({"configuration": {"repeatable": "yes"}}, "repeatable is 'yes'; expected true or false"),
+    ],
+)
+def test_a_wrong_way_to_try_again_is_told_with_its_line(scratch: Scratch, fields: dict[str, Any], told: str) -> None:
+    path = scratch.pipeline(block("in", "data_loader"), block("out", "data_exporter", "in", **fields))
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if next(iter(fields)) in text)
+    with pytest.raises(MageSpecError, match=rf"{re.escape(str(path))}:{line}: block out: .*{re.escape(told)}"):
+        load_project(scratch.root)
+    if "retry_config" in fields:
+        root = scratch.root / "metadata.yaml"
+        root.write_text(f"project_type: standalone\n{yaml.safe_dump(fields)}")
+        with pytest.raises(MageSpecError, match=rf"{re.escape(str(root))}:2: .*{re.escape(told)}"):
+            load_project(scratch.root)
 
 
 def test_notes_beside_a_pipeline_are_no_blocks(scratch: Scratch) -> None:
