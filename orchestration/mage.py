@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.errors import MageRunError
 from orchestration.mage_imports import own_helpers
 from orchestration.mage_retry import RetryConfig, retry_problem
+from orchestration.mage_surroundings import Surroundings, own_surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +135,8 @@ def run_pipeline(
     with own_helpers(project.root):
         pipeline = _open(project.root, spec.uuid) if spec.path.is_file() else None
         _refuse_removed(pipeline, spec, part)
-        return _run_blocks(pipeline, spec, variables, keep=keep, part=part)
+        with own_surroundings():
+            return _run_blocks(pipeline, spec, variables, keep=keep, part=part)
 
 
 def _run_blocks(
@@ -154,7 +156,9 @@ def _run_blocks(
         _forget_peak()
         started = time.perf_counter()
         mage_block = pipeline.get_block(block.uuid)
+        surroundings = Surroundings.now()
         results[block.uuid], tests = _try(mage_block, inputs, given, _Place(spec, block, tuple(runs), part), retry)
+        _tell_changes(spec, block, surroundings.changes())
         output = _as_argument(results[block.uuid])
         if keep is not None:
             keep(block.uuid, output)
@@ -176,6 +180,15 @@ def _run_blocks(
             del results[uuid]
     ends = [block.uuid for block in spec.outputs if block.uuid in results]
     return PipelineRun(blocks=tuple(runs), outputs={uuid: _as_argument(results[uuid]) for uuid in ends})
+
+
+def _tell_changes(spec: PipelineSpec, block: BlockSpec, changes: Sequence[str]) -> None:
+    if changes:
+        logging.getLogger(f"mage.{spec.uuid}").warning(
+            "Block %s changed %s; later blocks of this pass see it, and after it all is as before",
+            block.uuid,
+            ", ".join(changes),
+        )
 
 
 def _given(spec: PipelineSpec, variables: Mapping[str, Any]) -> dict[str, Any]:

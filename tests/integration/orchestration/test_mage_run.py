@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import decimal
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -25,8 +27,6 @@ from orchestration.mage_spec import load_project
 from tests.integration.orchestration.mage_projects import LOAD, write_project
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestration.mage import PipelineRun
     from orchestration.mage_spec import MageProject
     from tests.integration.orchestration.mage_projects import Block
@@ -674,3 +674,38 @@ def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path)
         run_pipeline(project, project.pipeline("p"), {})
     assert time.monotonic() - started < 10
     assert (tmp_path / "log").read_text() == "load "
+
+
+@pytest.mark.parametrize("ends", ["    return {}\n", "    raise OSError('away')\n"], ids=["well", "with an error"])
+def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: str
+) -> None:
+    monkeypatch.setenv("KEPT", "kept")
+    monkeypatch.setenv("TAKEN", "taken")
+    monkeypatch.setenv("TZ", "UTC")
+    change = (
+        "def load(*a, **k):\n    import decimal, os, time\n    os.chdir('{0}')\n    os.environ['KEPT'] = 'a secret'\n"
+        "    os.environ['ADDED'] = os.environ.pop('TAKEN')\n    os.environ['TZ'] = 'Asia/Tokyo'\n    time.tzset()\n"
+        "    decimal.getcontext().prec = 3\n"
+    )
+    sees = "def out(*a, **k):\n    import os\n    assert os.getcwd() == '{0}' and os.environ['ADDED'] == 'taken'\n"
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], change.format(tmp_path)),
+        "out": ("data_exporter", ["load"], sees.format(tmp_path) + ends),
+    }
+    project = write_project(tmp_path / "p", "p", blocks)
+
+    def around() -> Any:
+        environment = {name: value for name, value in os.environ.items() if name != "MAGE_REPO_PATH"}
+        return Path.cwd(), environment, time.tzname, decimal.getcontext().prec
+
+    before = around()
+    for _ in range(2):
+        with contextlib.suppress(MageRunError):
+            run_pipeline(project, project.pipeline("p"), {})
+        assert around() == before
+    told = [each.message for each in caplog.records if "changed" in each.message]
+    changed = ", ".join(f"os.environ['{name}']" for name in ("ADDED", "KEPT", "TAKEN", "TZ"))
+    assert [each.partition(";")[0] for each in told] == [
+        f"Block load changed the working directory (now {tmp_path}), {changed}"
+    ] * 2

@@ -1,0 +1,70 @@
+"""What a Mage block finds around it and may change for the whole process: the folder at work, the environment.
+
+Belongs here: keeping a pass's changes from the next pass and from the process, and naming them. Not here: variables,
+frames and context of a run (mage.py), helper modules (mage_imports.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAGES_OWN = {"MAGE_RUNTIME__REPO_PATH"}  # set by Mage before each block's code
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The folder at work, None where it was removed, and the environment."""
+
+    folder: str | None
+    environment: Mapping[str, str]
+
+    @classmethod
+    def now(cls) -> Surroundings:
+        """As they are."""
+        folder = None
+        with contextlib.suppress(OSError):
+            folder = os.getcwd()  # noqa: PTH109 - a text to compare
+        return cls(folder, dict(os.environ))
+
+    def changes(self) -> list[str]:
+        """What is different now, by name; values may be secrets."""
+        now = Surroundings.now()
+        names = {name for name, _ in self.environment.items() ^ now.environment.items()} - MAGES_OWN
+        changed = [f"os.environ[{name!r}]" for name in sorted(names)]
+        return changed if self.folder == now.folder else [f"the working directory (now {now.folder})", *changed]
+
+    def restore(self) -> None:
+        """Make it as it was; a folder that is there no more is left."""
+        now = Surroundings.now()
+        if self.folder is not None and now.folder != self.folder:
+            with contextlib.suppress(OSError):
+                os.chdir(self.folder)
+        if now.environment == self.environment:
+            return
+        for name in now.environment.keys() - self.environment.keys():
+            del os.environ[name]
+        os.environ.update(self.environment)
+        if now.environment.get("TZ") != self.environment.get("TZ"):
+            time.tzset()
+
+
+@contextlib.contextmanager
+def own_surroundings() -> Iterator[None]:
+    """Inside, blocks change them for each other as in Mage's runs in one process; outside they are as before.
+
+    So is the context of decimal numbers: a precision that a block sets would round the sums that checks compare later.
+    """
+    before = Surroundings.now()
+    with decimal.localcontext():
+        try:
+            yield
+        finally:
+            before.restore()
