@@ -13,6 +13,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import numbers
 import os
 import resource
 import sys
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec
 
+_NAMED = (str, numbers.Real, type(None))  # column names that Mage's storage takes
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
 
@@ -403,7 +405,19 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         _refuse_used_up(output, mage_block, place)
     except (Exception, SystemExit) as error:  # a block that calls sys.exit must not end the run without a word
         raise _block_error(place, error) from error
-    return list(output)
+    return [_with_names(each) for each in output]
+
+
+def _with_names(value: Any) -> Any:
+    """A pandas frame with the column names that Mage's storage gives it: numbers, as of a pivot by year, are texts."""
+    names = getattr(value, "columns", None)
+    if not type(value).__module__.startswith("pandas.") or names is None or getattr(names, "nlevels", 1) > 1:
+        return value
+    if all(isinstance(name, str) for name in names) or not all(isinstance(name, _NAMED) for name in names):
+        return value
+    renamed = value.copy(deep=False)
+    renamed.columns = [str(name) for name in names]
+    return renamed
 
 
 def _refuse_used_up(outputs: Sequence[Any], mage_block: Any, place: _Place) -> None:

@@ -351,6 +351,36 @@ def test_what_an_exporter_tells_of_a_partition_is_shown_at_that_partition(tmp_pa
         assert metadata["at"].value == {"1": 2}
 
 
+@pytest.mark.parametrize(
+    ("made", "names"),
+    [
+        ("pd.DataFrame([[1, 2]])", ["0", "1"]),
+        (
+            "pd.DataFrame({'y': [2019, 2020], 'k': 1, 'v': 1}).pivot(index='k', columns='y', values='v')",
+            ["2019", "2020"],
+        ),
+        ("pd.DataFrame([[1, 2]], columns=['a', None])", ["a", "None"]),
+        ("pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([('a', 1)]))", [("a", 1)]),
+        ("pd.Series([1]).groupby([0])", None),
+    ],
+)
+def test_columns_whose_names_are_numbers_are_named_as_mages_storage_names_them(
+    tmp_path: Path, made: str, names: list[Any] | None
+) -> None:
+    kept: dict[str, Any] = {}
+    load = f"def load(*a, **k):\n    import pandas as pd\n    return {made}\n"
+    project = write_project(tmp_path / "p", "p", {"load": ("data_loader", [], load)})
+    run_pipeline(project, project.pipeline("p"), {}, keep=kept.__setitem__)
+    found = getattr(kept["load"], "columns", None)
+    assert (None if found is None else list(found)) == names
+
+
+def test_sql_block_reads_a_frame_whose_columns_have_numbers_for_names(tmp_path: Path) -> None:
+    load = "def load(*a, **k):\n    import pandas as pd\n    return pd.DataFrame([[1, 2]])\n"
+    project = duckdb_project(tmp_path / "p", load, {"q": sql("SELECT * FROM {{ df_1 }}", "load")})
+    assert told(project) == [{"letter_0": 1, "letter_1": 2}]
+
+
 def test_a_pipeline_with_names_of_mages_alphabet_runs(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = f"def salida(*a, **k):\n    open('{log}', 'w').close()\n\n\n@test\ndef is_told(*a) -> None:\n    pass\n"
