@@ -40,7 +40,10 @@ NOTES = frozenset({"scratchpad", "markdown", "chart", "extension"})
 UNSUPPORTED = frozenset(
     {"callback", "conditional", "dbt", "dynamic_child", "global_data_product", "group", "hook", "pipeline"}
 )
+# Languages whose blocks hand frames on through Mage's storage alone, which a run in this process does not fill.
+THROUGH_STORAGE = {"r": "is in R", "yaml": "is a data integration"}
 STORAGE = "mage_ai.data_preparation.variable_manager"
+INTEGRATION = "data_integration_"  # how Mage's decorators of them begin
 READS_STORAGE = frozenset({"get_variable", "VariableManager"})
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
@@ -67,7 +70,7 @@ class TestSpec:
 class BlockSpec:
     """One block: where its code is, what it reads, how it is configured.
 
-    `storage_line` is where it imports what reads Mage's storage.
+    `storage_line` is where it imports what reads Mage's storage, `integration_line` where a data integration begins.
     """
 
     uuid: str
@@ -79,6 +82,7 @@ class BlockSpec:
     line: int
     tests: tuple[TestSpec, ...]
     storage_line: int | None = None
+    integration_line: int | None = None
     retry_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -295,6 +299,12 @@ def _why_left_out(document: _Document) -> str | None:
     return reason
 
 
+_GIVEN_FROM_STORAGE = (
+    "which Mage gives what its storage holds: "
+    "nothing of a run in this process, or the frame of an earlier run in Mage's UI"
+)
+
+
 def _why_block_leaves_out(block: Mapping[str, Any], line: int) -> str | None:
     place = f"block {block['uuid']} (line {line})"
     if block.get("type") in UNSUPPORTED:
@@ -303,12 +313,17 @@ def _why_block_leaves_out(block: Mapping[str, Any], line: int) -> str | None:
         return f"{place} has a callback, which only Mage's scheduler runs"
     if (block.get("configuration") or {}).get("dynamic"):
         return f"{place} is dynamic: only Mage's scheduler runs others as often as it says"
+    if block.get("type") in RUNNABLE and _language(block) in THROUGH_STORAGE:
+        return f"{place} {THROUGH_STORAGE[_language(block)]}, {_GIVEN_FROM_STORAGE}"
     return None
 
 
 def _why_its_code_leaves_out(pipeline: PipelineSpec) -> str | None:
     """Why a pipeline is left out one of whose blocks asks Mage's storage, which only Mage's own runs fill."""
     for block in pipeline.blocks:
+        if block.integration_line is not None:
+            place = f"block {block.uuid} ({block.path}:{block.integration_line})"
+            return f"{place} {THROUGH_STORAGE['yaml']}, {_GIVEN_FROM_STORAGE}"
         if block.storage_line is not None:
             return (
                 f"block {block.uuid} ({block.path}:{block.storage_line}) reads Mage's storage, which holds nothing of "
@@ -364,6 +379,7 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         line=line,
         tests=_with_warnings(tests, configuration, pipeline_path, line),
         storage_line=None if tree is None else _storage_line(tree),
+        integration_line=None if tree is None else _integration_line(tree),
         retry_config=dict(fields.get("retry_config") or {}),
     )
 
@@ -436,6 +452,18 @@ def _storage_line(tree: ast.Module) -> int | None:
     return None
 
 
+def _integration_line(tree: ast.Module) -> int | None:
+    """The line of a function that makes the block a data integration."""
+    return next(
+        (
+            node.lineno
+            for node, _ in _executed(tree)
+            if isinstance(node, FUNCTIONS) and any(name.startswith(INTEGRATION) for name in _decorators(node))
+        ),
+        None,
+    )
+
+
 def _tests_of(path: Path, tree: ast.Module, kind: str) -> tuple[TestSpec, ...]:
     """A Python block's tests, once it is sure that Mage would run its one function."""
     _refuse_hidden_decorators(path, tree, kind)
@@ -477,7 +505,7 @@ def _refuse_other_than_one(path: Path, tree: ast.Module, kind: str) -> None:
         names = f"{second.name} is a second function under @{kind}, after {first.name} on line {first.lineno}"
         raise MageSpecError(path, second.lineno, f"{names}; Mage would run {first.name} alone, without a word")
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    if kind in used or any(name.startswith("data_integration_") for name in used):
+    if kind in used or any(name.startswith(INTEGRATION) for name in used):
         return
     problem = f"no function under @{kind}, which is this block's type in its pipeline; Mage would fail in each run"
     wrong = next(((n, other) for n in tree.body for other in RUNNABLE if _is_decorated(n, other)), None)

@@ -16,7 +16,7 @@ from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
 from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_graph import picture, svg
-from orchestration.mage_spec import RUNNABLE, STORAGE, load_project
+from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, load_project
 
 BLOCK = """@{kind}
 def run(*args, **kwargs):
@@ -288,7 +288,6 @@ def test_an_import_that_hides_mages_own_decorator_is_told(scratch: Scratch, name
         ),
         "def load():\n    return 1\n\n\ndata_loader(load)\n",
         "@preprocesser\ndef before():\n    pass\n\n\n@data_loader\ndef load():\n    return 1\n",
-        "@data_integration_source\ndef source(*args, **kwargs):\n    return {}\n",
     ],
 )
 def test_what_mage_runs_is_left_alone(scratch: Scratch, code: str) -> None:
@@ -517,6 +516,30 @@ def test_a_dynamic_block_leaves_its_pipeline_out(scratch: Scratch) -> None:
     found = load_project(scratch.root)
     assert found.pipelines == ()
     assert "block many (line 2) is dynamic" in found.left_out["p"]
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "told"),
+    [
+        ("r", "transform <- function(df_1) {\n  df_1\n}\n", "block other (line 5) is in R, which Mage gives what its"),
+        ("yaml", "source: postgresql\n", "block other (line 5) is a data integration, which Mage gives"),
+        (
+            "python",
+            "@data_integration_source\ndef source(*args):\n    return {}\n",
+            "other.py:2) is a data integration",
+        ),
+    ],
+)
+def test_a_block_whose_frames_go_through_mages_storage_alone_leaves_its_pipeline_out(
+    scratch: Scratch, language: str, code: str, told: str
+) -> None:
+    scratch.pipeline(block("in", "data_loader"), block("other", "transformer", "in", language=language, file=False))
+    folder = scratch.root / "transformers"
+    folder.mkdir()
+    (folder / f"other.{EXTENSIONS[language]}").write_text(code)
+    found = load_project(scratch.root)
+    assert found.pipelines == ()
+    assert told in found.left_out["p"]
 
 
 def test_a_block_that_reads_what_mage_stored_of_an_earlier_run_leaves_its_pipeline_out(scratch: Scratch) -> None:
