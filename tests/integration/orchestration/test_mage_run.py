@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -700,8 +701,11 @@ def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_pipeline(project, project.pipeline("p"), {})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(project, project.pipeline("p"), {})
+    finally:
+        timer.cancel()
     assert time.monotonic() - started < 10
     assert (tmp_path / "log").read_text() == "load "
 
@@ -739,3 +743,21 @@ def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
     assert [each.partition(";")[0] for each in told] == [
         f"Block load changed the working directory (now {tmp_path}), {changed}"
     ] * 2
+
+
+def test_projects_whose_blocks_put_their_own_folder_on_the_path_run_their_own_helpers(tmp_path: Path) -> None:
+    code = (
+        "def keep(*a, **k):\n    import sys\n    from mage_ai.settings.repo import get_repo_path\n"
+        "    sys.path.append(get_repo_path())\n    from utils_of_both.told import WHO\n    return {'who': WHO}\n"
+    )
+    projects = {}
+    for who in ("first", "second"):
+        helper = tmp_path / who / "utils_of_both" / "told.py"
+        helper.parent.mkdir(parents=True)
+        helper.write_text(f"WHO = {who!r}\n")
+        projects[who] = write_project(tmp_path / who, "p", {"keep": ("data_exporter", [], code)})
+    before = len(sys.path)
+    for who in ("first", "second", "first", "first"):
+        done = run_pipeline(projects[who], projects[who].pipeline("p"), {})
+        assert done.outputs["keep"] == {"who": who}
+    assert len(sys.path) <= before + 2  # the folder that both are in, by Mage
