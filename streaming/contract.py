@@ -45,6 +45,7 @@ ENVELOPES = ("none", "debezium")
 TOMBSTONES = ("refuse", "skip")
 MESSAGE_TIME = "produced_at"  # as the event time field: the timestamp of the Kafka message
 DEFAULT_MAXIMUM_AHEAD_S = 86_400  # a day: clocks of tills are wrong by hours, not by days
+DEFAULT_ZONE = "UTC"
 DEFAULT_MAXIMUM_PAYLOAD_BYTES = 1_000_000  # Kafka's own default limit of a message
 DEFAULT_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST_POSSIBLE = datetime(1900, 1, 1, tzinfo=UTC)  # a month is a table partition: no bound, no end of partitions
@@ -155,6 +156,15 @@ def require_topic_name(topic: str) -> None:
         raise TopicError(
             f"naming topic {shown}: it is not a topic's name: {TOPIC_RULE}. Nothing was done. Mend the name."
         )
+
+
+def is_zone(name: str) -> bool:
+    """Whether it is a time zone of the IANA database."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contract:
@@ -351,10 +361,8 @@ class _Reader:
         return bool(value)
 
     def _time_zone(self) -> str:
-        name = str(self.properties.pop("timeZone", "UTC"))
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        name = str(self.properties.pop("timeZone", DEFAULT_ZONE))
+        if not is_zone(name):
             self.problems.append(f"customProperties: timeZone {name!r} is not a zone of the IANA database")
         return name
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 @click.option(
     "--from-sample", "sample_path", required=True, help="A file of events, one JSON object a line; - for stdin."
 )
+@click.option("--zone", help="Whose midnight ends its days, as Europe/London; default: that of the other contracts.")
 @click.option("--stdout", "is_shown", is_flag=True, help="Print the contract instead of writing the file.")
 @click.option("--force", "is_forced", is_flag=True, help="Replace the contract that there is.")
-def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool) -> None:
+def new_stream(topic: str, sample_path: str, zone: str | None, *, is_shown: bool, is_forced: bool) -> None:
     """Propose a contract for TOPIC from a sample of its events, which it lands without an edit."""
     from streaming.propose import propose_contract  # noqa: PLC0415 a command imports what it needs
     from streaming.sample import read_sample  # noqa: PLC0415
@@ -49,7 +50,8 @@ def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool)
         raise SourceError(
             f"reading the sample {sample_path}: {error.strerror}. Nothing was written. Check --from-sample."
         ) from error
-    text, contract = propose_contract(topic, sample, now=datetime.now(UTC))
+    zone, zone_note = _choose_zone(topic, zone, folder)
+    text, contract = propose_contract(topic, sample, now=datetime.now(UTC), zone=zone, zone_note=zone_note)
     if is_shown:
         click.echo(text, nl=False)
         return
@@ -59,6 +61,32 @@ def new_stream(topic: str, sample_path: str, *, is_shown: bool, is_forced: bool)
     cut = " (the first ones of the file)" if sample.is_cut else ""
     click.echo(f"wrote {path}: {len(contract.fields)} fields of {sample.events:,} events{cut}, event time "
                f"{contract.event_time_field}. Read its comments; then `streaming migrate`.")  # fmt: skip
+
+
+def _choose_zone(topic: str, wanted: str | None, folder: Path) -> tuple[str, str]:
+    """The zone of a proposal's days, and why it is that one; days of one deployment end at one midnight."""
+    tried = f"proposing a contract for {topic}"
+    if wanted is not None:
+        if not contracts.is_zone(wanted):
+            raise ContractError(
+                f"{tried}: --zone {wanted!r} is not a zone of the IANA database. Nothing was written. Write it as "
+                f"Europe/London."
+            )
+        return wanted, "as --zone says"
+    zones: dict[str, list[str]] = {}
+    for other in contracts.load_contracts(folder).values():
+        if other.topic != topic:
+            zones.setdefault(other.time_zone, []).append(other.topic)
+    if not zones:
+        return contracts.DEFAULT_ZONE, "no other contract is there to tell it; a zone of your own is given by --zone"
+    if len(zones) > 1:
+        listed = ", ".join(f"{zone} of {topics[0]}" for zone, topics in sorted(zones.items()))
+        raise ContractError(
+            f"{tried}: the other contracts in {folder} have several time zones ({listed}). Nothing was written. Say by "
+            f"--zone whose midnight ends its days; of a stream that Dagster loads it is that of Dagster's partitions."
+        )
+    [(zone, topics)] = zones.items()
+    return zone, f"as that of {topics[0]}, so that one day is the same span in all"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import yaml
 from streaming.contract import (
     DEFAULT_MAXIMUM_AHEAD_S,
     DEFAULT_MAXIMUM_PAYLOAD_BYTES,
+    DEFAULT_ZONE,
     EARLIEST_POSSIBLE,
     EVENT_KEY,
     MESSAGE_TIME,
@@ -69,8 +70,12 @@ class Proposed:
         return Proposed(self.name, self.seen, "", self.is_required, "json", notes=[why])
 
 
-def propose_contract(topic: str, sample: Sample, *, now: datetime) -> tuple[str, Contract]:
+def propose_contract(
+    topic: str, sample: Sample, *, now: datetime, zone: str = DEFAULT_ZONE, zone_note: str = ""
+) -> tuple[str, Contract]:
     """Text of a contract under which every event of the sample lands, and the contract.
+
+    Zone is whose midnight ends its days; the note says, as a comment, why it is that one.
 
     Raises SourceError if no contract could land the sample.
     """
@@ -89,7 +94,7 @@ def propose_contract(topic: str, sample: Sample, *, now: datetime) -> tuple[str,
             f"the sample; they stay in the payload."
         )
     for _ in range(len(fields) + 1):
-        text = _render(topic, sample, fields, now)
+        text = _render(topic, sample, fields, now, (zone, zone_note))
         contract = read_contract(text, path=f"the proposal for {topic}")
         refusal, line = _first_refusal(contract, sample, now)
         if refusal is None:
@@ -287,7 +292,7 @@ def _key(fields: list[Proposed], events: int) -> tuple[Proposed | None, str]:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def _render(topic: str, sample: Sample, fields: list[Proposed], now: datetime) -> str:
+def _render(topic: str, sample: Sample, fields: list[Proposed], now: datetime, zone: tuple[str, str]) -> str:
     event_time, time_notes = _event_time(fields, now)
     key, key_note = _key(fields, sample.events)
     for left_out in sorted(sample.keys.keys() - {found.seen.key for found in fields}):
@@ -314,7 +319,7 @@ schema:
     properties:
 """
     body = "".join(_render_field(found, is_key=found is key, event_time=event_time) for found in fields)
-    return head + body + _render_custom(sample, event_time, time_notes, key)
+    return head + body + _render_custom(sample, event_time, time_notes, key, zone)
 
 
 def _render_field(found: Proposed, *, is_key: bool, event_time: Proposed | None) -> str:
@@ -338,11 +343,15 @@ def _render_field(found: Proposed, *, is_key: bool, event_time: Proposed | None)
     return "\n".join(lines) + "\n"
 
 
-def _render_custom(sample: Sample, event_time: Proposed | None, notes: list[str], key: Proposed | None) -> str:
+def _render_custom(
+    sample: Sample, event_time: Proposed | None, notes: list[str], key: Proposed | None, zone: tuple[str, str]
+) -> str:
     lines = ["customProperties:", *(f"  # {_one_line(note)}" for note in notes)]
     lines += ["  - property: eventTimeField", f"    value: {_word(event_time.name if event_time else MESSAGE_TIME)}"]
-    lines += ["  # whose midnight ends the event day; it cannot be changed once events have landed"]
-    lines += ["  - property: timeZone", "    value: UTC"]
+    name, why = zone
+    lines += ["  # whose midnight ends the event day; it cannot be changed once `streaming migrate` has made the table"]
+    lines += [f"  # {_one_line(why)}"] if why else []
+    lines += ["  - property: timeZone", f"    value: {_word(name)}"]
     if key is not None:
         lines.append(
             "  # the field by which producers choose the topic partition: events with the same value stay in order"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.__main__ import main
-from streaming.contract import Contract
+from streaming.contract import Contract, load_contract
 from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
 from streaming.propose import propose_contract, stream_name
@@ -264,6 +264,29 @@ def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
     assert (tmp_path / "any.topic.yaml").read_text() != first
     shown = run("any.topic", "--from-sample", str(sample), "--stdout", folder=tmp_path)
     assert shown.output == first
+
+
+def test_days_end_at_the_midnight_of_the_other_contracts(tmp_path: Path) -> None:
+    def zone_of(topic: str, *options: str) -> tuple[str, str]:
+        result = run(topic, "--from-sample", "-", *options, folder=tmp_path, stdin=b'{"b": 1}\n')
+        assert result.exit_code == 0, result.output
+        return load_contract(topic, tmp_path).time_zone, (tmp_path / f"{topic}.yaml").read_text()
+
+    assert zone_of("first")[0] == "UTC"
+    (tmp_path / "first.yaml").unlink()
+    assert zone_of("first", "--zone", "Europe/London")[0] == "Europe/London"
+    zone, text = zone_of("second")
+    assert zone == "Europe/London"
+    assert "# as that of first, so that one day is the same span in all" in text
+    assert zone_of("third", "--zone", "Asia/Tokyo")[0] == "Asia/Tokyo"
+    for options, problem in (
+        ((), "several time zones (Asia/Tokyo of third, Europe/London of first). Nothing was written. Say by --zone"),
+        (("--zone", "Mars"), "--zone 'Mars' is not a zone"),
+    ):
+        refused = run("fourth", "--from-sample", "-", *options, folder=tmp_path, stdin=b'{"b": 1}\n')
+        assert refused.exit_code == 1
+        assert problem in refused.output
+        assert not (tmp_path / "fourth.yaml").exists()
 
 
 def test_a_folder_that_takes_no_file_is_told() -> None:
