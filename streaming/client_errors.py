@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError
 
 from streaming import kafka
 from streaming.errors import BrokerUnavailableError, TopicError
-from streaming.kafka_trouble import advice, is_token_away
+from streaming.kafka_trouble import advice, is_denied, is_token_away
 from streaming.rejoining import RejoinError
 
 if TYPE_CHECKING:
@@ -132,9 +132,13 @@ class ClientErrors:
                 raise RejoinError(f"{where}: {error.str()}, but the broker knows it")
             raise TopicError(
                 f"reading {where}: the topic is gone ({error.str()}). What was landed stays; nothing more was landed. "
-                f"If it was deleted on purpose, remove its contract from this consumer."
+                f"If it was deleted on purpose, remove its contract from this consumer; to land the others "
+                f"meanwhile, name each by --topic."
             )
-        raise TopicError(f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.")
+        remedy = f" {advice(self.settings.kafka, error)}" if is_denied(error) else ""
+        raise TopicError(
+            f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.{remedy}"
+        )
 
     def _is_known(self, topic: str) -> bool:
         """Whether the broker knows the topic; one that has just started may deny it for a moment."""

@@ -191,7 +191,8 @@ class LandingConsumer:
         if missing:
             raise TopicError(
                 f"subscribing to {', '.join(missing)}: no such topic at {self.settings.kafka.bootstrap_servers}. "
-                f"Nothing was landed. Create it with `streaming topic create {missing[0]}`, or leave it out."
+                f"Nothing was landed. Create it with `streaming topic create {missing[0]}`; to land the others "
+                f"meanwhile, name each by --topic."
             )
 
     def _missing_topics(self) -> list[str]:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from streaming.contract import require_topic_name
 from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
-from streaming.kafka_trouble import advice, look_for_reason
+from streaming.kafka_trouble import advice, is_denied, look_for_reason
 
 if TYPE_CHECKING:
     from streaming.settings import KafkaSettings
@@ -71,7 +71,10 @@ def admin_client(settings: KafkaSettings) -> AdminClient:
 
 
 def unavailable(settings: KafkaSettings, tried: str, error: Exception) -> BrokerUnavailableError:
-    """The error for a broker that does not answer, with the reason if a connection tells one."""
+    """The error for a broker that does not answer, with the reason if one is told, or that denies us this."""
+    if isinstance(error, KafkaException) and is_denied(error.args[0]):
+        told = error.args[0]
+        return BrokerRefusedError(f"{tried} at {settings.bootstrap_servers}: {told.str()}. {advice(settings, told)}")
     reason = look_for_reason(settings)
     found = f"{error.args[0].str() if isinstance(error, KafkaException) else error}"
     kind = BrokerRefusedError if reason.is_refusal else BrokerUnavailableError

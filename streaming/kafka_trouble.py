@@ -19,6 +19,11 @@ NO_TOKEN = "OAUTHBEARER token"  # noqa: S105 words of librdkafka's about the tok
 # What an OAuth server answers (RFC 6749, 5.2), but for the two errors that pass by themselves.
 REFUSED_TOKEN = re.compile(r'"error"\s*:\s*"(?!temporarily_unavailable|server_error)|certificate')
 REFUSED_CERTIFICATE = "alert certificate"  # told as a connection that broke
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
 LOG_IN = {
     "OAUTHBEARER": "KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET and KAFKA_OAUTH_SCOPE",
     "": "KAFKA_SECURITY_PROTOCOL: the broker wants another one",
@@ -65,10 +70,20 @@ def is_refusal(error: KafkaError) -> bool:
     return _is_telling(error) or REFUSED_CERTIFICATE in error.str()
 
 
+def is_denied(error: KafkaError) -> bool:
+    """Whether the broker knows us and does not let us do this: an ACL is missing."""
+    return error.code() in DENIED
+
+
 def advice(settings: KafkaSettings, error: KafkaError | None) -> str:
     """What to check."""
     code: Any = None if error is None else error.code()
     text = "" if error is None else error.str().lower()
+    if error is not None and is_denied(error):
+        return (
+            "The broker takes our log-in and lacks an ACL for it: to land, its user needs DESCRIBE and READ on the "
+            "topic, and READ on the group (STREAMING_GROUP_ID); to produce, DESCRIBE and WRITE on the topic."
+        )
     if code == KafkaError._AUTHENTICATION:  # noqa: SLF001
         mechanism = settings.sasl_mechanism
         return (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from streaming.client_errors import ClientErrors
-from streaming.errors import BrokerUnavailableError, TopicError
+from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
 from streaming.fencing import Fencing
+from streaming.kafka import unavailable
 from streaming.metrics import LandingMetrics
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 
@@ -70,6 +73,21 @@ def test_without_a_first_token_nothing_is_told_but_by_the_statistics_and_that_is
     errors.note_brokers(is_any_up=True)
     errors.raise_outage()
     assert errors.broker_down_since is None
+
+
+@pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED])
+def test_a_right_that_the_broker_denies_is_no_outage_and_names_what_is_needed(errors: ClientErrors, code: int) -> None:
+    told = unavailable(errors.settings.kafka, "describing topic a.b", KafkaException(KafkaError(code)))
+    assert isinstance(told, BrokerRefusedError), "waiting does not help"
+    assert re.match(r"describing topic a.b at 127.0.0.1:1: .*uthorization failed\. .*DESCRIBE and READ", str(told))
+    assert "Check that Kafka is up" not in str(told)
+
+
+def test_a_topic_whose_reading_is_denied_later_ends_the_consumer_with_what_is_needed(errors: ClientErrors) -> None:
+    denied = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    message = SimpleNamespace(error=lambda: denied, topic=lambda: "a.b", partition=lambda: 3)
+    with pytest.raises(TopicError, match=r"reading a.b\[3\]: .*Nothing was skipped; .* READ on the topic"):
+        errors.on_message_error(message)  # type: ignore[arg-type]
 
 
 def test_what_the_session_before_has_met_is_forgotten(errors: ClientErrors) -> None:
