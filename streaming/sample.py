@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DECIMAL_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,59})(\.[0-9]{1,60})?")
+GZIP = b"\x1f\x8b"
 SHOWN_VALUES = 12  # more distinct texts than this are no enumeration
 SHOWN_CHARS = 40
 EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
@@ -173,6 +174,10 @@ def _read_event(line: bytes, name: str, number: int) -> dict[str, Any]:
             f"a JSON object; take the line out, or mend it."
         )
 
+    if number == 1 and (form := _other_form(line)):
+        raise SourceError(
+            f"reading the sample {name}: it begins as {form[0]}, not as lines of JSON. Nothing was written. {form[1]}"
+        )
     try:
         msgspec.json.decode(line)  # what the landing would refuse is refused here too: NaN, lone surrogates
         event = json.loads(line.decode("utf-8"), parse_float=Decimal)
@@ -187,6 +192,20 @@ def _read_event(line: bytes, name: str, number: int) -> dict[str, Any]:
     if b"\\u0000" in line and (where := _find_nul(event, "")) is not None:
         refuse(f"{where or 'a key'} holds the character U+0000, which PostgreSQL cannot store")
     return event
+
+
+def _other_form(line: bytes) -> tuple[str, str] | None:
+    """What a first line says of a file that holds its events in another form, and how to make lines of it."""
+    if line.startswith(GZIP):
+        return "a gzip file", "Give what is in it: zcat FILE | streaming new-stream TOPIC --from-sample -"
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line[:2]:
+        return "UTF-16 text", "Save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
+    if line.strip() in (b"[", b"{") or (line.lstrip().startswith(b"[{") and not line.rstrip().endswith(b"]")):
+        return (
+            "one JSON text over several lines",
+            "Make a line of each event: jq -c 'if type == \"array\" then .[] else . end' FILE",
+        )
+    return None
 
 
 def _kind(value: Any) -> str:

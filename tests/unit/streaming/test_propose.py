@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,6 +228,11 @@ def test_topics_become_tables_names() -> None:
         ([b'{"a":"\\ud800"}'], "line 1: it is not JSON"),
         ([b"{}", b"\xef\xbb\xbf{}"], "line 2: it is not JSON"),
         ([b"[" * 100_000], "line 1: it is not JSON"),
+        ([gzip.compress(b'{"a":1}')], "it begins as a gzip file, .* zcat"),
+        ('{"a":1}\n{"a":2}'.encode("utf-16").splitlines(), "it begins as UTF-16 text, .* iconv"),
+        ('{"a":1}'.encode("utf-16-be").splitlines(), "it begins as UTF-16 text"),
+        ([b"{\n", b'  "a": 1\n', b"}\n"], "it begins as one JSON text over several lines, .* jq -c"),
+        ([b'[{"a":1},\n', b'{"a":2}]\n'], "it begins as one JSON text over several lines"),
     ],
 )
 def test_what_is_no_sample_is_told_with_its_line(lines: list[bytes], problem: str) -> None:
