@@ -9,6 +9,7 @@ by their key, the rows of the published table that contain it. So no model has t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,7 @@ from dbt_like_sql.publish import parameters
 from dbt_like_sql.render import quote, render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import date
+    from collections.abc import Callable, Mapping, Sequence
 
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.warehouse import Warehouse
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 MAX_ROWS = 5
 # Offsets of one mart row that are listed one by one; beyond, as ranges.
 MAX_RANGES = 200
+# How a value is given for a column that is no text: what is expected, and what refuses anything else.
+_READ: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "INT64": ("a whole number", int),
+    "NUMERIC": ("a number", lambda value: int(Decimal(value) * 0)),
+    "BOOL": ("true or false", lambda value: ("false", "true").index(value.lower())),
+    "DATE": ("a date such as 2010-12-01", date.fromisoformat),
+    "TIMESTAMP": ("an instant such as 2010-12-01T08:26:00Z", datetime.fromisoformat),
+}
 _NO_KEY = "its contract marks no column as primaryKey"
 
 
@@ -172,9 +180,11 @@ def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[s
     """The offsets that one mart row is made of.
 
     The row's key is followed through the models, by the columns it comes from, to the tables that know offsets.
+    `NULL` as the value of a column that may be missing is a missing one.
 
     Raises:
-        SelectionError: no such table, no key or one that is none of its columns, or a key that no source carries.
+        SelectionError: no such table, no key or one that is none of its columns, a value that is not of its column's
+            type, or a key that no source carries.
     """
     if name not in catalog.tables:
         raise SelectionError(f"tracing {name!r}: no such table. There are: {', '.join(catalog.tables)}")
@@ -187,8 +197,8 @@ def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[s
     if unknown or missing:
         problem = f"unknown column {', '.join(unknown)}" if unknown else f"missing {', '.join(missing)}"
         raise SelectionError(f"tracing {name}: {problem}; its key is {', '.join(wanted)}. Nothing was read.")
-    typed = {column: _literal(table, column, value) for column, value in key.items()}
-    where = " AND ".join(f"{column} = {value}" for column, value in typed.items())
+    typed = {column: _is_value(table, column, value) for column, value in key.items()}
+    where = " AND ".join(f"{column} {is_value}" for column, is_value in typed.items())
     rows = _rows(warehouse, f"SELECT * FROM `{warehouse.table_id(name)}` WHERE {_prunable(table, typed)}{where}")
     row = rows[0] if rows else None
     ways = _back(catalog, table, typed)
@@ -241,7 +251,7 @@ def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]
 
 
 def _ranges(warehouse: Warehouse, table: Table, key: Mapping[str, str]) -> list[tuple[str, int, int, int, int]]:
-    where = " AND ".join(f"{column} = {value}" for column, value in key.items())
+    where = " AND ".join(f"{column} {is_value}" for column, is_value in key.items())
     topic = "topic" if "topic" in table.column_names else "CAST(NULL AS STRING) AS topic"
     sql = f"""
 SELECT
@@ -268,11 +278,26 @@ def _prunable(table: Table, key: Mapping[str, str]) -> str:
     return ""
 
 
-def _literal(table: Table, column: str, value: str) -> str:
-    kind = table.column(column).type
-    if kind in {"INT64", "NUMERIC", "FLOAT64", "BOOL"}:
-        return f"CAST({quote(value)} AS {kind})"
-    return f"{kind} {quote(value)}" if kind in {"DATE", "TIMESTAMP"} else quote(value)
+def _is_value(table: Table, column: str, value: str) -> str:
+    """What follows the column's name in a condition that it has this value."""
+    found = table.column(column)
+    if value == "NULL" and not found.is_required:
+        return "IS NULL"
+    if found.type == "STRING":
+        return f"= {quote(value)}"
+    if found.type not in _READ:
+        raise SelectionError(
+            f"tracing {table.name}: {column} is an {found.type}, by which no row is found; name other columns. "
+            "Nothing was read."
+        )
+    expected, read = _READ[found.type]
+    try:
+        read(value)
+    except (ValueError, ArithmeticError) as error:
+        raise SelectionError(
+            f"tracing {table.name}: {column} is {value!r}; expected {expected}. Nothing was read."
+        ) from error
+    return f"= CAST({quote(value)} AS {found.type})"
 
 
 def _equal(values: Mapping[str, Any]) -> str:

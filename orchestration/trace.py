@@ -41,7 +41,10 @@ def event(event: str, *, as_json: bool) -> None:
 @click.argument("key", nargs=-1, metavar="COLUMN=VALUE...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def mart(table: str, key: tuple[str, ...], *, as_json: bool) -> None:
-    """Show the offsets that one row of a mart is made of: trace mart mart.countries country=France."""
+    """Show the offsets that one row of a mart is made of: trace mart mart.countries country=France.
+
+    A column that may be missing is asked for with COLUMN=NULL.
+    """
     _run(lambda: _tell_mart(trace_mart(table, key, os.environ), as_json=as_json))
 
 

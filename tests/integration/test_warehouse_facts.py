@@ -177,3 +177,17 @@ def test_mart_row_is_made_of_the_events_of_both_streams_that_it_joins(warehouse:
     assert (found.ranges, found.events) == (((TOPIC, 0, 2, 2, 1), (RETURNS, 0, 2, 2, 1)), 2)
     with pytest.raises(SelectionError, match="marks no column as primaryKey; name columns of the row yourself"):
         trace_mart(warehouse, catalog, EVERY, {})
+
+
+def test_mart_row_is_traced_by_a_missing_key_and_a_value_of_another_type_is_told(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    found = trace_mart(warehouse, catalog, "mart.by_sku", {"order_day": str(D1), "sku": "NULL"})
+    assert (found.row and found.row["price"], found.ranges) == (Decimal(9), ((TOPIC, 0, 3, 4, 2),))
+    for column, value, expected in (
+        ("order_day", "2010-13-01", "a date such as"),
+        ("price", "NaN", "a number"),
+        ("order_no", "1.5", "a whole number"),
+    ):
+        with pytest.raises(SelectionError, match=f"{column} is '{value}'; expected {expected}.*Nothing was read"):
+            trace_mart(warehouse, catalog, EVERY, {column: value})
