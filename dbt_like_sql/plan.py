@@ -15,13 +15,14 @@ from dbt_like_sql.publish_state import rule_version
 from dbt_like_sql.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import date
 
     from dbt_like_sql.catalog import Catalog, Table
     from dbt_like_sql.compare import Difference
     from dbt_like_sql.warehouse import Warehouse
 
+_REREAD = "a table that it reads is built before it"
 USD_PER_TIB = 6.25  # on demand, EU and US multi-regions; what a project pays depends on its contract
 
 
@@ -88,6 +89,7 @@ def plan(
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
     every = loaded_event_days(warehouse) if compare and days is not None else wanted
     stale, built = stale_tables(warehouse, catalog), _model_versions(warehouse)
+    before: dict[str, set[date | None]] = {}
     planned = []
     for table in tables:
         if table.materialization == "view":
@@ -106,7 +108,10 @@ def plan(
                 )
             )
             continue
-        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built)
+        reread = {day for name in catalog.sources(table.name) for day in before.get(name, ())}
+        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built, reread=reread)
+        if reasons:
+            before[table.name] = set(days_of_table) if table.partition_column else {None}
         planned.append(
             Planned(
                 table=table.name,
@@ -125,20 +130,30 @@ def _why(
     wanted: Sequence[date],
     stale: Sequence[date | None] | None,
     built: dict[tuple[str, date | None], str],
+    *,
+    reread: Collection[date | None],
 ) -> tuple[list[date], list[str]]:
-    """Days to build and the reasons, the gravest first."""
+    """Days to build and the reasons, the gravest first; `reread` are days of its sources that this plan builds."""
     now = rule_version(catalog, table)
     if not table.partition_column:
         version = built.get((table.name, None))
         reasons = ["never published"] if version is None else []
         reasons += ["its rule has changed"] if version not in {None, now} else []
         reasons += ["its sources are newer"] if stale and version is not None else []
+        reasons += [_REREAD] if reread and not reasons else []
         return list(wanted), reasons
     new = [day for day in wanted if (table.name, day) not in built]
     ruled = [day for day in wanted if built.get((table.name, day), now) != now]
     late = [day for day in wanted if day in set(stale or ()) and day not in new]
-    told = ((new, "never published"), (ruled, "built by another rule"), (late, "its sources are newer"))
-    return sorted({*new, *ruled, *late}), [f"{len(found)} day(s) {why}" for found, why in told if found]
+    known = {*new, *ruled, *late}
+    after = [day for day in wanted if day not in known and day in reread]
+    told = (
+        (new, "never published"),
+        (ruled, "built by another rule"),
+        (late, "its sources are newer"),
+        (after, _REREAD),
+    )
+    return sorted({*known, *after}), [f"{len(found)} day(s) {why}" for found, why in told if found]
 
 
 def _model_versions(warehouse: Warehouse) -> dict[tuple[str, date | None], str]:

@@ -62,6 +62,9 @@ def test_plan_follows_a_table_from_never_published_through_late_data_to_up_to_da
     # what reads the fact table is compared as if the fact table were published before it
     told = {planned.table: planned for planned in (by_country, countries)}
     assert [found.day for found in told[BY_COUNTRY].differences or ()] == [D2]
+    assert told[BY_COUNTRY].reasons == ("1 day(s) a table that it reads is built before it",)
+    assert told["mart.countries"].reasons == ("a table that it reads is built before it",)
+    assert plan(warehouse, CATALOG, [BY_COUNTRY])[0].reasons == (), "alone it reads what is published"
     publish_all(warehouse, CATALOG, [*DAILY, "mart.countries"], days=[D2], run_id="r")
     assert {planned.reasons for planned in plan(warehouse, CATALOG, [*DAILY, "mart.countries"])} == {()}
 
