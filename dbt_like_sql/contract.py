@@ -272,6 +272,8 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
     custom = _properties(
         path, node, place, found.customProperties, of=f"column {found.name}: ", known=COLUMN_PROPERTIES
     )
+    problem = f"column {found.name}: additive is for INT64 and NUMERIC, not for {found.physicalType}: it has no sum"
+    need(not custom.get("additive") or base in {"INT64", "NUMERIC"}, problem)
     need(not custom.get("asOf") or base == "TIMESTAMP", f"column {found.name}: asOf is for a TIMESTAMP, not a {base}")
     return Column(
         name=found.name,

@@ -85,6 +85,17 @@ def test_property_of_a_column_is_held_to_the_same(tmp_path: Path, name: str, val
     _require_refused(tmp_path, f"{CONTRACT}          - property: {name}\n            value: {value}\n", 31, says)
 
 
+@pytest.mark.parametrize("kind", ["string/STRING", "boolean/BOOL", "timestamp/TIMESTAMP", "array/ARRAY<INT64>"])
+def test_column_without_a_sum_is_not_additive(tmp_path: Path, kind: str) -> None:
+    """Its publication would fail, of every table that is published with it."""
+    logical, physical = kind.split("/")
+    other = CONTRACT.replace("logicalType: number", f"logicalType: {logical}")
+    other = other.replace("physicalType: NUMERIC", f"physicalType: {physical}")
+    more = "          - property: additive\n            value: true\n"
+    _require_refused(tmp_path, other + more, 24, f"additive is for INT64 and NUMERIC, not for {physical}")
+    assert _read(tmp_path, CONTRACT + more).columns[-1].is_additive
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "says"),
     [
