@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Materialization = Literal["table", "view", "loaded", "once", "fence"]
 MODELS_DIR = Path(__file__).parent / "models"
 FENCE = "control.publisher"
+MAX_CLUSTERING = 4  # BigQuery's own limit
 _PROPERTIES = {"materialization", "clustering", "requirePartitionFilter", "identity", "incrementalBy", "additiveBy"}
 _FILES = {"contract.yaml", "query.sql", "checks.sql"}
 
@@ -238,7 +239,7 @@ def read_table(folder: Path, name: str) -> Table:
         version=contract.version,
         contract_path=path,
         partition_column=partition,
-        clustering=_named_columns(contract, "clustering"),
+        clustering=_clustering(contract),
         identity=_named_columns(contract, "identity"),
         requires_partition_filter=bool(contract.properties.get("requirePartitionFilter", False)),
         incremental_by=contract.properties.get("incrementalBy"),
@@ -367,6 +368,21 @@ def _materialization(contract: Contract, *, has_query: bool) -> Materialization:
     raise ContractError(
         contract.path, None, f"{problem}; expected table, view or once with a query, loaded or fence without"
     )
+
+
+def _clustering(contract: Contract) -> tuple[str, ...]:
+    """Columns by which rows lie together, such as BigQuery takes; an emulator takes any."""
+    names = _named_columns(contract, "clustering")
+    types = {column.name: column.type for column in contract.columns}
+    array = next((name for name in names if types[name].startswith("ARRAY")), None)
+    problem = None
+    if array is not None:
+        problem = f"column {array} is an {types[array]}, by which rows cannot lie together"
+    elif len(names) > MAX_CLUSTERING or len(set(names)) < len(names):
+        problem = f"BigQuery takes {MAX_CLUSTERING} columns at most, each once"
+    if problem:
+        raise ContractError(contract.path, None, f"clustering is {', '.join(names)}: {problem}")
+    return names
 
 
 def _named_columns(contract: Contract, key: str) -> tuple[str, ...]:

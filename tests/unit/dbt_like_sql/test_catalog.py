@@ -119,6 +119,18 @@ def test_wrong_folder_is_refused(tmp_path: Path, kwargs: dict[str, str], says: s
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("clustering", "says"),
+    [("tags", "tags is an ARRAY<STRING>"), ("a, a", "4 columns at most, each once"), ("a, b, c, d, e", "4 columns")],
+)
+def test_clustering_that_google_refuses_is_refused_here(tmp_path: Path, clustering: str, says: str) -> None:
+    columns = "".join(column(name, "STRING") for name in "abcde") + column("tags", "ARRAY<STRING>")
+    extra = f"      - property: clustering\n        value: [{clustering}]\n"
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=columns, extra=extra)
+    with pytest.raises(ContractError, match=f"clustering is {clustering}: .*{says}"):
+        load_catalog(tmp_path)
+
+
 def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_missing(tmp_path: Path) -> None:
     partitioned = column("day", "DATE", more="        partitioned: true\n        partitionKeyPosition: 1\n")
     write_table(tmp_path, "core.lines", materialization="loaded", columns=partitioned)
