@@ -119,7 +119,8 @@ class ClientErrors:
         error = message.error()
         if error is None:
             return
-        code, where = error.code(), f"{message.topic()}[{message.partition()}]"
+        code, topic = error.code(), message.topic()  # None where the group is what the error is of
+        where = f"{topic}[{message.partition()}]" if topic else f"as group {self.settings.group_id}"
         if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001
             raise self.fencing.fatal(error)
         if code in OFFSET_GONE:

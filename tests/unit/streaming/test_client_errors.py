@@ -88,6 +88,10 @@ def test_a_topic_whose_reading_is_denied_later_ends_the_consumer_with_what_is_ne
     message = SimpleNamespace(error=lambda: denied, topic=lambda: "a.b", partition=lambda: 3)
     with pytest.raises(TopicError, match=r"reading a.b\[3\]: .*Nothing was skipped; .* READ on the topic"):
         errors.on_message_error(message)  # type: ignore[arg-type]
+    denied = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    message = SimpleNamespace(error=lambda: denied, topic=lambda: None, partition=lambda: 0)
+    with pytest.raises(TopicError, match=r"reading as group landing: .* READ on the group"):
+        errors.on_message_error(message)  # type: ignore[arg-type]
 
 
 def test_what_the_session_before_has_met_is_forgotten(errors: ClientErrors) -> None:
