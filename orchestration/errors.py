@@ -7,6 +7,7 @@ OrchestrationError
 ├── SettingsError      the environment is incomplete; all problems are listed at once
 ├── MageSpecError      a Mage project cannot become assets: file, line and reason. Raised when it is loaded
 ├── MageRunError       a block failed: pipeline, block, file, line, and what had been written
+├── ZoneError          a topic's days end at another midnight than the partitions'
 ├── ReconcileError     two layers disagree; the numbers of both are in the message
 ├── CompareError       a day was asked for that cannot be compared
 └── TraceError         an event or a row was named in a way that cannot be read
@@ -45,6 +46,10 @@ class MageRunError(OrchestrationError):
     def __init__(self, message: str, *, pipeline: str, block: str, path: Path, line: int | None) -> None:
         self.pipeline, self.block, self.path, self.line = pipeline, block, path, line
         super().__init__(message)
+
+
+class ZoneError(OrchestrationError):
+    """A topic's days are not those of Dagster's partitions; nothing was loaded."""
 
 
 class ReconcileError(OrchestrationError):

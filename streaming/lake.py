@@ -122,6 +122,14 @@ def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contra
     return contracts.load_contract(topic, contracts_dir)
 
 
+def time_zone(conn: Connection, topic: str) -> str | None:
+    """Whose midnight ends the topic's days in the lake, None for a topic that it does not have."""
+    with transaction(conn) as cursor:
+        cursor.execute("SELECT time_zone FROM control.stream WHERE topic = %s", (topic,))
+        row: tuple[str] | None = cursor.fetchone()
+    return row[0] if row else None
+
+
 def landed_days(conn: Connection, topic: str, *, days: Iterable[date] | None = None) -> list[LandedDay]:
     """Days that have rows, ascending; of the given days only, if any are given."""
     with transaction(conn) as cursor:

@@ -15,10 +15,11 @@ from dbt_like_sql.catalog import load_catalog
 from orchestration.defs.keep_up import await_turn, seconds_of
 from orchestration.defs.marks import take_back_marks
 from orchestration.defs.pacing import pace_run
-from orchestration.defs.partitions import DAYS, days_of_run
+from orchestration.defs.partitions import DAYS, TIME_ZONE, days_of_run
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.tables import table_metadata
-from orchestration.defs.topics import CORE, feeds, project
+from orchestration.defs.topics import CORE, Feed, feeds, project
+from orchestration.errors import ZoneError
 from orchestration.mage_assets import AssetOptions, RunOptions, build_mage_assets
 from orchestration.mage_spec import BlockSpec, PipelineSpec
 from orchestration.settings import OrchestrationSettings
@@ -93,6 +94,16 @@ def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str
         take_back_marks(LakeResource(), days_of_run(context))
 
 
+def _refuse_other_zone(feed: Feed, zone: str | None) -> None:
+    """Before anything is loaded: a partition of one name would be another span of time in each table."""
+    if zone not in (None, TIME_ZONE):
+        raise ZoneError(
+            f"loading {feed.table} from {feed.topic}: its days in the lake end at midnight in {zone} (timeZone of its "
+            f"contract), Dagster's partitions at midnight in {TIME_ZONE}. Nothing of it was loaded. Begin a new topic "
+            f"with timeZone {TIME_ZONE}, or take the pipeline {feed.pipeline} out."
+        )
+
+
 def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
     """As many days in one pass as memory holds: one ledger query and one transaction for all of them."""
     from streaming import lake
@@ -102,6 +113,7 @@ def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
     with contextlib.closing(lake.connect(settings.lake_dsn, application_name="orchestration.passes")) as conn:
         for feed in feeds():
             if feed.pipeline == pipeline.uuid:
+                _refuse_other_zone(feed, lake.time_zone(conn, feed.topic))
                 for landed in lake.landed_days(conn, feed.topic, days=[date.fromisoformat(day) for day in days]):
                     rows[landed.event_day.isoformat()] = rows.get(landed.event_day.isoformat(), 0) + landed.rows
     return cut_passes(days, rows)

@@ -15,6 +15,7 @@ from dbt_like_sql.reconcile import totals
 from orchestration.definitions import defs
 from orchestration.defs.warehouse.checks import STILL_TRIES, reconcile_marts
 from streaming import lake
+from streaming.database import transaction
 from tests.integration.orchestration.landing import TOPIC, HandLanding, event, events_of_csv
 from tests.unit.dbt_like_sql.lines import core_days, mart_days
 
@@ -172,6 +173,22 @@ def test_an_error_in_a_block_names_pipeline_block_and_line(
     message = failure.step_failure_data.error.cause.message if failure.step_failure_data.error.cause else ""
     for part in ("retail_invoices/classify_lines", "classify_lines.py:", "no such country", "Nothing was written"):
         assert part in message
+
+
+def test_days_that_end_at_another_midnight_than_the_partitions_are_not_loaded(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    landing.land([event()])
+    with transaction(landing.conn) as cursor:
+        cursor.execute("UPDATE control.stream SET time_zone = 'UTC'")
+    result = load_days("2010-12-01")
+    assert not result.success
+    [failed] = [each for each in result.all_events if each.is_step_failure]
+    told = failed.step_failure_data.error.cause.message if failed.step_failure_data.error.cause else ""
+    assert "ZoneError: loading core.invoice_lines from retail.invoices: its days in the lake" in told
+    assert "end at midnight in UTC" in told
+    assert "Nothing of it was loaded" in told
+    assert core_rows(warehouse) == []
 
 
 def test_a_row_that_vanished_from_core_blocks_the_marts(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
