@@ -97,7 +97,12 @@ def migrate(
     changes = [] if dry_run else _datasets(warehouse, catalog)
     statements: list[str] = []
     for table in tables:
-        changes += _bring(warehouse, table, there[table.name], statements, dry_run=dry_run)
+        is_back = there[table.name] is None and there.get(fence_name(table.name)) is not None
+        more = f"; it was there before and is empty now, until `dbt-like-sql publish {table.name}`" if is_back else ""
+        changes += [
+            Change(each.table, each.what + more)
+            for each in _bring(warehouse, table, there[table.name], statements, dry_run=dry_run)
+        ]
     if (
         statements and not dry_run
     ):  # one job: each costs a round trip and, on Google, counts against metadata quotas alone

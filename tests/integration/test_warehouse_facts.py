@@ -179,6 +179,18 @@ def test_mart_row_is_made_of_the_events_of_both_streams_that_it_joins(warehouse:
         trace_mart(warehouse, catalog, EVERY, {})
 
 
+def test_mart_that_was_dropped_on_purpose_is_made_again_with_the_word_that_it_is_empty(
+    warehouse: Warehouse, catalog: Catalog
+) -> None:
+    """No load will publish the days that it had: to the ledger of publications they are up to date."""
+    warehouse.drop_table(warehouse.table_id("mart.sent_back"))
+    [made] = migrate(warehouse, catalog)
+    assert made.table == "mart.sent_back"
+    assert made.what.endswith("is empty now, until `dbt-like-sql publish mart.sent_back`")
+    publish_all(warehouse, catalog, ["mart.sent_back"], days=[D1, D2], run_id="r")
+    assert warehouse.run(f"SELECT pairs FROM `{warehouse.table_id('mart.sent_back')}`").rows
+
+
 def test_mart_row_is_traced_by_a_missing_key_and_a_value_of_another_type_is_told(
     warehouse: Warehouse, catalog: Catalog
 ) -> None:
