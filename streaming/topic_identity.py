@@ -8,12 +8,13 @@ Not here: what is done about it (writer.py), ids at the time of a claim (ledger.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException, TopicCollection
 
 from streaming import kafka
-from streaming.errors import TopicError, TopicRecreatedError
+from streaming.errors import BrokerUnavailableError, TopicError, TopicRecreatedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,16 @@ class TopicWatch:
         """Send the question."""
         return Proof(self, sorted(set(topics)))
 
+    def renew(self, silent: AdminClient) -> None:
+        """Ask by another client from now on, if it is still this one that got no answer.
+
+        After a broker that was frozen for a minute a client for administration waits for the controller for ever
+        (measured with librdkafka 2.16), while a new one, and the consumer itself, are answered at once.
+        """
+        if self.admin is silent:
+            with suppress(BrokerUnavailableError):  # a certificate that is being replaced: the next try makes one
+                self.admin = kafka.admin_client(self.settings)
+
 
 class Proof:
     """One question and its answer: which topics stood behind the names at an instant after the messages were polled."""
@@ -44,12 +55,14 @@ class Proof:
     def __init__(self, watch: TopicWatch, topics: list[str]) -> None:
         self._watch = watch
         self._topics = topics
-        self._futures: dict[str, Any] = watch.admin.describe_topics(
+        self._admin = watch.admin
+        self._futures: dict[str, Any] = self._admin.describe_topics(
             TopicCollection(topics), request_timeout=ASK_TIMEOUT_S
         )
 
     def again(self) -> Proof:
-        """The same question, asked now."""
+        """The same question after one that got no answer, asked now and by a new client."""
+        self._watch.renew(self._admin)
         return Proof(self._watch, self._topics)
 
     def check(self, claims: Iterable[Claim]) -> None:
