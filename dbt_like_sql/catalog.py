@@ -16,7 +16,7 @@ from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import LAYERS, line_of, order, references, table_nodes, tree, unlayered
 from dbt_like_sql.incremental import check_incremental
-from dbt_like_sql.render import DAYS, computes_with_days, parameters, uses_days
+from dbt_like_sql.render import DAYS, computes_with_days, days_columns, parameters, uses_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -184,7 +184,7 @@ def _load(models_dir: Path) -> Catalog:
     tables = {table.name: table for table in _tables(models_dir)}
     for table in tables.values():
         _check_reads(table, tables, models_dir)
-        _check_days(table)
+        _check_days(table, tables)
         if table.incremental_by:
             check_incremental(table, tables)
         if table.additive_by:
@@ -337,8 +337,12 @@ def _column_problem(table: Table, query: exp.Query) -> tuple[str, int | None] | 
     return None
 
 
-def _check_days(table: Table) -> None:
-    """A publication takes out the rows of its days: a query that gives others would add them each time."""
+def _check_days(table: Table, tables: Mapping[str, Table]) -> None:
+    """A publication takes out the rows of its days: a query that gives others would add them each time.
+
+    Which days those are is said by what has been loaded into the tables that it reads, by their own days: rows taken by
+    another column of theirs would be missing on every day that has not been loaded, in silence.
+    """
     if table.materialization != "table" or not table.partition_column:
         return
     query = tree(table.query or "", table.query_path)
@@ -349,6 +353,15 @@ def _check_days(table: Table) -> None:
             "it needs a condition such as invoice_date IN UNNEST(@days)"
         )
         raise ContractError(table.query_path, line, problem)
+    for name, node in table_nodes(query):
+        columns, day = days_columns(node), tables[name].partition_column
+        if day and columns and day not in columns:
+            problem = (
+                f"{table.name} takes the days of {name} by {', '.join(sorted(columns))}, but its days are its {day}: "
+                f"rows of days on which nothing was loaded would be missing. Take them by {day} IN UNNEST(@days), or "
+                f"make {table.name} a table without a partition, which is built whole"
+            )
+            raise ContractError(table.query_path, line_of(node), problem)
 
 
 def _materialization(contract: Contract, *, has_query: bool) -> Materialization:

@@ -141,6 +141,17 @@ def is_by_days(node: exp.Table) -> bool:
     return where is not None and any(is_in_days(found) for found in where.find_all(exp.In))
 
 
+def days_columns(node: exp.Table) -> set[str]:
+    """By which of its columns the SELECT that reads a table takes days; of one among several, those named with it."""
+    select = node.parent_select
+    if select is None:
+        return set()
+    conditions = [each for each in select.find_all(exp.In) if each.parent_select is select and is_in_days(each)]
+    columns = [each.this for each in conditions if isinstance(each.this, exp.Column)]
+    is_alone = not select.args.get("joins")
+    return {each.name for each in columns if each.table == node.alias_or_name or (is_alone and not each.table)}
+
+
 def _is_days(node: exp.Expr) -> bool:
     return isinstance(node, exp.Parameter) and node.name == DAYS
 

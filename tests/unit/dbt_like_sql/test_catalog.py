@@ -141,6 +141,35 @@ def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_mis
 
 
 @pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("SELECT due AS day\nFROM core.lines\nWHERE due IN UNNEST(@days)", 2),
+        (
+            "SELECT l.due AS day\nFROM mart.w AS w\nJOIN core.lines AS l USING (day)\nWHERE l.due IN UNNEST(@days)",
+            3,
+        ),
+        ("SELECT day FROM (\nSELECT due AS day FROM core.lines\nWHERE lines.due IN UNNEST(@days))", 2),
+        ("SELECT day FROM core.lines\nWHERE day IN UNNEST(@days) AND due IN UNNEST(@days)", None),
+        ("SELECT w.day FROM mart.w AS w JOIN core.lines AS l ON w.day = l.due\nWHERE w.day IN UNNEST(@days)", None),
+    ],
+)
+def test_days_taken_by_another_column_than_those_that_were_loaded_are_refused(
+    tmp_path: Path, query: str, line: int | None
+) -> None:
+    partitioned = column("day", "DATE", more="        partitioned: true\n        partitionKeyPosition: 1\n")
+    columns = partitioned + column("due", "DATE")
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=columns)
+    write_table(tmp_path, "mart.w", query="SELECT day FROM core.lines", columns=column("day", "DATE"))
+    write_table(tmp_path, "mart.t", query=query, columns=partitioned)
+    if line is None:
+        assert load_catalog(tmp_path)["mart.t"].partition_column == "day"
+        return
+    with pytest.raises(ContractError, match=r"takes the days of core.lines by due, but its days are its day") as caught:
+        load_catalog(tmp_path)
+    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
+
+
+@pytest.mark.parametrize(
     ("query", "checks", "place", "says"),
     [
         ("SELECT a\nFROM core.lines\nJOIN core.nope USING (a)", "", "query.sql:3", "core.nope, which is not in"),
