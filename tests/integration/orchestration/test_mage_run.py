@@ -695,6 +695,7 @@ def test_no_block_is_tried_again_where_that_cannot_help(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     load = flaky("data_loader", "load", tmp_path / "log")[2]
     blocks: dict[str, Block] = {"load": ("data_loader", [], load, {"retry_config": {"retries": 1, "delay": 50}})}
     project = write_project(tmp_path / "p", "p", blocks)
@@ -706,6 +707,7 @@ def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path)
             run_pipeline(project, project.pipeline("p"), {})
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 10
     assert (tmp_path / "log").read_text() == "load "
 

@@ -53,7 +53,8 @@ def write_csv(folder: Path, rows: int) -> Path:
 
 
 def test_a_killed_producer_started_again_with_resume_sends_each_event_once(rig: Rig, tmp_path: Path) -> None:
-    folder = write_csv(tmp_path / "csv", 3_000)
+    # more than a slow machine has sent by the third kill: with 3,000 there was nothing left to wait for
+    folder = write_csv(tmp_path / "csv", 12_000)
     for _ in range(3):
         sent = ids(rig).total()
         process = start(rig, "--csv", folder, "--resume", "--rate", "700")
@@ -61,13 +62,13 @@ def test_a_killed_producer_started_again_with_resume_sends_each_event_once(rig: 
         process.send_signal(signal.SIGKILL)
         process.communicate()
     before = ids(rig)
-    assert 0 < before.total() < 3_000
+    assert 0 < before.total() < 12_000
     code, out, _ = run(rig, "--csv", folder, "--resume", "--json")
     assert code == 0
     done = json.loads(out.splitlines()[-1])
     assert done["skipped"] == before.total()
     after = ids(rig)
-    assert (len(after), after.total()) == (3_000, 3_000)
+    assert (len(after), after.total()) == (12_000, 12_000)
 
 
 def test_a_changed_folder_is_told_and_no_row_is_sent_under_the_number_of_another(rig: Rig, tmp_path: Path) -> None:
