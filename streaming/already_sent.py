@@ -77,7 +77,10 @@ def _fingerprint(event_id: bytes, value: bytes | None) -> bytes:
 
 
 def read_already_sent(settings: KafkaSettings, topic: str) -> AlreadySent:
-    """What the topic has already, by a scan of it."""
+    """What the topic has already, by a scan of it up to the ends that it has now.
+
+    Not until there is nothing more to read: under a producer at work the broker's word for that may never come.
+    """
     consumer = Consumer(
         {
             **settings.client_config(),
@@ -103,6 +106,9 @@ def read_already_sent(settings: KafkaSettings, topic: str) -> AlreadySent:
                 error = message.error()
                 if error is None:
                     _note(found, message)
+                    number = int(message.partition() or 0)
+                    if int(message.offset() or 0) + 1 >= marks[number][1]:
+                        open_partitions.discard(number)
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 the constant's public name
                     open_partitions.discard(message.partition())
                 elif not error.retriable():
