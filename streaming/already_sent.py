@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -19,8 +19,9 @@ from streaming.errors import TopicError
 from streaming.headers import read_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from streaming.polled import PolledMessage
     from streaming.produce import Outgoing
     from streaming.settings import KafkaSettings
 
@@ -101,14 +102,13 @@ def read_already_sent(settings: KafkaSettings, topic: str) -> AlreadySent:
         consumer.assign([TopicPartition(topic, number, marks[number][0]) for number in sorted(open_partitions)])
         heard_at = time.monotonic()
         while open_partitions:
-            for message in consumer.consume(10_000, 0.5):
+            for message in cast("Sequence[PolledMessage]", consumer.consume(10_000, 0.5)):
                 heard_at = time.monotonic()
                 error = message.error()
                 if error is None:
                     _note(found, message)
-                    number = int(message.partition() or 0)
-                    if int(message.offset() or 0) + 1 >= marks[number][1]:
-                        open_partitions.discard(number)
+                    if message.offset() + 1 >= marks[message.partition()][1]:
+                        open_partitions.discard(message.partition())
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 the constant's public name
                     open_partitions.discard(message.partition())
                 elif not error.retriable():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from streaming.already_sent import AlreadySent, Sent
+from streaming import already_sent
+from streaming.already_sent import AlreadySent, Sent, read_already_sent
 from streaming.produce import Outgoing
+from streaming.settings import KafkaSettings
 
 SAME, CHANGED, NOT = Sent.SAME, Sent.CHANGED, Sent.NOT
 
@@ -59,3 +65,39 @@ def test_what_is_there_twice_is_not_sent_twice_more() -> None:
 
 def test_equal_values_under_two_ids_are_not_mistaken() -> None:
     assert judged("ab", "ba", document=None) == [CHANGED, CHANGED]
+
+
+class BusyTopic:
+    """Stands in for a consumer of one topic partition that a producer fills as fast as it is read: no end is ever told.
+
+    The first events are kept no more, and three are there when the scan begins.
+    """
+
+    def __init__(self, _settings: dict[str, Any]) -> None:
+        self.offsets = itertools.count(7)
+
+    def list_topics(self, topic: str, **_limits: float) -> Any:
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None})})
+
+    def get_watermark_offsets(self, _partition: Any, **_limits: float) -> tuple[int, int]:
+        return 7, 10
+
+    def assign(self, _partitions: Any) -> None: ...
+
+    def consume(self, _count: int, _timeout: float) -> list[Any]:
+        at = next(self.offsets)
+        assert at < 100, "the scan goes on behind the end that there was"
+        headers = [("event-id", b"%d" % at)]
+        return [
+            SimpleNamespace(
+                error=lambda: None, offset=lambda: at, partition=lambda: 0, headers=lambda: headers, value=lambda: b"{}"
+            )
+        ]
+
+    def close(self) -> None: ...
+
+
+def test_a_scan_ends_where_the_topic_ended_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(already_sent, "Consumer", BusyTopic)
+    found = read_already_sent(KafkaSettings("127.0.0.1:1"), "shop.orders")
+    assert sorted(found.ids) == [b"7", b"8", b"9"]
