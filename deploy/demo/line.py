@@ -220,6 +220,7 @@ class Line:
         if "WarmRunLauncher" in (self.dagster_yaml or DAGSTER_YAML):
             # the daemon would start it with the first run: too late to be of use to that one
             self.spawn(POOL, ["-m", "orchestration.pool", "--socket", str(home / "pool.sock")])
+        self.step("make Dagster's tables", ["-m", "orchestration.instance_tables"])
         web = self.spawn(
             "Dagster webserver",
             ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--workspace", str(workspace)],

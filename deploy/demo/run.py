@@ -124,6 +124,7 @@ def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, *, 
     if producer is None:
         raise StalledError("the producer was never started. See the log of the landing consumer.")
     ended: dict[str, float] = {}
+    is_told = False
     with _screen(watch, console, "Producing") as update:
         while True:
             line.check()
@@ -136,6 +137,13 @@ def _see_through(line: Line, watch: Watch, wishes: Wishes, console: Console, *, 
                 if len(ended) == len(CHAIN):
                     break
                 _require_progress(line, watch, ended, wishes)
+                if not is_told and _idle_s(watch, ended) > wishes.patience_s:
+                    is_told = True
+                    console.print(
+                        f"[yellow]Nothing has arrived anywhere for {wishes.patience_s:.0f} s[/], though Dagster is at "
+                        f"work: a long run, or runs and sensors that fail and are tried again. Look: "
+                        f"{line.urls['Dagster']}/runs, {line.log_of('Dagster daemon')}", soft_wrap=True, highlight=False
+                    )  # fmt: skip
             update("Producing" if "produced" not in ended else "Produced; waiting until every layer has it")
             time.sleep(TICK_S)
     line.seconds["produce"] = ended["produced"] - fed_at
@@ -188,8 +196,7 @@ def _note_arrivals(watch: Watch, ended: dict[str, float]) -> None:
 
 def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes: Wishes) -> None:
     """Something must change now and then: a layer, or the log of Dagster's runs, which may take long."""
-    now = time.monotonic()
-    idle_s = now - max([*watch.changed_at.values(), *ended.values()])
+    idle_s = _idle_s(watch, ended)
     with suppress(OSError, ValueError):
         logs = [line.log_of(name) for name in ("Dagster code server", POOL)]
         silent_s = time.time() - max(log.stat().st_mtime for log in logs if log.exists())
@@ -202,6 +209,11 @@ def _require_progress(line: Line, watch: Watch, ended: dict[str, float], wishes:
             f"{watch.troubles.get(waiting, '')} What has arrived stays. See the log of the {LOGS[waiting]} and, in "
             "Dagster, the runs that failed."
         )
+
+
+def _idle_s(watch: Watch, ended: dict[str, float]) -> float:
+    """How long no layer has changed."""
+    return time.monotonic() - max([*watch.changed_at.values(), *ended.values()])
 
 
 def _sum_up(line: Line, watch: Watch, state: State, console: Console, *, began: float, fed: Fed) -> int:

@@ -1,7 +1,8 @@
 """Bring PostgreSQL, Kafka and the warehouse to what this version of the code expects; every `up` runs it.
 
-    python -m deploy.docker.prepare lake        roles, databases, migrations, grants
+    python -m deploy.docker.prepare lake        roles, databases, migrations, grants, Dagster's own tables
     python -m deploy.docker.prepare schema      migrations and grants alone (the server is somebody else's)
+    python -m deploy.docker.prepare dagster     Dagster's own tables alone
     python -m deploy.docker.prepare topics      a topic for every contract
     python -m deploy.docker.prepare warehouse   datasets and tables
 
@@ -45,6 +46,12 @@ def prepare_lake(env: Mapping[str, str]) -> None:
                 _make_database(cursor, database, owner)
             cursor.execute('GRANT CONNECT ON DATABASE "lake" TO lander, reader')
     prepare_schema(env)
+    prepare_dagster(env)
+
+
+def prepare_dagster(_env: Mapping[str, str]) -> None:
+    """Dagster's own tables, all or none; made by Dagster itself, a kill at its first start leaves some out for ever."""
+    _run([sys.executable, "-m", "orchestration.instance_tables"])
 
 
 def prepare_schema(_env: Mapping[str, str]) -> None:
@@ -131,6 +138,7 @@ def _run(command: list[str]) -> None:
 STEPS: dict[str, Callable[[Mapping[str, str]], None]] = {
     "lake": prepare_lake,
     "schema": prepare_schema,
+    "dagster": prepare_dagster,
     "topics": prepare_topics,
     "warehouse": prepare_warehouse,
 }

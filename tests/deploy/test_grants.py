@@ -65,7 +65,8 @@ def lake(own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     make(tmp_path)
     found = Lake(own_postgres.dsn(), tmp_path)
     env = {"ADMIN_DSN": own_postgres.dsn(), "SECRETS_DIR": str(tmp_path), "LAKE_DSN": found.dsn("owner")}
-    monkeypatch.setenv("LAKE_DSN", env["LAKE_DSN"])  # `streaming migrate` is a process of its own
+    monkeypatch.setenv("LAKE_DSN", env["LAKE_DSN"])  # the steps are processes of their own
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", found.dsn("dagster", "dagster"))
     monkeypatch.delenv("LAKE_DSN_FILE", raising=False)
     prepare_lake(os.environ | env)
     prepare_lake(os.environ | env)  # a second `up` changes nothing and does not fail
@@ -111,7 +112,7 @@ def test_roles_can_do_their_own_work_and_no_other(lake: Lake) -> None:
 @pytest.mark.integration
 def test_a_role_reaches_its_own_database_only(lake: Lake) -> None:
     with closing(psycopg2.connect(lake.dsn("dagster", "dagster"))) as conn, conn.cursor() as cursor:
-        cursor.execute("CREATE TABLE runs (x int)")
+        cursor.execute("CREATE TABLE another (x int)")
     for folder, database in (("dagster", "lake"), ("lander", "dagster"), ("reader", "dagster")):
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
             psycopg2.connect(lake.dsn(folder, database))
