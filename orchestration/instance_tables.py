@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
 
 LOCK = 0x6461677374657254  # one at a time: `up` on two machines, a Job beside another
+RACES, RACE_PAUSE_S = 20, 0.5
+ALREADY_THERE = ("42P07", "23505")  # duplicate_table, which an index is too; unique_violation, of the catalog
 
 
 def complete(url: str) -> list[str]:
@@ -38,6 +41,25 @@ def complete(url: str) -> list[str]:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached, or the role may not make tables there.
     """
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for left in reversed(range(RACES)):
+        try:
+            made = _complete_once(url)
+            break
+        except (IntegrityError, ProgrammingError) as error:
+            # a process of Dagster makes its tables at this moment: what it has made is seen by the next look
+            if getattr(error.orig, "pgcode", None) not in ALREADY_THERE or not left:
+                raise
+            time.sleep(RACE_PAUSE_S)
+    if made is None:
+        return []
+    _mark_as_built(url)
+    return made
+
+
+def _complete_once(url: str) -> list[str] | None:
+    """As `complete`; None: the tables are another version's."""
     import sqlalchemy
     from dagster._core.storage.sql import check_alembic_revision, stamp_alembic_rev
     from dagster_postgres import run_storage
@@ -49,11 +71,10 @@ def complete(url: str) -> list[str]:
         conn.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(LOCK)))
         revision, head = check_alembic_revision(alembic, conn)
         if revision not in (None, head):
-            return []
+            return None
         made = [name for metadata in _all_metadata() for name in _make_missing(conn, metadata)]
         if revision is None:
             stamp_alembic_rev(alembic, conn)
-    _mark_as_built(url)
     return made
 
 

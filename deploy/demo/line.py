@@ -212,6 +212,7 @@ class Line:
         (home / "dagster.yaml").write_text(self.dagster_yaml or DAGSTER_YAML)
         workspace = home / "workspace.yaml"
         workspace.write_text(WORKSPACE_YAML.format(port=code_port, location=LOCATION))
+        self.step("make the Dagster tables", ["-m", "orchestration.instance_tables"])
         code = self.spawn(
             "Dagster code server",
             ["-m", "dagster", "api", "grpc", "-m", "orchestration.definitions", "--host", "127.0.0.1",
@@ -220,7 +221,6 @@ class Line:
         if "WarmRunLauncher" in (self.dagster_yaml or DAGSTER_YAML):
             # the daemon would start it with the first run: too late to be of use to that one
             self.spawn(POOL, ["-m", "orchestration.pool", "--socket", str(home / "pool.sock")])
-        self.step("make Dagster's tables", ["-m", "orchestration.instance_tables"])
         web = self.spawn(
             "Dagster webserver",
             ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--workspace", str(workspace)],

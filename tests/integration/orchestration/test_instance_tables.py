@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -106,9 +107,19 @@ def test_tables_of_another_version_are_left_alone(url: str) -> None:
     with engine.begin() as conn:
         conn.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '567bc23fd1ac'"))
         conn.execute(sqlalchemy.text("DROP TABLE asset_keys"))
+        conn.execute(sqlalchemy.text("DELETE FROM secondary_indexes"))
     before = schema_of(url)
     assert complete(url) == []
     assert schema_of(url) == before
+    assert marks_of(url) == set()
+
+
+def test_beside_dagsters_own_making_both_end_well(url: str, dagsters_own: str) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        for work in [threads.submit(each, url) for each in (DagsterPostgresStorage, complete, complete)]:
+            work.result()
+    assert schema_of(url) == schema_of(dagsters_own)
+    assert marks_of(url) == marks_of(dagsters_own)
 
 
 @pytest.fixture
