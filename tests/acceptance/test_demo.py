@@ -71,7 +71,13 @@ class Demo:
 
     def run_to_exit(self, *more: str) -> tuple[int, str]:
         process = self.start("--exit", *more)
-        output, _ = process.communicate(timeout=800)
+        try:
+            output, _ = process.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            process.kill()  # or every later test would find it running
+            output, _ = process.communicate()
+            daemon = self.state / "logs" / "dagster-daemon.log"
+            pytest.fail(f"the demo stands\n{output}\n{daemon.read_text()[-4000:] if daemon.exists() else ''}")
         return process.returncode, output
 
     def summary(self) -> dict[str, Any]:
