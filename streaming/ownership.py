@@ -148,7 +148,12 @@ class Ownership:
     # -- claiming -----------------------------------------------------------------------------------------------
 
     def _claim_all(self, consumer: Consumer, keys: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """Claim topic partitions; the offset to read each from. Raises RejoinError if one could not be claimed."""
+        """Claim topic partitions; the offset to read each from.
+
+        Raises:
+            RejoinError: one could not be claimed for now.
+            StreamingError: one cannot be claimed, and a person has to decide.
+        """
         if not keys:
             return {}
         try:
@@ -163,7 +168,10 @@ class Ownership:
         try:
             for key, (low, high) in marks.items():
                 topic_id = described[key[0]].topic_id if key[0] in described else None
-                claim, gap = self._claim_one(conn, key, topic_id, (low, high))
+                try:
+                    claim, gap = self._claim_one(conn, key, topic_id, (low, high))
+                except psycopg2.Error as error:
+                    database.raise_landing_error(error, f"claiming {key[0]}[{key[1]}]")
                 self.claims[key] = claim
                 self.positions[key] = claim.next_offset
                 self.ends.pop(key, None)
@@ -173,10 +181,6 @@ class Ownership:
                               last=gap.last_offset, detail=gap.detail)  # fmt: skip
         except LakeUnavailableError as error:
             raise RejoinError("the lake did not answer while claiming") from error
-        except psycopg2.Error as error:
-            raise RejoinError("the lake did not answer while claiming") from LakeUnavailableError(
-                database.hide_password(str(error))
-            )
         finally:
             conn.close()
         self.assigned_at = time.monotonic()

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from streaming import lake
 from streaming.__main__ import main
+from streaming.errors import MigrationError
 
 from .rig import Rig, line
 
@@ -166,6 +167,15 @@ def test_granting_to_a_role_that_does_not_exist_says_what_to_do(rig: Rig) -> Non
     output = run(rig, "migrate", "--grant", "--lander-role", 'no"body', "--reader-role", "none", code=1)
     assert "Create the roles first" in output
     assert "Traceback" not in output
+
+
+def test_a_consumer_without_the_lander_s_rights_ends_at_once_and_says_what_to_do(
+    rig: Rig, roles: dict[str, str]
+) -> None:
+    """The reader sees the contracts, so that the first thing that it lacks is the right to claim."""
+    rig.dsn = roles["reader"]
+    with pytest.raises(MigrationError, match=r"claiming .*\[\d\]: permission denied .*migrate --grant"):
+        rig.land(outage_limit_s=5.0)
 
 
 def test_a_new_stream_needs_the_grant_again_and_says_so(rig: Rig, roles: dict[str, str]) -> None:
