@@ -32,6 +32,10 @@ RETRYABLE = (
     psycopg2.InterfaceError,  # the connection is closed already
     pg.ReadOnlySqlTransaction,  # a fail-over has made this server a standby
 )
+READ_ONLY = (
+    "LAKE_DSN leads to a standby (it has to lead to the primary, also after a fail-over), or its user or database has "
+    "default_transaction_read_only = on (see ALTER ROLE and ALTER DATABASE)"
+)
 # A server that answers says FATAL; these pass by themselves (the last one is a pooler's).
 PASSING = "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again"
 REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))", re.DOTALL)
@@ -101,9 +105,7 @@ def telling_outages(tried: str, *, remedy: str) -> Iterator[None]:
     except psycopg2.Error as error:
         if not is_outage(error):
             raise
-        raise LakeUnavailableError(
-            f"{tried}: {hide_password(str(error)).strip() or type(error).__name__}. {remedy}"
-        ) from error
+        raise LakeUnavailableError(f"{tried}: {_told(error)}. {remedy}") from error
 
 
 def hide_password(text: str, dsn: str = "") -> str:
@@ -152,9 +154,15 @@ def is_outage(error: psycopg2.Error) -> bool:
     return isinstance(error, RETRYABLE) or (type(error) is psycopg2.DatabaseError and error.pgcode is None)
 
 
+def _told(error: psycopg2.Error) -> str:
+    """Postgres's words, and what they mean where they do not tell what to look at."""
+    text = hide_password(str(error)).strip() or type(error).__name__
+    return f"{text}. {READ_ONLY}" if isinstance(error, pg.ReadOnlySqlTransaction) else text
+
+
 def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:
     """Say what a Postgres error means for the landing."""
-    text = hide_password(str(error)).strip() or type(error).__name__
+    text = _told(error)
     if is_outage(error):
         raise LakeUnavailableError(f"{tried}: {text}. Nothing was written; it is tried again.") from error
     if isinstance(error, pg.InsufficientPrivilege):

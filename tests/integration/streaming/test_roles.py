@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from streaming import lake
 from streaming.__main__ import main
-from streaming.errors import MigrationError
+from streaming.errors import LakeUnavailableError, MigrationError
 
 from .rig import Rig, line
 
@@ -176,6 +176,13 @@ def test_a_consumer_without_the_lander_s_rights_ends_at_once_and_says_what_to_do
     rig.dsn = roles["reader"]
     with pytest.raises(MigrationError, match=r"claiming .*\[\d\]: permission denied .*migrate --grant"):
         rig.land(outage_limit_s=5.0)
+
+
+def test_a_lake_that_is_read_only_is_told_with_the_cause(rig: Rig, roles: dict[str, str]) -> None:
+    rig.execute(f'ALTER ROLE "{urlsplit(roles["lander"]).username}" SET default_transaction_read_only = on')
+    rig.dsn = roles["lander"]
+    with pytest.raises(LakeUnavailableError, match=r"claiming .*read-only.*default_transaction_read_only = on"):
+        rig.land(outage_limit_s=0.0)
 
 
 def test_a_new_stream_needs_the_grant_again_and_says_so(rig: Rig, roles: dict[str, str]) -> None:
