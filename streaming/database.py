@@ -36,9 +36,14 @@ READ_ONLY = (
     "LAKE_DSN leads to a standby (it has to lead to the primary, also after a fail-over), or its user or database has "
     "default_transaction_read_only = on (see ALTER ROLE and ALTER DATABASE)"
 )
-# A server that answers says FATAL; these pass by themselves (the last one is a pooler's).
-PASSING = "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again"
-REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))", re.DOTALL)
+# A server that answers says FATAL; these pass by themselves ("try again" is a pooler's).
+PASSING = (
+    "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again|"
+    "terminating connection|authentication due to timeout|No space left|out of memory"
+)
+# What libpq itself has found out before the server could say so: waiting does not mend a setting.
+AMISS = "no password supplied|server does not support SSL|root certificate file|certificate verify failed"
+REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))|{AMISS}", re.DOTALL)
 # Of a URI's query, with what of it stands behind a bare &; of key=value pairs; and of a URI's log-in, which ends at the
 # last @, as a password that is not percent-encoded may hold others, a blank or a slash.
 IN_QUERY = r"(?P<query>[?&][^=&]*password=)(?P<a>[^&]*(?:&[^=&]*(?=&|$))*)"
