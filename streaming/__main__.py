@@ -137,19 +137,33 @@ def consume(topics: tuple[str, ...], until_idle: float | None, *, is_json: bool)
         keep_freed_memory()
         give_way_soon()
         summary = consumer.run(stop, until_idle_s=until_idle)
-    if is_json:
-        click.echo(json.dumps({"event": "consumed", **dataclasses.asdict(summary)}))
-        return
-    click.echo(
-        f"landed {summary.rows:,} events, {summary.dead_letters:,} dead letters, {summary.gap_offsets:,} gaps "
+    told = (
+        json.dumps({"event": "consumed", **dataclasses.asdict(summary)})
+        if is_json
+        else f"landed {summary.rows:,} events, {summary.dead_letters:,} dead letters, {summary.gap_offsets:,} gaps "
         f"in {summary.seconds:.1f} s"
     )
+    try:
+        click.echo(told)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamingError(
+            f"printing what was landed ({summary.rows:,} events, {summary.dead_letters:,} dead letters): "
+            f"{error.strerror}. All of it is in the lake; see `streaming lake status`."
+        ) from error
 
 
 def _tell_landing(consumer: Any, stop: threading.Event, is_json: bool) -> None:  # noqa: FBT001 a thread's argument
     while is_json and not stop.wait(TELL_EVERY_S):
         line = {"event": "landing", **dataclasses.asdict(consumer.counts()), **consumer.state()}
-        click.echo(json.dumps(line))
+        try:
+            click.echo(json.dumps(line))
+        except BrokenPipeError:
+            structlog.get_logger().warning("tells_no_more", note="who read the lines has left; the landing goes on")
+            return
+        except OSError:
+            continue  # a full disk: the numbers are sums, so the next line that is taken has these too
 
 
 @main.group()

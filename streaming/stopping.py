@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -76,9 +75,9 @@ def _leaving_within(seconds: float) -> Iterator[None]:
 
 
 def _end_now() -> None:
-    log.warning(
-        "left_at_once", note="what the landing waited for did not answer; what is not committed will be read again"
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    try:  # what was printed is flushed by who printed it; a full disk or a reader that left must not keep us here
+        log.warning(
+            "left_at_once", note="what the landing waited for did not answer; what is not committed will be read again"
+        )
+    finally:
+        os._exit(0)

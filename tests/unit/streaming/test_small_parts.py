@@ -6,10 +6,11 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg2
 import psycopg2.errors
@@ -17,7 +18,7 @@ import pytest
 import structlog
 
 from streaming import stream_tables
-from streaming.__main__ import _configure_logs
+from streaming.__main__ import _configure_logs, _tell_landing
 from streaming.batch import Batch, prepare_batch
 from streaming.database import connect, hide_password, is_outage
 from streaming.dead_letter import DeadLetter, show_value
@@ -29,11 +30,9 @@ from streaming.refusal_window import RefusalWindow
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 from streaming.sources.ndjson import read_ndjson_events
 from streaming.sources.piped import read_lines
+from streaming.writer import Counts
 
 from .events import NOW, FakeMessage, order_bytes, orders_contract
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = {"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "LAKE_DSN": "postgresql://u:p@h/lake"}
 
@@ -369,3 +368,54 @@ def test_a_full_disk_under_the_log_ends_nothing_and_is_told_with_the_next_line(
             log.info("nobody reads it")
     finally:
         structlog.configure(**before)
+
+
+class Teller:
+    """A consumer that is asked for its numbers; `stop` is set once it was asked so often."""
+
+    def __init__(self, stop: threading.Event, times: int) -> None:
+        self.stop, self.asked, self.times = stop, 0, times
+
+    def counts(self) -> Counts:
+        self.asked += 1
+        if self.asked == self.times:
+            self.stop.set()
+        return Counts(rows=self.asked)
+
+    def state(self) -> dict[str, bool]:
+        return {"ready": True}
+
+
+@pytest.mark.parametrize(("problem", "printed"), [(errno.ENOSPC, [1, 3]), (errno.EPIPE, [1])])
+def test_lines_that_stdout_does_not_take_end_neither_the_telling_nor_in_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, problem: int, printed: list[int]
+) -> None:
+    def echo(text: str) -> None:
+        rows = json.loads(text)["rows"]
+        if rows == 2:
+            raise OSError(problem, os.strerror(problem))
+        found.append(rows)
+
+    found, stop = list[int](), threading.Event()
+    monkeypatch.setattr("streaming.__main__.TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("streaming.__main__.click.echo", echo)
+    _tell_landing(Teller(stop, 3), stop, is_json=True)
+    assert found == printed
+
+
+def test_a_process_that_is_stopped_leaves_in_time_though_nobody_takes_its_last_line() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from streaming.stopping import stopping\n"
+        "with stopping(leaves_within_s=0.1):\n"
+        "    print('held up', end='')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(3)\n"
+        "raise SystemExit('it stayed')\n"
+    )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONUNBUFFERED": ""}, stdout=full, stderr=subprocess.PIPE, check=False, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
