@@ -41,13 +41,20 @@ class InstanceSlot:
             return
         safe = "".join(c if c.isalnum() else "-" for c in group_id)
         for number in range(1000):
-            path = Path(tempfile.gettempdir()) / f"streaming-{os.getuid()}-{safe}-{number}.lock"
-            self._file = path.open("w")
+            name = f"streaming-{os.getuid()}-{safe}-{number}.lock"
             try:
+                self._file = (Path(tempfile.gettempdir()) / name).open("w")
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 self._file.close()
                 continue
+            except OSError as error:  # also where Python finds no folder for temporary files at all
+                raise StreamingError(
+                    f"taking a name for the consumer by the file {name}: {error.strerror}"
+                    f"{f': {error.filename}' if error.filename else ''}. Nothing was landed. Make the folder for "
+                    f"temporary files writable, name another one in TMPDIR, or give the consumer a name by "
+                    f"STREAMING_INSTANCE_ID."
+                ) from error
             self.name = f"{safe}-{socket.gethostname()}-{number}-{tag}"
             return
         raise StreamingError("taking a name for the consumer: 1000 are taken. Set STREAMING_INSTANCE_ID.")

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from streaming.consumer import FIRST_BATCH_EVENTS, LandingConsumer
-from streaming.errors import TopicError
+from streaming.errors import StreamingError, TopicError
 from streaming.fencing import FENCE_LIMIT
 from streaming.ledger import Claim
 from streaming.membership import InstanceSlot
@@ -307,6 +307,14 @@ def test_a_stable_name_is_another_one_for_other_topics(tmp_path: Path, monkeypat
     for wanted in ("", "landing-0"):
         assert name(wanted, "a", "b") == name(wanted, "b", "a") != name(wanted, "a")
     assert name("dynamic", "a") == ""
+
+
+def test_a_folder_for_temporary_files_that_takes_no_lock_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nothing")
+    with pytest.raises(StreamingError, match=r"No such file or directory: /proc/nothing.* STREAMING_INSTANCE_ID"):
+        InstanceSlot("group", "", [TOPIC])
 
 
 def test_topics_without_a_contract_are_left_to_whoever_has_one(
