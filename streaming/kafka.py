@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
 from streaming.contract import require_topic_name
 from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
-from streaming.kafka_trouble import advice, is_denied, look_for_reason
+from streaming.kafka_trouble import RIGHTS, advice, is_denied, look_for_reason
 
 if TYPE_CHECKING:
     from streaming.settings import KafkaSettings
@@ -126,9 +126,23 @@ def create_topic(settings: KafkaSettings, topic: str, *, topic_partitions: int, 
     except KafkaException as error:
         if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
             return False
-        raise TopicError(f"creating topic {topic}: {error}. It was not created.") from error
+        told = error.args[0]
+        raise TopicError(
+            f"creating topic {topic} at {settings.bootstrap_servers}: {told.str().removesuffix('.')} ({told.name()}). "
+            f"{_creation_advice(settings, told)}"
+        ) from error
     _wait_topic(settings, client, topic)
     return True
+
+
+def _creation_advice(settings: KafkaSettings, told: KafkaError) -> str:
+    if told.code() < KafkaError.UNKNOWN:  # the client's own word: no answer came
+        return f"It may have been created: run it again, which tells. {advice(settings, told)}"
+    if is_denied(told):
+        return f"It was not created. {advice(settings, told)}"
+    if told.code() == KafkaError.UNKNOWN:
+        return f"It was not created. The broker's log tells more; a right may be missing: {RIGHTS}."
+    return "It was not created. Change what the broker names, and run it again."
 
 
 def _wait_topic(settings: KafkaSettings, client: AdminClient, topic: str) -> None:

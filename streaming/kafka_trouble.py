@@ -24,6 +24,10 @@ DENIED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
+RIGHTS = (
+    "to land, its user needs DESCRIBE and READ on the topic, and READ on the group (STREAMING_GROUP_ID); to produce, "
+    "DESCRIBE and WRITE on the topic; to create a topic, CREATE on it or on the cluster, and DESCRIBE on it"
+)
 LOG_IN = {
     "OAUTHBEARER": "KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET and KAFKA_OAUTH_SCOPE",
     "": "KAFKA_SECURITY_PROTOCOL: the broker wants another one",
@@ -80,10 +84,7 @@ def advice(settings: KafkaSettings, error: KafkaError | None) -> str:
     code: Any = None if error is None else error.code()
     text = "" if error is None else error.str().lower()
     if error is not None and is_denied(error):
-        return (
-            "The broker takes our log-in and lacks an ACL for it: to land, its user needs DESCRIBE and READ on the "
-            "topic, and READ on the group (STREAMING_GROUP_ID); to produce, DESCRIBE and WRITE on the topic."
-        )
+        return f"The broker takes our log-in and lacks an ACL for it: {RIGHTS}."
     if code == KafkaError._AUTHENTICATION:  # noqa: SLF001
         mechanism = settings.sasl_mechanism
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from streaming.client_errors import ClientErrors
 from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
 from streaming.fencing import Fencing
-from streaming.kafka import unavailable
+from streaming.kafka import create_topic, unavailable
 from streaming.metrics import LandingMetrics
 from streaming.settings import KafkaSettings, LakeSettings, LandingSettings
 
@@ -81,6 +82,33 @@ def test_a_right_that_the_broker_denies_is_no_outage_and_names_what_is_needed(er
     assert isinstance(told, BrokerRefusedError), "waiting does not help"
     assert re.match(r"describing topic a.b at 127.0.0.1:1: .*uthorization failed\. .*DESCRIBE and READ", str(told))
     assert "Check that Kafka is up" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        (
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            "It was not created. .* lacks an ACL .* CREATE on it or on the cluster",
+        ),
+        (
+            KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+            "It was not created. .* lacks an ACL .* CREATE on it or on the cluster",
+        ),
+        (KafkaError.UNKNOWN, "It was not created. .* log tells more.* CREATE on it or on the cluster"),
+        (KafkaError.INVALID_REPLICATION_FACTOR, "It was not created. Change what the broker names"),
+        (KafkaError._TIMED_OUT, "It may have been created: run it again"),
+    ],
+)
+def test_a_topic_that_the_broker_does_not_create_is_told_with_the_right_that_may_be_missing(
+    errors: ClientErrors, monkeypatch: pytest.MonkeyPatch, code: int, needed: str
+) -> None:
+    creation = Future[None]()
+    creation.set_exception(KafkaException(KafkaError(code)))
+    admin = SimpleNamespace(describe_topics=lambda *_, **__: {}, create_topics=lambda *_, **__: {"a.b": creation})
+    monkeypatch.setattr("streaming.kafka.admin_client", lambda _: admin)
+    with pytest.raises(TopicError, match=rf"creating topic a\.b at 127.0.0.1:1: .*{needed}"):
+        create_topic(errors.settings.kafka, "a.b", topic_partitions=1)
 
 
 def test_a_topic_whose_reading_is_denied_later_ends_the_consumer_with_what_is_needed(errors: ClientErrors) -> None:
