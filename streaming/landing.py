@@ -82,14 +82,13 @@ def land_batches(
             if kept:
                 hold_contracts(cursor, [decoders[batch.topic].contract for batch, _ in kept])
                 _write(cursor, decoders, kept, owner)
-    except psycopg2.errors.UniqueViolation as error:
-        raise LandingError(
-            f"{tried}: {str(error).strip()}. Nothing was written. The landing table holds offsets that the ledger does "
-            f"not know: was the control schema restored from an older backup than landing?"
-        ) from error
-    except psycopg2.errors.CheckViolation as error:
-        months.clear()
-        raise LakeUnavailableError(f"{tried}: {str(error).strip()}. Nothing was written; it is tried again.") from error
+    except psycopg2.IntegrityError as error:
+        if isinstance(error, psycopg2.errors.CheckViolation) and not error.diag.constraint_name:  # no such month
+            months.clear()
+            raise LakeUnavailableError(
+                f"{tried}: {str(error).strip()}. Nothing was written; it is tried again."
+            ) from error
+        raise LandingError(f"{tried}: {str(error).strip()}. Nothing was written. {_remedy(error)}") from error
     except psycopg2.DataError:
         raise
     except psycopg2.Error as error:
@@ -101,6 +100,21 @@ def land_batches(
         dead_letters=sum(len(batch.rejected) for batch, _ in kept),
         gap_offsets=sum(batch.gap_offsets for batch, _ in kept),
         payload_bytes=sum(batch.payload_bytes for batch, _ in kept),
+    )
+
+
+def _remedy(error: psycopg2.IntegrityError) -> str:
+    """What to do about a row that a table does not take: ours have a primary key, and no rule else."""
+    table, rule = f"{error.diag.schema_name}.{error.diag.table_name}", error.diag.constraint_name
+    if isinstance(error, psycopg2.errors.UniqueViolation) and (rule or "").endswith("_pkey"):
+        return (
+            "The landing table holds offsets that the ledger does not know: was the control schema restored from an "
+            "older backup than landing?"
+        )
+    what = f"column {error.diag.column_name}" if rule is None else rule
+    return (
+        f"{table} has a rule that the landing did not make ({what}): was it added by hand? Take it away, or give a "
+        f"column that was added a default, and start again; a rule for events belongs into their contract."
     )
 
 

@@ -20,6 +20,7 @@ from streaming.database import transaction
 from streaming.decode import Decoder
 from streaming.errors import (
     DeadLetterLimitError,
+    LandingError,
     MigrationError,
     ReplayError,
     TopicError,
@@ -271,6 +272,23 @@ def test_months_are_created_on_demand_by_several_writers_at_once(rig: Rig) -> No
         "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass", f"landing.{rig.contract.stream}"
     )
     assert partitions == [(60,)]
+
+
+def test_a_rule_that_was_added_to_a_landing_table_by_hand_is_named_and_nothing_is_lost(rig: Rig) -> None:
+    rig.send([line(1), line(1)], partition=0)
+    table = f"landing.{rig.contract.stream}"
+    for added, dropped, what in (
+        ("COLUMN mine text NOT NULL", "COLUMN mine", "column mine"),
+        ("CONSTRAINT by_hand CHECK (topic_offset > 0)", "CONSTRAINT by_hand", "by_hand"),
+        ("CONSTRAINT by_hand UNIQUE (event_day, topic_partition)", "CONSTRAINT by_hand", "event_day_topic_parti"),
+    ):
+        rig.execute(f"ALTER TABLE {table} ADD {added}")
+        with pytest.raises(LandingError, match=rf"a rule that the landing did not make \(.*{what}.*\): was it added"):
+            rig.land(outage_limit_s=3.0)
+        rig.execute(f"ALTER TABLE {table} DROP {dropped}")
+    rig.execute(f"ALTER TABLE {table} ADD COLUMN mine text DEFAULT 'x'")
+    rig.land()
+    rig.assert_exact(2)
 
 
 def test_a_batch_of_a_lost_claim_writes_nothing(rig: Rig) -> None:
