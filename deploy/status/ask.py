@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -104,9 +105,9 @@ def ask(env: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Facts:
     }
     for thread in threads.values():
         thread.start()
-    deadline = datetime.now(UTC).timestamp() + timeout_s
+    deadline = time.monotonic() + timeout_s
     for thread in threads.values():
-        thread.join(max(0.0, deadline - datetime.now(UTC).timestamp()))
+        thread.join(max(0.0, deadline - time.monotonic()))
     for part, thread in threads.items():
         if thread.is_alive():
             troubles[part] = f"silent for {timeout_s:.0f} s"
@@ -133,11 +134,11 @@ def ask_kafka(env: Mapping[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {"group.id": "status", "enable.auto.commit": False, "log_level": 2}
     consumer = Consumer(config | KafkaSettings.from_env(env).client_config())
     try:
-        ends = {}
+        marks = {}
         for topic in _topics(env):
             found = consumer.list_topics(topic, timeout=10).topics[topic]
             for number in found.partitions:
-                ends[topic, number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+                marks[topic, number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
         try:
             with closing(_lake(env)) as conn:
                 landed = {
@@ -147,20 +148,29 @@ def ask_kafka(env: Mapping[str, str]) -> dict[str, Any]:
                 }
         except Exception:  # noqa: BLE001 - the lake's trouble is told by the lake's own question
             return {}
-        waiting = {place: end - landed.get(place, 0) for place, end in ends.items() if end > landed.get(place, 0)}
-        since = [_produced_at(consumer, TopicPartition(*place, landed.get(place, 0))) for place in waiting]
+        due = {
+            place: max(landed.get(place, low), low) for place, (low, _) in marks.items()
+        }  # what is gone waits no more
+        waiting = {place: end - due[place] for place, (_, end) in marks.items() if end > due[place]}
+        since = [_produced_at(consumer, TopicPartition(*place, due[place])) for place in waiting]
     finally:
         consumer.close()
     return {"unlanded": sum(waiting.values()), "waiting_since": min(filter(None, since), default=None)}
 
 
 def _produced_at(consumer: Any, place: Any) -> datetime | None:
-    """When the message at a place, or the next one there is, was produced; None if none comes in time."""
+    """When the message at a place, or the next one there is, was produced; None if it does not say, or none comes."""
+    from confluent_kafka import TIMESTAMP_NOT_AVAILABLE  # noqa: PLC0415
+
     consumer.assign([place])
     message = consumer.poll(FIRST_WAITING_S)
     if message is None or message.error():
         return None
-    return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+    kind, stamp_ms = message.timestamp()
+    try:  # a producer may stamp a message with any 64 bits
+        return None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(stamp_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def ask_lake(env: Mapping[str, str]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from email.message import Message
+from types import SimpleNamespace
 from urllib.error import HTTPError
 
 import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 from prometheus_client.parser import text_string_to_metric_families
 
 from dbt_like_sql.reconcile import DayTotals, Reconciliation, record
@@ -198,6 +200,22 @@ def test_a_webserver_that_met_a_connection_from_before_a_restart_is_asked_once_m
     monkeypatch.setattr(asking, "QUESTIONS", {"dagster": asking.ask_dagster})
     facts = asking.ask({"DAGSTER_URL": "http://dagster"})
     assert facts.troubles == ({"dagster": f"HTTPError: HTTP Error {codes[-1]}: it says why"} if is_told else {})
+
+
+@pytest.mark.parametrize(
+    ("stamp", "since"),
+    [
+        ((TIMESTAMP_LOG_APPEND_TIME, 1_500), datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)),
+        ((TIMESTAMP_NOT_AVAILABLE, -1), None),
+        ((TIMESTAMP_CREATE_TIME, 1_796_000_000_000_000), None),  # microseconds for milliseconds
+    ],
+)
+def test_a_waiting_message_that_does_not_say_when_it_was_produced_is_no_trouble_of_kafka_s(
+    stamp: tuple[int, int], since: datetime | None
+) -> None:
+    message = SimpleNamespace(error=lambda: None, timestamp=lambda: stamp)
+    consumer = SimpleNamespace(assign=lambda _: None, poll=lambda _: message)
+    assert asking._produced_at(consumer, None) == since
 
 
 def test_a_loss_is_new_for_seven_days_and_counted_for_ever(lake_dsn: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deploy.status.ask import ask_kafka
 from streaming import dead_letter, lake, landing, ledger, replay
 from streaming.batch import Batch, extend_to_end, prepare_batch
 from streaming.consumer import LandingConsumer
@@ -215,6 +216,9 @@ def test_events_deleted_before_they_landed_are_a_gap_that_is_told(rig: Rig) -> N
     deletions = admin.delete_records([TopicPartition(rig.topic, 0, 150)])
     for deletion in deletions.values():
         deletion.result(20)
+    status = ask_kafka(rig.env)
+    assert status["unlanded"] == 50, "what is deleted waits no more"
+    assert status["waiting_since"] is not None
     rig.land()
     rig.assert_exact(150, gaps=50)
     assert rig.query("SELECT first_offset, last_offset, kind FROM control.gap") == [(100, 149, "below_log_start")]
