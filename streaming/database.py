@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import psycopg2
 from psycopg2 import errors as pg
+from psycopg2.extensions import parse_dsn
 
 from streaming.errors import LakeRefusedError, LakeUnavailableError, LandingError, MigrationError
 
@@ -68,7 +69,7 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             dsn,
             application_name=application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
-            options=SERVER_OPTIONS,
+            options=f"{parse_dsn(dsn).get('options', '')} {SERVER_OPTIONS}",  # given beside a DSN it takes its place
             **KEEPALIVE,
         )
     except psycopg2.OperationalError as error:

@@ -250,3 +250,10 @@ def test_the_watermark_is_the_newest_production_time(rig: Rig) -> None:
         newest = lake.watermark(conn, rig.topic)
     assert newest is not None
     assert abs((datetime.now(UTC) - newest).total_seconds()) < 60
+
+
+def test_settings_of_the_connection_url_hold_beside_ours(rig: Rig) -> None:
+    rig.dsn += "?options=-c%20statement_timeout%3D7s%20-c%20TimeZone%3DAsia/Tokyo&application_name=other"
+    with rig.connect() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT current_setting('statement_timeout'), current_setting('TimeZone')")
+        assert cursor.fetchone() == ("7s", "UTC")
