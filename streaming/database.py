@@ -37,6 +37,7 @@ READ_ONLY = (
     "LAKE_DSN leads to a standby (it has to lead to the primary, also after a fail-over), or its user or database has "
     "default_transaction_read_only = on (see ALTER ROLE and ALTER DATABASE)"
 )
+CANCELED = "If statement_timeout does it each time: ALTER ROLE ... SET statement_timeout = 0 for the user of LAKE_DSN"
 # A server that answers says FATAL; these pass by themselves ("try again" is a pooler's).
 PASSING = (
     "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again|"
@@ -163,7 +164,9 @@ def is_outage(error: psycopg2.Error) -> bool:
 def _told(error: psycopg2.Error) -> str:
     """Postgres's words, and what they mean where they do not tell what to look at."""
     text = hide_password(str(error)).strip() or type(error).__name__
-    return f"{text}. {READ_ONLY}" if isinstance(error, pg.ReadOnlySqlTransaction) else text
+    if isinstance(error, pg.ReadOnlySqlTransaction):
+        return f"{text}. {READ_ONLY}"
+    return f"{text}. {CANCELED}" if isinstance(error, pg.QueryCanceled) else text
 
 
 def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:

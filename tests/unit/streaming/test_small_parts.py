@@ -20,7 +20,7 @@ import structlog
 from streaming import stream_tables
 from streaming.__main__ import _configure_logs, _tell_landing
 from streaming.batch import Batch, prepare_batch
-from streaming.database import connect, hide_password, is_outage
+from streaming.database import connect, hide_password, is_outage, raise_landing_error
 from streaming.dead_letter import DeadLetter, show_value
 from streaming.dead_letter_file import Given, read_given
 from streaming.decode import Decoder
@@ -294,6 +294,20 @@ def test_ddl_quotes_what_people_write() -> None:
 )
 def test_a_lost_connection_is_an_outage_by_whatever_class_it_is_told(error: psycopg2.Error, *, is_away: bool) -> None:
     assert is_outage(error) is is_away
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (psycopg2.errors.QueryCanceled("canceling statement due to statement timeout"), "SET statement_timeout = 0"),
+        (psycopg2.errors.ReadOnlySqlTransaction("cannot execute INSERT"), "leads to a standby"),
+    ],
+)
+def test_an_outage_that_lasts_until_somebody_changes_a_setting_is_told_with_the_setting(
+    error: psycopg2.Error, told: str
+) -> None:
+    with pytest.raises(LakeUnavailableError, match=f"landing: {error}. .*{told}.* it is tried again"):
+        raise_landing_error(error, "landing")
 
 
 @pytest.mark.parametrize(
