@@ -84,6 +84,7 @@ class CheckResult:
 class Published:
     """What a publication did. `rows` are what the days, or the table, hold now; bytes and seconds are of the script.
 
+    `day_rows` are the rows of each day, for tables that have days.
     `grown_days` were published by what was loaded since; the other days were built anew. `restated` are the rows that
     the publication wrote to control.restatement, as far as readers are told of them.
     """
@@ -98,6 +99,7 @@ class Published:
     job_id: str = ""
     grown_days: tuple[date, ...] = ()
     restated: tuple[dict[str, Any], ...] = ()
+    day_rows: Mapping[date, int] = field(default_factory=dict)
 
 
 def publish(
@@ -213,6 +215,7 @@ def _merge(built: dict[str, Published], more: Mapping[str, Published]) -> None:
                 job_id=new.job_id,
                 grown_days=old.grown_days + new.grown_days,
                 restated=old.restated + new.restated,
+                day_rows={**old.day_rows, **new.day_rows},
             )
         )
 
@@ -248,6 +251,7 @@ def _publish_chunk(
             job_id=done.job_id,
             grown_days=work.grown_days(table),
             restated=tuple(_restated(work, table, now)),
+            day_rows={day: found.row_count or 0 for (name, day), found in now.items() if day and name == table.name},
         )
         for table in tables
     }

@@ -101,7 +101,11 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         memory = Memory()
         more = {} if daily else {COVERS: newest_event(context.instance, daily_keys(catalog))[0]}  # before it reads them
         run_id = context.run.run_id
-        yield from publish(lake, opened, catalog, selected, days, run_id=run_id, memory=memory, more=more)
+        for result, day_rows in publish(lake, opened, catalog, selected, days, run_id=run_id, memory=memory, more=more):
+            for day, rows in day_rows.items():
+                shown = {"dagster/partition_row_count": rows}
+                context.add_asset_metadata(shown, asset_key=result.asset_key, partition_key=day.isoformat())
+            yield result
         if len(selected) < len(tables):
             return
         mark_published(lake, ledger)
@@ -172,10 +176,10 @@ def publish(
     run_id: str,
     memory: Memory | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+) -> Iterator[tuple[dg.MaterializeResult[None] | dg.AssetCheckResult, Mapping[date, int]]]:
     """Publish the tables together; if a blocking check finds a row, none is published and every result is shown.
 
-    `more` is metadata for each of them.
+    `more` is metadata for each of them. Beside each result stand the rows of each of a daily table's days.
     """
     from dbt_like_sql.errors import ChecksFailedError
 
@@ -183,15 +187,15 @@ def publish(
         names = [table.name for table in tables]
         published = _publish_all(lake, warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
     except ChecksFailedError as error:
-        yield from check_results(error.checks)
+        yield from ((each, {}) for each in check_results(error.checks))
         raise
     for table in tables:
         done = published[table.name]
-        yield from check_results(done.checks)
-        yield dg.MaterializeResult(
+        yield from ((each, {}) for each in check_results(done.checks))
+        result: dg.MaterializeResult[None] = dg.MaterializeResult(
             asset_key=asset_key(table.name),
             metadata={
-                "dagster/row_count": done.rows,
+                **({} if is_daily(table) else {"dagster/row_count": done.rows}),
                 "bytes_billed": done.bytes_billed,
                 "publish_seconds": round(done.seconds, 3),
                 "days": len(days) if days is not None else "all",
@@ -202,6 +206,7 @@ def publish(
                 **(more or {}),
             },
         )
+        yield result, done.day_rows
 
 
 def _restatements(done: Any) -> dict[str, Any]:
