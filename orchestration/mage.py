@@ -29,6 +29,7 @@ from orchestration.errors import MageRunError
 from orchestration.mage_imports import own_helpers
 from orchestration.mage_retry import RetryConfig, retry_problem
 from orchestration.mage_surroundings import Surroundings, own_surroundings
+from orchestration.mage_timeout import BlockTimeoutError, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -159,7 +160,8 @@ def _run_blocks(
         started = time.perf_counter()
         mage_block = pipeline.get_block(block.uuid)
         surroundings = Surroundings.now()
-        results[block.uuid], tests = _try(mage_block, inputs, given, _Place(spec, block, tuple(runs), part), retry)
+        place = _Place(spec, block, tuple(runs), part)
+        results[block.uuid], tests = _within_its_time(mage_block, inputs, given, place, retry)
         _tell_changes(spec, block, surroundings.changes())
         output = _as_argument(results[block.uuid])
         if keep is not None:
@@ -340,6 +342,17 @@ class _Place:
     done: tuple[BlockRun, ...]
     part: Part
     tries: int = 1
+
+
+def _within_its_time(
+    mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any], place: _Place, of_project: Mapping[str, Any]
+) -> tuple[list[Any], tuple[TestRun, ...]]:
+    """The block, its tests and all tries of it, within its `timeout`, as Mage's scheduler has it."""
+    try:
+        with time_limit(place.block.timeout_s, place.block.uuid):
+            return _try(mage_block, inputs, variables, place, of_project)
+    except BlockTimeoutError as error:  # in a test or in a pause, or caught by the block's own code
+        raise _block_error(place, error) from error
 
 
 def _try(

@@ -19,6 +19,7 @@ import yaml
 
 from orchestration.errors import MageSpecError
 from orchestration.mage_retry import retry_problem
+from orchestration.mage_timeout import timeout_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ class BlockSpec:
     storage_line: int | None = None
     integration_line: int | None = None
     retry_config: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: int | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -238,6 +240,7 @@ class _Document:
             if not isinstance(block, dict) or not block.get("uuid"):
                 raise MageSpecError(self.path, line, "a block without a uuid")
             problem = _shape_problem(block, _BLOCK_SHAPES) or retry_problem(block.get("retry_config"))
+            problem = problem or timeout_problem(block.get("timeout"))
             if problem is None and not all(isinstance(each, str) for each in block.get("upstream_blocks") or ()):
                 problem = f"upstream_blocks is {block['upstream_blocks']!r}; expected a list of names"
             if problem:
@@ -381,6 +384,7 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         storage_line=None if tree is None else _storage_line(tree),
         integration_line=None if tree is None else _integration_line(tree),
         retry_config=dict(fields.get("retry_config") or {}),
+        timeout_s=fields.get("timeout"),
     )
 
 

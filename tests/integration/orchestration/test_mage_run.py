@@ -712,6 +712,18 @@ def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path)
     assert (tmp_path / "log").read_text() == "load "
 
 
+def test_a_block_is_interrupted_at_its_timeout_also_where_its_code_catches_that(tmp_path: Path) -> None:
+    waits = (
+        "def load(*a, **k):\n    import time\n    try:\n        time.sleep(5)\n    except Exception:\n        pass\n"
+    )
+    blocks: dict[str, Block] = {"load": ("data_loader", [], waits, {"timeout": 1, "retry_config": SOON})}
+    told = r"p/load \(.*BlockTimeoutError: it ran longer than its timeout of 1 s .* \[Nothing was written"
+    with pytest.raises(MageRunError, match=told) as caught:
+        run(tmp_path / "p", blocks)
+    assert not caught.value.is_retryable
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 @pytest.mark.parametrize("ends", ["    return {}\n", "    raise OSError('away')\n"], ids=["well", "with an error"])
 def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: str

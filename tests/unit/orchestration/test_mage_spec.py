@@ -132,6 +132,8 @@ def test_a_warning_test_that_does_not_exist_is_told_with_its_block_s_line(
         ({"retry_config": {"max_delay": float("inf")}}, "max_delay is inf; expected seconds from 0 on"),
         ({"retry_config": {"exponential_backoff": 1}}, "exponential_backoff is 1; expected true or false"),
         ({"configuration": {"repeatable": "yes"}}, "repeatable is 'yes'; expected true or false"),
+        ({"timeout": "soon"}, "timeout is 'soon'; expected whole seconds from 1 on, or null"),
+        ({"timeout": 0}, "timeout is 0; expected whole seconds from 1 on, or null"),
     ],
 )
 def test_a_wrong_way_to_try_again_is_told_with_its_line(scratch: Scratch, fields: dict[str, Any], told: str) -> None:
