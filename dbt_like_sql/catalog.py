@@ -16,7 +16,7 @@ from dbt_like_sql.difference import check_additive
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import LAYERS, line_of, order, references, table_nodes, tree, unlayered
 from dbt_like_sql.incremental import check_incremental
-from dbt_like_sql.render import DAYS, computes_with_days, days_columns, parameters, uses_days
+from dbt_like_sql.render import DAYS, computes_with_days, days_columns, given_column, parameters, uses_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -341,7 +341,8 @@ def _check_days(table: Table, tables: Mapping[str, Table]) -> None:
     """A publication takes out the rows of its days: a query that gives others would add them each time.
 
     Which days those are is said by what has been loaded into the tables that it reads, by their own days: rows taken by
-    another column of theirs would be missing on every day that has not been loaded, in silence.
+    another column of theirs would be missing on every day that has not been loaded, in silence. Rows that it gives
+    another one of their days would be refused by each publication.
     """
     if table.materialization != "table" or not table.partition_column:
         return
@@ -362,6 +363,14 @@ def _check_days(table: Table, tables: Mapping[str, Table]) -> None:
                 f"make {table.name} a table without a partition, which is built whole"
             )
             raise ContractError(table.query_path, line_of(node), problem)
+        given = given_column(node, table.partition_column)
+        if day and columns and given is not None and given.name != day:
+            problem = (
+                f"{table.name} takes the days of {name} by {day}, but gives its rows {given.name} as their "
+                f"{table.partition_column}: a publication refuses rows of other days than it builds. Give them {day}, "
+                f"or make {table.name} a table without a partition, which is built whole"
+            )
+            raise ContractError(table.query_path, line_of(given), problem)
 
 
 def _materialization(contract: Contract, *, has_query: bool) -> Materialization:

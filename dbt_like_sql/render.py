@@ -152,6 +152,27 @@ def days_columns(node: exp.Table) -> set[str]:
     return {each.name for each in columns if each.table == node.alias_or_name or (is_alone and not each.table)}
 
 
+def given_column(node: exp.Table, name: str) -> exp.Column | None:
+    """The column of a table that the query gives as it is under a name; None where it is computed, or equals another.
+
+    Of the outermost SELECT and of the SELECTs of a UNION; what comes through a subquery is not looked into.
+    """
+    select = node.parent_select
+    root = select.parent if select is not None else None
+    while isinstance(root, exp.SetOperation):
+        root = root.parent
+    if select is None or root is not None:
+        return None
+    column = next((each.unalias() for each in select.selects if each.alias_or_name == name), None)
+    is_alone = not select.args.get("joins")
+    if not isinstance(column, exp.Column) or not (
+        column.table == node.alias_or_name or (is_alone and not column.table)
+    ):
+        return None
+    equal = {side.name for each in select.find_all(exp.EQ) for side in (each.this, each.expression)}
+    return None if column.name in equal else column
+
+
 def _is_days(node: exp.Expr) -> bool:
     return isinstance(node, exp.Parameter) and node.name == DAYS
 

@@ -138,7 +138,7 @@ def test_table_built_whole_that_does_more_than_take_rows_is_no_fact_table(tmp_pa
 @pytest.mark.parametrize(
     "query",
     [
-        ROWS.replace("SELECT order_day", "SELECT due_day AS order_day"),
+        ROWS.replace("SELECT order_day", "SELECT DATE(due_day) AS order_day"),
         ROWS.replace(f"FROM {ORDERS}", f"FROM (SELECT * FROM {ORDERS} WHERE qty > 0) AS some"),
     ],
     ids=["rows of other days", "rows filtered below"],

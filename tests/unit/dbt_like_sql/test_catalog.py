@@ -169,6 +169,35 @@ def test_days_taken_by_another_column_than_those_that_were_loaded_are_refused(
     assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
 
 
+BY_DAY = "SELECT day FROM core.lines WHERE day IN UNNEST(@days)"
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("SELECT\n  due AS day\nFROM core.lines WHERE day IN UNNEST(@days)", 2),
+        ("SELECT\n  l.due AS day\nFROM core.lines AS l JOIN mart.w AS w USING (due) WHERE l.day IN UNNEST(@days)", 2),
+        (f"{BY_DAY}\nUNION ALL\n{BY_DAY.replace('SELECT day', 'SELECT due AS day')}", 3),
+        ("SELECT due AS day FROM core.lines WHERE day IN UNNEST(@days) AND due = day", None),
+        ("SELECT w.due AS day FROM core.lines AS l JOIN mart.w AS w USING (due) WHERE l.day IN UNNEST(@days)", None),
+        ("SELECT DATE(due) AS day FROM core.lines WHERE day IN UNNEST(@days)", None),
+    ],
+)
+def test_rows_that_are_given_another_day_than_the_one_they_are_taken_by_are_refused(
+    tmp_path: Path, query: str, line: int | None
+) -> None:
+    partitioned = column("day", "DATE", more="        partitioned: true\n        partitionKeyPosition: 1\n")
+    write_table(tmp_path, "core.lines", materialization="loaded", columns=partitioned + column("due", "DATE"))
+    write_table(tmp_path, "mart.w", query="SELECT due FROM core.lines", columns=column("due", "DATE"))
+    write_table(tmp_path, "mart.t", query=query, columns=partitioned)
+    if line is None:
+        assert load_catalog(tmp_path)["mart.t"].partition_column == "day"
+        return
+    with pytest.raises(ContractError, match=r"core.lines by day, but gives its rows due as their day") as caught:
+        load_catalog(tmp_path)
+    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
+
+
 @pytest.mark.parametrize(
     ("query", "checks", "place", "says"),
     [
