@@ -6,6 +6,7 @@ What BigQuery cannot change in place, or what would break a reader, is refused w
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from dbt_like_sql.warehouse import clean_label
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from dbt_like_sql.catalog import Table
     from dbt_like_sql.warehouse import Warehouse
@@ -167,6 +169,18 @@ def _existing_id(warehouse: Warehouse, table_id: str) -> Any:
         return warehouse.client.get_table(table_id)
     except NotFound:
         return None
+
+
+def made_tables(warehouse: Warehouse, layers: Iterable[str]) -> dict[str, datetime]:
+    """Every table and view that these layers' datasets hold, by its name here, with the time at which it was made."""
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415
+
+    found = {}
+    for layer in layers:
+        dataset = warehouse.table_id(f"{layer}.any").rpartition(".")[0]
+        with contextlib.suppress(NotFound):
+            found.update({f"{layer}.{each.table_id}": each.created for each in warehouse.client.list_tables(dataset)})
+    return found
 
 
 def _datasets(warehouse: Warehouse, catalog: Catalog) -> list[Change]:

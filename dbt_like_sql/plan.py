@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbt_like_sql.compare import compare as differences_of
 from dbt_like_sql.compare import planned_sql
+from dbt_like_sql.migrate import made_tables
 from dbt_like_sql.publish import loaded_event_days, parameters, stale_tables
 from dbt_like_sql.publish_state import rule_version
 from dbt_like_sql.render import render
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dbt_like_sql.warehouse import Warehouse
 
 _REREAD = "a table that it reads is built before it"
+_LOST = "published before its table was dropped and made again"
 USD_PER_TIB = 6.25  # on demand, EU and US multi-regions; what a project pays depends on its contract
 
 
@@ -88,7 +90,7 @@ def plan(
     ]
     wanted = sorted(set(days)) if days is not None else loaded_event_days(warehouse)
     every = loaded_event_days(warehouse) if compare and days is not None else wanted
-    stale, built = stale_tables(warehouse, catalog), _model_versions(warehouse)
+    stale, (built, lost) = stale_tables(warehouse, catalog), _publications(warehouse, tables)
     before: dict[str, set[date | None]] = {}
     planned = []
     for table in tables:
@@ -109,7 +111,7 @@ def plan(
             )
             continue
         reread = {day for name in catalog.sources(table.name) for day in before.get(name, ())}
-        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built, reread=reread)
+        days_of_table, reasons = _why(catalog, table, wanted, stale.get(table.name), built, lost=lost, reread=reread)
         if reasons:
             before[table.name] = set(days_of_table) if table.partition_column else {None}
         planned.append(
@@ -131,23 +133,26 @@ def _why(
     stale: Sequence[date | None] | None,
     built: dict[tuple[str, date | None], str],
     *,
+    lost: Collection[tuple[str, date | None]],
     reread: Collection[date | None],
 ) -> tuple[list[date], list[str]]:
     """Days to build and the reasons, the gravest first; `reread` are days of its sources that this plan builds."""
     now = rule_version(catalog, table)
     if not table.partition_column:
         version = built.get((table.name, None))
-        reasons = ["never published"] if version is None else []
+        reasons = ([_LOST] if (table.name, None) in lost else ["never published"]) if version is None else []
         reasons += ["its rule has changed"] if version not in {None, now} else []
         reasons += ["its sources are newer"] if stale and version is not None else []
         reasons += [_REREAD] if reread and not reasons else []
         return list(wanted), reasons
-    new = [day for day in wanted if (table.name, day) not in built]
+    gone = [day for day in wanted if (table.name, day) in lost]
+    new = [day for day in wanted if (table.name, day) not in built and day not in gone]
     ruled = [day for day in wanted if built.get((table.name, day), now) != now]
-    late = [day for day in wanted if day in set(stale or ()) and day not in new]
-    known = {*new, *ruled, *late}
+    late = [day for day in wanted if day in set(stale or ()) and day not in {*new, *gone}]
+    known = {*gone, *new, *ruled, *late}
     after = [day for day in wanted if day not in known and day in reread]
     told = (
+        (gone, _LOST),
         (new, "never published"),
         (ruled, "built by another rule"),
         (late, "its sources are newer"),
@@ -156,14 +161,25 @@ def _why(
     return sorted({*known, *after}), [f"{len(found)} day(s) {why}" for found, why in told if found]
 
 
-def _model_versions(warehouse: Warehouse) -> dict[tuple[str, date | None], str]:
+def _publications(
+    warehouse: Warehouse, tables: Sequence[Table]
+) -> tuple[dict[tuple[str, date | None], str], set[tuple[str, date | None]]]:
+    """By which rule each day that is published was built; and what was published into a table that is no more."""
     sql = f"""
-SELECT table_name, event_day, model_version
+SELECT table_name, event_day, model_version, published_at
 FROM `{warehouse.table_id("control.publication")}`
 QUALIFY ROW_NUMBER() OVER (PARTITION BY table_name, event_day ORDER BY version DESC) = 1
 """
-    rows = warehouse.run(sql, kind="plan").rows
-    return {(row["table_name"], row["event_day"]): row["model_version"] for row in rows}
+    made_at = made_tables(warehouse, sorted({table.layer for table in tables}))
+    versions: dict[tuple[str, date | None], str] = {}
+    lost: set[tuple[str, date | None]] = set()
+    for row in warehouse.run(sql, kind="plan").rows:
+        key = (row["table_name"], row["event_day"])
+        if row["published_at"] < made_at.get(row["table_name"], row["published_at"]):
+            lost.add(key)
+        else:
+            versions[key] = row["model_version"]
+    return versions, lost
 
 
 def _scanned(warehouse: Warehouse, table: Table, days: Sequence[date]) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.load import load_rows, loaded_day
+from dbt_like_sql.migrate import migrate
 from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
 from dbt_like_sql.settings import WarehouseSettings
@@ -111,3 +112,13 @@ def test_rule_that_moves_no_sum_of_a_day_shows_the_rows_it_would_change(warehous
             f"  {D1}: rows {found.rows_published} -> {found.rows_planned} ({found.rows_gone} go, {found.rows_new} come)"
         )
         assert list(planned.lines())[1:] == [line]
+
+
+def test_a_table_that_was_dropped_and_made_again_is_not_up_to_date(warehouse: Warehouse) -> None:
+    publish_all(warehouse, CATALOG, [FACT, "mart.countries"], days=[D1, D2], run_id="r")
+    for name in (FACT, "mart.countries"):
+        warehouse.run(f"DROP TABLE `{warehouse.table_id(name)}`")
+    migrate(warehouse, CATALOG)
+    fact, countries = plan(warehouse, CATALOG, [FACT, "mart.countries"])
+    told = "published before its table was dropped and made again"
+    assert (fact.reasons, fact.days, countries.reasons) == ((f"2 day(s) {told}",), (D1, D2), (told,))
