@@ -77,6 +77,18 @@ def migrate(*, dry_run: bool) -> None:
     for change in changes:
         click.echo(f"{change.table}: {change.what}")
     click.echo(f"{len(changes)} change(s){' would be made' if dry_run else ''}")
+    _tell_unnamed(warehouse, catalog)
+
+
+def _tell_unnamed(warehouse: Warehouse, catalog: Catalog) -> None:
+    """Readers go on seeing a table that was renamed or removed here, and nothing brings it up to date."""
+    from dbt_like_sql.migrate import unnamed_tables  # noqa: PLC0415
+
+    for name in unnamed_tables(warehouse, catalog):
+        click.echo(
+            f"{name}: no contract names it (renamed or removed?). It stays as it is, and nothing publishes it; where "
+            f"nobody reads it any more: DROP it by hand ({warehouse.table_id(name)})"
+        )
 
 
 @main.command()
@@ -93,8 +105,11 @@ def plan(selector: Sequence[str], days: Sequence[datetime], *, compare: bool) ->
     chosen = select(catalog, selector or ["mart.*"])
     if not _published(catalog, chosen):
         return
-    for planned in make_plan(_open(), catalog, chosen, days=_dates(days), compare=compare):
+    warehouse = _open()
+    for planned in make_plan(warehouse, catalog, chosen, days=_dates(days), compare=compare):
         click.echo("\n".join(planned.lines()))
+    if not selector:
+        _tell_unnamed(warehouse, catalog)
 
 
 @main.command()

@@ -183,6 +183,16 @@ def made_tables(warehouse: Warehouse, layers: Iterable[str]) -> dict[str, dateti
     return found
 
 
+def unnamed_tables(warehouse: Warehouse, catalog: Catalog) -> list[str]:
+    """Tables and views of the layers' datasets that no contract names: a renamed or removed one stays, with its fence.
+
+    The one fence of a warehouse from before each table had its own is none of them: migrate drops it.
+    """
+    layers = dict.fromkeys(table.layer for table in catalog)
+    named = {table.name for table in catalog.physical()} | {FENCE}
+    return sorted(name for name in made_tables(warehouse, layers) if name not in named)
+
+
 def _datasets(warehouse: Warehouse, catalog: Catalog) -> list[Change]:
     from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415
     from google.cloud import bigquery  # noqa: PLC0415

@@ -10,7 +10,7 @@ import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.load import load_rows, loaded_day
-from dbt_like_sql.migrate import migrate
+from dbt_like_sql.migrate import migrate, unnamed_tables
 from dbt_like_sql.plan import plan
 from dbt_like_sql.publish import publish_all
 from dbt_like_sql.settings import WarehouseSettings
@@ -122,3 +122,11 @@ def test_a_table_that_was_dropped_and_made_again_is_not_up_to_date(warehouse: Wa
     fact, countries = plan(warehouse, CATALOG, [FACT, "mart.countries"])
     told = "published before its table was dropped and made again"
     assert (fact.reasons, fact.days, countries.reasons) == ((f"2 day(s) {told}",), (D1, D2), (told,))
+
+
+def test_tables_that_no_contract_names_any_more_are_told(warehouse: Warehouse, tmp_path: Path) -> None:
+    assert unnamed_tables(warehouse, CATALOG) == []
+    shutil.copytree(MODELS_DIR, tmp_path / "models")
+    shutil.rmtree(tmp_path / "models" / "mart" / "dates")
+    fewer = load_catalog(tmp_path / "models")
+    assert unnamed_tables(warehouse, fewer) == ["control.publisher_mart_dates", "mart.dates"]
