@@ -48,7 +48,8 @@ class Planned:
 
     def lines(self) -> Iterator[str]:
         """The table as text: why, what it would scan, and a line a day that would differ."""
-        yield f"{self.table}: {'; '.join(self.reasons) or 'up to date'}"
+        nothing = "up to date by its ledger, but would differ" if self.differences else "up to date"
+        yield f"{self.table}: {'; '.join(self.reasons) or nothing}"
         if self.reasons and self.scanned_bytes is not None:
             yield f"  scans {self.scanned_bytes} bytes, {self.cost_usd:.4f} USD on demand"
         for found in self.differences or ():

@@ -49,7 +49,8 @@ def main(days: Sequence[datetime]) -> None:
                 continue
             for each in planned:
                 click.echo("\n".join(each.lines()))
-            click.echo(_NEXT.format(table="/".join(feed.table_key.path)))
+            differs = any(each.differences for each in planned)
+            click.echo(_NEXT.format(table="/".join(feed.table_key.path)) if differs else "Nothing was written.")
     except (OrchestrationError, StreamingError, WarehouseError) as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
