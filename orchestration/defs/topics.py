@@ -5,6 +5,7 @@ Belongs here: names that several stages share. Not here: definitions.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,8 +49,12 @@ def landing_key(topic: str) -> dg.AssetKey:
 
 @cache
 def project() -> MageProject:
-    """Our Mage project, read from its files."""
-    return load_project(Path(mage_project.__path__[0]))
+    """Our Mage project, read from its files; a pipeline that cannot become assets is told, once a process."""
+    found = load_project(Path(mage_project.__path__[0]))
+    for pipeline, reason in found.left_out.items():
+        text = "Mage pipeline %s is left out, no run loads what it writes: %s (docs/rooms/mage_project.md, Left out)"
+        logging.getLogger(__name__).warning(text, pipeline, reason)
+    return found
 
 
 @cache

@@ -513,6 +513,18 @@ def test_a_block_with_a_callback_of_its_own_leaves_its_pipeline_out(scratch: Scr
     assert "block in (line 2) has a callback" in found.left_out["p"]
 
 
+def test_a_pipeline_of_ours_that_is_left_out_is_told(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scratch.pipeline(block("in", "data_loader", has_callback=True), name="visits")
+    monkeypatch.setattr("mage_project.__path__", [str(scratch.root)])
+    assert project.__wrapped__().pipelines == ()
+    [told] = [each.getMessage() for each in caplog.records]
+    assert told.startswith(
+        "Mage pipeline visits is left out, no run loads what it writes: block in (line 2) has a call"
+    )
+
+
 def test_a_dynamic_block_leaves_its_pipeline_out(scratch: Scratch) -> None:
     scratch.pipeline(block("many", "data_loader", configuration={"dynamic": True}), block("one", "transformer", "many"))
     found = load_project(scratch.root)
