@@ -82,6 +82,7 @@ def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str
     Before it as well: a run that is killed leaves its days waiting. No day is asked for while this run is at work, and
     where the run publishes the marts itself, it marks them again.
     """
+    _refuse_unknown(context.op_execution_context.op_config["variables"])
     if variables.get("mode") == COMPARE:
         raise dg.Failure("mode compare writes nothing, and this run would be shown as if it had. Use `compare-rules`.")
     if variables.get("mode") != REBUILD:
@@ -92,6 +93,20 @@ def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str
         yield
     finally:  # whoever published meanwhile has marked them
         take_back_marks(LakeResource(), days_of_run(context))
+
+
+def _refuse_unknown(given: Mapping[str, object]) -> None:
+    """Before anything is read: `moed: rebuild` in the launchpad would load what days lack, and look like a rebuild."""
+    pipelines = project().pipelines
+    ours = {name for each in pipelines for name in (each.partition_variable, each.last_partition_variable) if name}
+    known = sorted({"mode", *ours, *(name for each in pipelines for name in each.variables)})
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise dg.Failure(
+            f"the run's variables name {', '.join(unknown)}, which no pipeline declares; known: {', '.join(known)}. "
+            "Nothing was loaded. Mend the name in the launchpad, or declare it under `variables` in the pipeline's "
+            "metadata.yaml."
+        )
 
 
 def _refuse_other_zone(feed: Feed, zone: str | None) -> None:

@@ -126,6 +126,14 @@ def test_a_range_materializes_each_of_its_days_with_its_own_rows(landing: HandLa
         assert not any("dagster/row_count" in found for found in of_days.values()), "no day has the rows of them all"
 
 
+def test_a_variable_that_no_pipeline_declares_is_refused_before_anything_is_loaded(load_days: Run) -> None:
+    result = load_days("2010-12-01", moed="rebuild")
+    assert not result.success
+    [failed] = [each for each in result.all_events if each.is_step_failure and each.step_key == "retail_invoices"]
+    told = str(failed.step_failure_data.error)
+    assert "variables name moed, which no pipeline declares; known: day, last_day, mode. Nothing was loaded." in told
+
+
 def test_the_metadata_says_what_each_block_did(landing: HandLanding, load_days: Run) -> None:
     landing.land([event()])
     table = metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["blocks"]
