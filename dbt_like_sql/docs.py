@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dbt_like_sql.catalog import Catalog, Table
 
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 190, 34, 70, 14, 10
+BOX_LETTERS = 26  # of 12 px that a box holds; the whole name is told under the mouse
 COLOURS = {"control": "#6b7280", "core": "#1d4ed8", "mart": "#0f766e", "report": "#b45309"}
 
 
@@ -92,10 +93,12 @@ def _box(name: str, place: tuple[int, int], measures: int) -> str:
     layer = name.partition(".")[0]
     text = f"report: {measures} measures" if name == "report" else name
     target = "measures" if name == "report" else name
+    shown = text if len(text) <= BOX_LETTERS else f"{text[: BOX_LETTERS - 1]}…"
     return (
-        f'<a href="#{target}"><rect x="{x}" y="{y}" width="{BOX_W}" height="{BOX_H}" rx="5" '
+        f'<a href="#{target}"><title>{escape(text)}</title>'
+        f'<rect x="{x}" y="{y}" width="{BOX_W}" height="{BOX_H}" rx="5" '
         f'fill="{COLOURS.get(layer, "#374151")}"/><text x="{x + BOX_W // 2}" y="{y + BOX_H // 2 + 4}" fill="#fff" '
-        f'font-size="12" text-anchor="middle">{escape(text)}</text></a>'
+        f'font-size="12" text-anchor="middle">{escape(shown)}</text></a>'
     )
 
 
@@ -200,9 +203,11 @@ nav{position:sticky;top:0;height:100vh;overflow:auto;padding:16px;background:#f3
 nav ul{list-style:none;padding:0}nav small{color:#6b7280}main{padding:16px 32px;min-width:0}
 input{width:100%;padding:6px;box-sizing:border-box}.graph{overflow:auto;border:1px solid #e5e7eb;padding:8px}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #e5e7eb;text-align:left;padding:4px 8px;
-vertical-align:top}dl{display:grid;grid-template-columns:120px 1fr}dt{color:#6b7280}dd{margin:0}
+vertical-align:top}dl{display:grid;grid-template-columns:120px 1fr}
+a,code,h2,td:nth-child(3){overflow-wrap:anywhere}dt{color:#6b7280}dd{margin:0}
 abbr{background:#e5e7eb;border-radius:3px;padding:0 4px;font-size:11px}pre{background:#f9fafb;padding:8px;overflow:auto}
 section{border-top:2px solid #e5e7eb;margin-top:24px}a{color:#1d4ed8}tr:target{background:#fef3c7}.hidden{display:none}
+@media(max-width:800px){body{display:block}nav{position:static;height:auto;max-height:40vh}main{padding:8px 16px}}
 """
 _SCRIPT = """
 const box=document.querySelector('input'),count=document.querySelector('#count');

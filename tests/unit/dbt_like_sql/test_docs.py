@@ -108,6 +108,16 @@ def test_picture_draws_an_arrow_for_each_table_that_is_read() -> None:
     assert graph_svg(CATALOG, [MEASURE]).count("<path") == reads + 1
 
 
+def test_a_name_that_is_longer_than_its_box_is_cut_in_the_picture_and_told_whole_under_the_mouse(
+    tmp_path: Path,
+) -> None:
+    name = "mart.a_table_with_a_name_longer_than_its_box"
+    write_table(tmp_path, name, query="SELECT 'x' AS a")
+    svg = graph_svg(load_catalog(tmp_path))
+    assert re.findall(r">([^<>]+)</text>", svg) == ["mart.a_table_with_a_name_…"]
+    assert f"<title>{name}</title>" in svg
+
+
 def test_command_writes_the_page_with_the_reports_measures(tmp_path: Path) -> None:
     measures: list[dict[str, Any]] = [{**MEASURE.__dict__}]
     (tmp_path / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
