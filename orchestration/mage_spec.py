@@ -19,7 +19,7 @@ import yaml
 
 from orchestration.errors import MageSpecError
 from orchestration.mage_retry import retry_problem
-from orchestration.mage_timeout import timeout_problem
+from orchestration.mage_timeout import read_timeout, timeout_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -384,7 +384,7 @@ def _block(pipeline_path: Path, fields: Mapping[str, Any], line: int, path: Path
         storage_line=None if tree is None else _storage_line(tree),
         integration_line=None if tree is None else _integration_line(tree),
         retry_config=dict(fields.get("retry_config") or {}),
-        timeout_s=fields.get("timeout"),
+        timeout_s=read_timeout(fields.get("timeout")),
     )
 
 

@@ -23,10 +23,30 @@ class BlockTimeoutError(Exception):
     is_retryable = False
 
 
+def read_timeout(value: Any) -> int | None:
+    """A block's `timeout` in seconds as Mage's scheduler takes it, by int(); None, "" and 0 are none.
+
+    Raises:
+        ValueError: Mage's scheduler would fail on it in each run.
+    """
+    if not value:
+        return None
+    try:
+        seconds = int(value)
+    except (TypeError, ValueError):
+        seconds = 0
+    if isinstance(value, bool) or seconds < 1:
+        raise ValueError(f"timeout is {value!r}; expected whole seconds from 1 on, or null")
+    return seconds
+
+
 def timeout_problem(value: Any) -> str | None:
-    """What is wrong with a `timeout`, with which Mage's scheduler would fail in each run."""
-    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    return None if value is None or is_number else f"timeout is {value!r}; expected whole seconds from 1 on, or null"
+    """What is wrong with a `timeout`, in words."""
+    try:
+        read_timeout(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from orchestration.errors import MageSpecError
 from orchestration.mage_assets import build_mage_assets
 from orchestration.mage_graph import picture, svg
 from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, load_project
+from orchestration.mage_timeout import read_timeout
 
 BLOCK = """@{kind}
 def run(*args, **kwargs):
@@ -133,7 +134,7 @@ def test_a_warning_test_that_does_not_exist_is_told_with_its_block_s_line(
         ({"retry_config": {"exponential_backoff": 1}}, "exponential_backoff is 1; expected true or false"),
         ({"configuration": {"repeatable": "yes"}}, "repeatable is 'yes'; expected true or false"),
         ({"timeout": "soon"}, "timeout is 'soon'; expected whole seconds from 1 on, or null"),
-        ({"timeout": 0}, "timeout is 0; expected whole seconds from 1 on, or null"),
+        ({"timeout": -5}, "timeout is -5; expected whole seconds from 1 on, or null"),
     ],
 )
 def test_a_wrong_way_to_try_again_is_told_with_its_line(scratch: Scratch, fields: dict[str, Any], told: str) -> None:
@@ -668,3 +669,8 @@ def test_our_pipelines_are_saved_in_the_form_in_which_mage_saves_them() -> None:
         assert yaml.safe_dump(yaml.safe_load(text)) == text, (
             f"{path}: save it in Mage's UI, or write yaml.safe_dump of it"
         )
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(None, None), ("", None), (0, None), (90, 90), ("90", 90)])
+def test_a_blocks_timeout_is_read_as_mages_scheduler_reads_it(value: object, seconds: int | None) -> None:
+    assert read_timeout(value) == seconds
