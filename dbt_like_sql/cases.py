@@ -23,7 +23,7 @@ from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.render import quote, render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dbt_like_sql.catalog import Catalog, Table
@@ -51,12 +51,12 @@ def read_cases(root: Path) -> list[Case]:
     Raises:
         ContractError: a file is missing or is not what it should be.
     """
-    return [_read_case(folder) for folder in sorted(root.glob("*/*")) if (folder / "expect.yaml").exists()]
+    return [_read_case(folder) for folder in sorted({path.parent for path in root.glob("*/*/*.yaml")})]
 
 
 def case_sql(catalog: Catalog, case: Case) -> str:
     """The table's query over the case's rows instead of its tables."""
-    table = catalog[case.table]
+    table = _table(catalog, case)
     missing = sorted(set(table.depends_on) - set(case.inputs))
     unused = sorted(set(case.inputs) - set(table.depends_on))
     if missing or unused:
@@ -71,8 +71,9 @@ def case_sql(catalog: Catalog, case: Case) -> str:
 
 def differences(catalog: Catalog, case: Case, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What came out beside what was expected; empty when they agree."""
-    table = catalog[case.table]
+    table = _table(catalog, case)
     names = list(case.expected[0]) if case.expected else list(table.column_names)
+    _refuse_unknown(table, names, case.folder / "expect.yaml")
     got = [{name: row[name] for name in names} for row in rows]
     want = [{name: _value(table.column(name), row[name], case.folder) for name in names} for row in case.expected]
     problems = [f"missing {row}" for row in want if got.count(row) < want.count(row)]
@@ -83,22 +84,53 @@ def differences(catalog: Catalog, case: Case, rows: Sequence[Mapping[str, Any]])
     return problems
 
 
+def _table(catalog: Catalog, case: Case) -> Table:
+    if case.table not in catalog:
+        raise ContractError(
+            case.folder, None, f"no contract names {case.table}, after which the case's folder is named"
+        )
+    return catalog[case.table]
+
+
+def _refuse_unknown(table: Table, names: Iterable[str], path: Path) -> None:
+    unknown = sorted(set(names) - set(table.column_names))
+    if unknown:
+        raise ContractError(path, None, f"{table.name} has no column {', '.join(unknown)}")
+
+
 def _read_case(folder: Path) -> Case:
-    expect = _yaml(folder / "expect.yaml")
-    params = dict(_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
+    path = folder / "expect.yaml"
+    if not path.exists():
+        raise ContractError(folder, None, "a case without expect.yaml, the rows that must come out")
+    expect = _yaml(path)
     is_part = isinstance(expect, dict)
-    rows = expect["contains"] if is_part else expect or []
+    if is_part and set(expect) != {"contains", "row_count"}:
+        raise ContractError(
+            path, None, f"it has {', '.join(map(str, expect))}; expected a list of rows, or contains and row_count"
+        )
+    rows = _rows(path, expect["contains"] if is_part else expect)
     if any(set(row) != set(rows[0]) for row in rows):
-        raise ContractError(folder / "expect.yaml", None, "every expected row must name the same columns")
+        raise ContractError(path, None, "every expected row must name the same columns")
+    params = (_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
+    if not isinstance(params, dict):
+        raise ContractError(folder / "params.yaml", None, "expected parameters by name")
+    params = dict(params)
     return Case(
         folder=folder,
         table=folder.parent.name,
-        inputs={path.stem: _yaml(path) or [] for path in folder.glob("*.yaml") if path.stem not in _NOT_TABLES},
+        inputs={each.stem: _rows(each, _yaml(each)) for each in folder.glob("*.yaml") if each.stem not in _NOT_TABLES},
         expected=rows,
         row_count=expect["row_count"] if is_part else None,
         days=params.pop("days", None),
         params=params,
     )
+
+
+def _rows(path: Path, found: Any) -> list[dict[str, Any]]:
+    rows = [] if found is None else found
+    if not isinstance(rows, list) or any(not isinstance(row, dict) for row in rows):
+        raise ContractError(path, None, "expected a list of rows, each with its columns by name; [] for no row")
+    return rows
 
 
 def _yaml(path: Path) -> Any:
@@ -109,9 +141,7 @@ def _yaml(path: Path) -> Any:
 
 
 def _rows_sql(table: Table, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    unknown = sorted({name for row in rows for name in row} - set(table.column_names))
-    if unknown:
-        raise ContractError(folder / f"{table.name}.yaml", None, f"{table.name} has no column {', '.join(unknown)}")
+    _refuse_unknown(table, {name for row in rows for name in row}, folder / f"{table.name}.yaml")
     selects = [
         "SELECT "
         + ", ".join(f"{_literal(column, row.get(column.name), folder)} AS {column.name}" for column in table.columns)
@@ -138,16 +168,21 @@ def _value(column: Column, value: Any, folder: Path) -> Any:
     if isinstance(value, float):
         raise ContractError(folder, None, f"{column.name}: {value} is a float in YAML; quote it to keep it exact")
     try:
-        match column.type:
-            case "NUMERIC":
-                return Decimal(str(value))
-            case "TIMESTAMP":
-                found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-                return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-            case "DATE":
-                return value if isinstance(value, date) else date.fromisoformat(str(value))
-            case "STRING":
-                return str(value)
-    except (ValueError, InvalidOperation) as error:
+        return _READ.get(column.type, lambda given: given)(value)
+    except (ValueError, InvalidOperation, KeyError) as error:
         raise ContractError(folder, None, f"{column.name}: {value!r} is not a {column.type}") from error
-    return value
+
+
+def _utc(value: Any) -> datetime:
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "NUMERIC": lambda value: Decimal(str(value)),
+    "INT64": lambda value: int(str(value)),  # not of true and false, which int() takes
+    "BOOL": lambda value: {"true": True, "false": False}[str(value).lower()],
+    "TIMESTAMP": _utc,
+    "DATE": lambda value: value if type(value) is date else date.fromisoformat(str(value)),
+    "STRING": str,
+}

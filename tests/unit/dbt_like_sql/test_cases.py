@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dbt_like_sql.cases import Case, case_sql, differences, read_cases
+from dbt_like_sql.cases import Case, _value, case_sql, differences, read_cases
 from dbt_like_sql.catalog import load_catalog
+from dbt_like_sql.contract import Column
 from dbt_like_sql.errors import ContractError
 
 CATALOG = load_catalog()
@@ -92,3 +93,47 @@ def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:
     case = _case(tmp_path, "mart.daily_sales_by_country", expect='- {amount_gbp: "0.1"}\n')
     assert differences(CATALOG, case, [{"amount_gbp": Decimal("0.100000001")}]) != []
     assert differences(CATALOG, case, [{"amount_gbp": Decimal("0.1")}]) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"expect": "- {contry: Malta}\n"}, r"expect\.yaml: mart\.countries has no column contry"),
+        (
+            {"expect": "contains: [{country: Malta}]\n"},
+            "it has contains; expected a list of rows, or contains and row_c",
+        ),
+        ({"expect": "country: Malta\n"}, "it has country; expected a list of rows"),
+        ({"expect": "- Malta\n"}, "expected a list of rows, each with its columns by name"),
+        ({"mart.invoice_lines": "country: Malta\n"}, r"invoice_lines\.yaml: expected a list of rows"),
+        ({"params": "- 2010-12-02\n"}, r"params\.yaml: expected parameters by name"),
+    ],
+)
+def test_a_file_of_another_shape_is_told_with_its_name(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    with pytest.raises(ContractError, match=says):
+        differences(CATALOG, _case(tmp_path, **files), [MALTA])
+
+
+def test_a_case_of_no_table_or_without_an_expectation_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"no contract names mart\.countrys"):
+        case_sql(CATALOG, _case(tmp_path, "mart.countrys"))
+    (tmp_path / "mart.countrys" / "a_case" / "expect.yaml").unlink()
+    with pytest.raises(ContractError, match=r"a case without expect\.yaml"):
+        read_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "value"),
+    [("INT64", "7", 7), ("INT64", 7, 7), ("BOOL", True, True), ("BOOL", "false", False), ("STRING", 7, "7")],
+)
+def test_a_value_of_every_type_is_compared_as_the_client_returns_it(kind: str, written: object, value: object) -> None:
+    assert _value(Column("it", kind, ""), written, Path()) == value
+    assert type(_value(Column("it", kind, ""), written, Path())) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"), [("INT64", True), ("INT64", "2.5"), ("BOOL", "yes and no"), ("DATE", "x")]
+)
+def test_a_value_of_another_type_is_refused(kind: str, written: object) -> None:
+    with pytest.raises(ContractError, match=f"is not a {kind}"):
+        _value(Column("it", kind, ""), written, Path())
