@@ -82,9 +82,9 @@ def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str
     Before it as well: a run that is killed leaves its days waiting. No day is asked for while this run is at work, and
     where the run publishes the marts itself, it marks them again.
     """
-    _refuse_unknown(context.op_execution_context.op_config["variables"])
     if variables.get("mode") == COMPARE:
         raise dg.Failure("mode compare writes nothing, and this run would be shown as if it had. Use `compare-rules`.")
+    _refuse_unknown(context.op_execution_context.op_config["variables"])
     if variables.get("mode") != REBUILD:
         yield
         return
