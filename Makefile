@@ -37,7 +37,7 @@ test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outag
 	@FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		tests/acceptance tests/property tests/integration/streaming/test_security.py \
 		tests/integration/test_warehouse_upgrade.py tests/integration/orchestration/test_restored.py \
-		-k 'faults or property or kills or log_in or upgrade or restored' $(ARGS)
+		-k 'faults or property or kills or log_in or token_server or upgrade or restored' $(ARGS)
 
 test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=name (Application Default Credentials)
 	@test -n "$(PROJECT)" || { echo "make test-bigquery PROJECT=<Google Cloud project>: no project was named, nothing was tested"; exit 2; }

@@ -54,9 +54,19 @@ def service(
 
 @pytest.fixture
 def served(
-    service: Running, landing: HandLanding, load_days: Run, instance: dg.DagsterInstance
+    service: Running,
+    landing: HandLanding,
+    load_days: Run,
+    instance: dg.DagsterInstance,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., dg.ExecuteInProcessResult]:
-    """`served()` runs the job that serves reports; two days have been loaded before."""
+    """`served()` runs the job that serves reports; two days have been loaded before.
+
+    Five pages are drawn for those tests alone that say so in their name: they take most of a run's time.
+    """
+    if "picture" not in request.node.name:
+        monkeypatch.setattr("powerbi.pictures.export_report", lambda _settings: {"overview.png": b"\x89PNG"})
     landing.land([event(), event(line_no=2, invoiced_at="2010-12-02T09:00:00Z")])
     assert load_days("2010-12-01", "2010-12-02").success
 

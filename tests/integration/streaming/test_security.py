@@ -151,6 +151,7 @@ def test_a_token_server_that_is_away_until_the_token_has_ended_is_told_and_waite
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.skipif(not IS_FULL, reason="waits for 40 s: FAULTS=all")
 def test_a_token_server_that_stays_away_ends_the_consumer_at_the_limit_with_the_cause(
     secure_rig: Rig, secure_kafka: SecureKafka, tokens: Tokens, tmp_path: Path
 ) -> None:
