@@ -114,7 +114,6 @@ def _read_case(folder: Path) -> Case:
     params = (_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
     if not isinstance(params, dict):
         raise ContractError(folder / "params.yaml", None, "expected parameters by name")
-    params = dict(params)
     return Case(
         folder=folder,
         table=folder.parent.name,

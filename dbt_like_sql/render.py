@@ -148,8 +148,7 @@ def days_columns(node: exp.Table) -> set[str]:
         return set()
     conditions = [each for each in select.find_all(exp.In) if each.parent_select is select and is_in_days(each)]
     columns = [each.this for each in conditions if isinstance(each.this, exp.Column)]
-    is_alone = not select.args.get("joins")
-    return {each.name for each in columns if each.table == node.alias_or_name or (is_alone and not each.table)}
+    return {each.name for each in columns if _is_of(each, node, select)}
 
 
 def given_column(node: exp.Table, name: str) -> exp.Column | None:
@@ -164,13 +163,15 @@ def given_column(node: exp.Table, name: str) -> exp.Column | None:
     if select is None or root is not None:
         return None
     column = next((each.unalias() for each in select.selects if each.alias_or_name == name), None)
-    is_alone = not select.args.get("joins")
-    if not isinstance(column, exp.Column) or not (
-        column.table == node.alias_or_name or (is_alone and not column.table)
-    ):
+    if not isinstance(column, exp.Column) or not _is_of(column, node, select):
         return None
     equal = {side.name for each in select.find_all(exp.EQ) for side in (each.this, each.expression)}
     return None if column.name in equal else column
+
+
+def _is_of(column: exp.Column, node: exp.Table, select: exp.Select) -> bool:
+    """Whether a SELECT's column is of this table: named with it, or bare where no other is joined."""
+    return bool(column.table == node.alias_or_name or (not column.table and not select.args.get("joins")))
 
 
 def _is_days(node: exp.Expr) -> bool:

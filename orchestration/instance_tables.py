@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
 
 LOCK = 0x6461677374657254  # one at a time: `up` on two machines, a Job beside another
-RACES, RACE_PAUSE_S = 20, 0.5
-ALREADY_THERE = ("42P07", "23505")  # duplicate_table, which an index is too; unique_violation, of the catalog
 
 
 def complete(url: str) -> list[str]:
@@ -40,18 +37,12 @@ def complete(url: str) -> list[str]:
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached, or the role may not make tables there.
+        DagsterPostgresException: others have made tables at each of many tries.
     """
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from dagster_postgres.utils import retry_pg_creation_fn
 
-    for left in reversed(range(RACES)):
-        try:
-            made = _complete_once(url)
-            break
-        except (IntegrityError, ProgrammingError) as error:
-            # a process of Dagster makes its tables at this moment: what it has made is seen by the next look
-            if getattr(error.orig, "pgcode", None) not in ALREADY_THERE or not left:
-                raise
-            time.sleep(RACE_PAUSE_S)
+    # beside a process of Dagster that makes its tables at this moment: what it has made is seen by the next look
+    made = retry_pg_creation_fn(lambda: _complete_once(url), retry_limit=20, retry_wait=0.5)
     if made is None:
         return []
     _mark_as_built(url)
@@ -125,6 +116,7 @@ def _mark_as_built(url: str) -> None:
 
 def main() -> None:
     """Complete the tables of DAGSTER_POSTGRES_URL and say what was made."""
+    from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     url = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
@@ -132,7 +124,7 @@ def main() -> None:
         sys.exit("SettingsError: DAGSTER_POSTGRES_URL is not set: Dagster's own database, as dagster.yaml names it.")
     try:
         made = complete(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, DagsterPostgresException) as error:
         problem = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         sys.exit(f"Dagster's tables could not be made; nothing was changed. PostgreSQL says: {problem}")
     told = f"{len(made)} tables and indexes were made" if made else "nothing was missing"

@@ -140,6 +140,16 @@ def test_table_of_days_that_builds_no_days_is_refused_where_its_condition_is_mis
     assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", 3)
 
 
+def require_days_refused(root: Path, line: int | None, match: str) -> None:
+    """The query of mart.t is refused at this line; None: it is taken."""
+    if line is None:
+        assert load_catalog(root)["mart.t"].partition_column == "day"
+        return
+    with pytest.raises(ContractError, match=match) as caught:
+        load_catalog(root)
+    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
+
+
 @pytest.mark.parametrize(
     ("query", "line"),
     [
@@ -161,12 +171,7 @@ def test_days_taken_by_another_column_than_those_that_were_loaded_are_refused(
     write_table(tmp_path, "core.lines", materialization="loaded", columns=columns)
     write_table(tmp_path, "mart.w", query="SELECT day FROM core.lines", columns=column("day", "DATE"))
     write_table(tmp_path, "mart.t", query=query, columns=partitioned)
-    if line is None:
-        assert load_catalog(tmp_path)["mart.t"].partition_column == "day"
-        return
-    with pytest.raises(ContractError, match=r"takes the days of core.lines by due, but its days are its day") as caught:
-        load_catalog(tmp_path)
-    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
+    require_days_refused(tmp_path, line, r"takes the days of core.lines by due, but its days are its day")
 
 
 BY_DAY = "SELECT day FROM core.lines WHERE day IN UNNEST(@days)"
@@ -190,12 +195,7 @@ def test_rows_that_are_given_another_day_than_the_one_they_are_taken_by_are_refu
     write_table(tmp_path, "core.lines", materialization="loaded", columns=partitioned + column("due", "DATE"))
     write_table(tmp_path, "mart.w", query="SELECT due FROM core.lines", columns=column("due", "DATE"))
     write_table(tmp_path, "mart.t", query=query, columns=partitioned)
-    if line is None:
-        assert load_catalog(tmp_path)["mart.t"].partition_column == "day"
-        return
-    with pytest.raises(ContractError, match=r"core.lines by day, but gives its rows due as their day") as caught:
-        load_catalog(tmp_path)
-    assert (Path(caught.value.path).name, caught.value.line) == ("query.sql", line)
+    require_days_refused(tmp_path, line, r"core.lines by day, but gives its rows due as their day")
 
 
 @pytest.mark.parametrize(
