@@ -1,7 +1,7 @@
 # `make` lists the targets. Every target sets up what it needs by itself (deploy/setup.sh).
 .DEFAULT_GOAL := help
 BENCHES := $(basename $(notdir $(wildcard bench/[a-z]*.py)))
-.PHONY: help setup demo demo-clean status test test-faults test-bigquery docs check format golden mage audit services up down clean \
+.PHONY: help setup demo demo-clean status test test-all test-faults test-bigquery docs check format golden mage audit services up down clean \
 	$(addprefix bench-,$(BENCHES))
 
 # Without written bytecode every process compiles its libraries again: 17 s instead of 5 s to import Mage (measured).
@@ -33,11 +33,14 @@ status: setup ## is the running demo well, where does it lag, what to do
 test: setup ## every test, on real Kafka, real PostgreSQL and the BigQuery emulator (ARGS=-k ... for some, WORKERS=0 in one process)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-all: setup ## every test in its long form, also those that make test has no time for; above an hour
+	@TESTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
 test-faults: setup ## the landing's whole schedule of faults: kills, cuts, outages, a full disk; FAULTS_SEED=n for other moments
-	@FAULTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	@TESTS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		tests/acceptance tests/property tests/integration/streaming/test_security.py \
-		tests/integration/test_warehouse_upgrade.py tests/integration/orchestration/test_restored.py \
-		-k 'faults or property or kills or log_in or token_server or upgrade or restored' $(ARGS)
+		tests/integration/test_warehouse_upgrade.py tests/integration/test_warehouse_killed.py tests/integration/orchestration/test_restored.py \
+		-k 'faults or property or kills or killed or log_in or token_server or upgrade or restored' $(ARGS)
 
 test-bigquery: setup ## the warehouse's tests on a real Google project: PROJECT=name (Application Default Credentials)
 	@test -n "$(PROJECT)" || { echo "make test-bigquery PROJECT=<Google Cloud project>: no project was named, nothing was tested"; exit 2; }

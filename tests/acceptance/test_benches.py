@@ -1,13 +1,12 @@
 """The benches whose figures the docs give, each once with few rows: that they run, verify what they did, and tell it.
 
 What they measure at this size means nothing; a bench that no longer starts is found here and not by its next reader.
-Those that start the whole line take minutes: only with BENCHES=all.
+The landing, and those that start the whole line, take minutes: only in the whole schedule.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.schedule import whole_schedule_only
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(600)]
-takes_minutes = pytest.mark.skipif(os.environ.get("BENCHES") != "all", reason="two minutes each: BENCHES=all")
+takes_minutes = whole_schedule_only("a minute or two")
 
 
 def run(repository: Path, tmp_path: Path, name: str, *arguments: str) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def run(repository: Path, tmp_path: Path, name: str, *arguments: str) -> dict[st
     return found
 
 
+@takes_minutes
 def test_the_landing_and_its_limits(repository: Path, tmp_path: Path) -> None:
     arguments = ("--rows", "6000", "--repeat", "1", "--no-peer", "--steady-seconds", "0")
     found = run(repository, tmp_path, "landing", *arguments)
@@ -44,6 +46,7 @@ def test_the_landing_at_a_steady_rate_and_over_many_events(repository: Path, tmp
     assert found["memory_events"] == 6_000
 
 
+@takes_minutes
 def test_a_day_rebuilt_and_a_day_that_grows(repository: Path, tmp_path: Path) -> None:
     arguments = ("--rows", "3000", "--sizes", "500,1000", "--new", "100", "--repeats", "1")
     found = run(repository, tmp_path, "warehouse", *arguments)

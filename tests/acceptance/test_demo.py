@@ -25,6 +25,7 @@ import pytest
 from bench.csv_amount import csv_amount
 from deploy.demo.state import leftover_guards
 from deploy.processes import free_port
+from tests.schedule import IS_WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +182,7 @@ def test_second_demo_beside_a_running_one_is_told_so_and_interrupt_stops_everyth
     assert not processes_of(demo.state)
 
 
-@pytest.mark.parametrize("after_s", [0.3, 2.0, 6.0])
+@pytest.mark.parametrize("after_s", [0.3, 2.0, 6.0] if IS_WHOLE else [2.0])
 def test_interrupt_while_starting_leaves_nothing(demo: Demo, after_s: float) -> None:
     process = demo.start()
     time.sleep(after_s)

@@ -18,19 +18,20 @@ from tests.acceptance.faults.rig import (
     FaultRig,
     Starter,
     chance,
-    full_or_ci,
     lake_state,
     make_dataset,
     make_fault_rig,
     produce_everything,
     tell,
     wait_until,
+    whole_or_ci,
 )  # fmt: skip
+from tests.schedule import whole_schedule_only
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
-KILLS = full_or_ci(6, 1)
-OUTAGE_S = full_or_ci(75, 5)
+KILLS = whole_or_ci(6, 1)
+OUTAGE_S = whole_or_ci(75, 5)
 
 
 class Broker:
@@ -94,6 +95,7 @@ def test_a_broker_killed_and_started_again_costs_no_event(faulty: FaultRig, brok
     faulty.assert_undisturbed()
 
 
+@whole_schedule_only("half a minute; the next test has it away too")
 def test_a_broker_that_is_away_costs_neither_an_event_nor_the_process(
     faulty: FaultRig, broker: Broker, own_dataset: Dataset
 ) -> None:
@@ -147,7 +149,7 @@ def test_a_broker_that_is_frozen_is_told_and_costs_neither_an_event_nor_the_proc
             frozen_at = time.monotonic()
             wait_until(lambda: consumer.events("broker_unavailable"), "the silence to be told", 40)
             tell(f"told after {time.monotonic() - frozen_at:.1f} s")
-            time.sleep(full_or_ci(60, 1))
+            time.sleep(whole_or_ci(60, 1))
             assert consumer.is_running()
         finally:
             os.kill(broker.running.pid, signal.SIGCONT)

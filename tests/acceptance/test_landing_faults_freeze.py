@@ -13,15 +13,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.faults.proxy import LakeProxy, Moment, Session
-from tests.acceptance.faults.rig import IS_FULL, SESSION_TIMEOUT_S, FaultRig, chance, full_or_ci, tell, wait_until
+from tests.acceptance.faults.rig import SESSION_TIMEOUT_S, FaultRig, chance, tell, wait_until, whole_or_ci
+from tests.schedule import IS_WHOLE
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
 # Kafka notices at the session timeout; then the new owner waits CLAIM_LOCK_S (3 s) for the lock, at most once for each
 # topic partition that is locked, and ends the frozen session. The rest is a busy machine.
 TAKEOVER_S = SESSION_TIMEOUT_S + 4 * 3.0 + 10.0
-ROUNDS = full_or_ci(12, 1)
-MOMENTS = list(Moment) if IS_FULL else [Moment.COPY, Moment.LEDGER]
+ROUNDS = whole_or_ci(12, 1)
+MOMENTS = list(Moment) if IS_WHOLE else [Moment.LEDGER]
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.name)

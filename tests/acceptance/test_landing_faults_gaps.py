@@ -16,12 +16,12 @@ from tests.acceptance.faults.rig import (
     FaultRig,
     Starter,
     check_ledger,
-    full_or_ci,
     make_topic_rig,
     merged_gaps,
     wait_until,
 )  # fmt: skip
 from tests.integration.streaming.rig import line
+from tests.schedule import whole_schedule_only
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -150,7 +150,7 @@ def test_a_transaction_that_is_still_open_is_waited_for_and_not_passed(make_topi
     check_ledger(faulty.rig)
 
 
-@pytest.mark.skipif(full_or_ci(0, 1) == 1, reason="the broker compacts every 15 s: in the whole schedule only")
+@whole_schedule_only("the broker compacts every 15 s")
 def test_offsets_that_compaction_took_are_no_loss(make_topic: MakeTopic) -> None:
     faulty = make_topic(**{
         "cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.01",

@@ -13,14 +13,14 @@ from tests.acceptance.faults.rig import (
     Consumer,
     FaultRig,
     chance,
-    full_or_ci,
     tell,
     wait_until,
+    whole_or_ci,
 )  # fmt: skip
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
-STEPS = full_or_ci(20, 5)
+STEPS = whole_or_ci(20, 5)
 LONG_SESSION_S = 60
 PACE_S = 0.08  # a transaction; the landing has to outlast the rebalances, each of which takes seconds
 

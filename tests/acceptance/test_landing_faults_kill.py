@@ -7,11 +7,11 @@ import time
 import pytest
 
 from tests.acceptance.faults.proxy import LakeProxy, Moment
-from tests.acceptance.faults.rig import FaultRig, chance, full_or_ci, tell
+from tests.acceptance.faults.rig import FaultRig, chance, tell, whole_or_ci
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
-KILLS = full_or_ci(50, 9)
+KILLS = whole_or_ci(50, 9)
 ANYWHERE = None  # by the clock: while it starts, joins, fetches, checks
 
 

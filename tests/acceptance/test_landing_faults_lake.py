@@ -19,16 +19,16 @@ from tests.acceptance.faults.rig import (
     FaultRig,
     Starter,
     chance,
-    full_or_ci,
     make_fault_rig,
     tell,
     wait_until,
+    whole_or_ci,
 )  # fmt: skip
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
-CUTS = full_or_ci(60, 14)
-OUTAGE_S = full_or_ci(75, 6)
+CUTS = whole_or_ci(60, 14)
+OUTAGE_S = whole_or_ci(75, 6)
 DISK_MB = 160
 
 
@@ -85,7 +85,7 @@ def test_postgres_killed_and_started_again_neither_loses_nor_doubles_an_event(
     draw = chance("postgres")
     with LakeProxy(faulty.rig.dsn, pace_s=0.01) as proxy:
         consumer = faulty.start(LAKE_DSN=proxy.dsn)
-        for number in [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT] * full_or_ci(4, 1):
+        for number in [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT] * whole_or_ci(4, 1):
             landed = faulty.landed()
             moment = draw.choice([Moment.COPY, Moment.LEDGER, Moment.COMMITTED, Moment.ANSWERED])
             proxy.trap(

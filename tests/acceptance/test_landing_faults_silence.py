@@ -20,20 +20,20 @@ from deploy.embedded.services import Postgres, start_postgres
 from streaming.consumer import LandingConsumer
 from tests.acceptance.faults.proxy import LakeProxy, Moment, Session
 from tests.acceptance.faults.rig import (
-    IS_FULL,
     Dataset,
     FaultRig,
     Starter,
-    full_or_ci,
     make_fault_rig,
     tell,
     wait_until,
+    whole_or_ci,
 )  # fmt: skip
+from tests.schedule import IS_WHOLE
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(600)]
 
 ANSWER_S = 2.0
-IN_TRANSACTION = [Moment.BEGUN, Moment.COPY, Moment.COPIED, Moment.LEDGER] if IS_FULL else [Moment.COPY, Moment.LEDGER]
+IN_TRANSACTION = [Moment.BEGUN, Moment.COPY, Moment.COPIED, Moment.LEDGER] if IS_WHOLE else [Moment.COPY, Moment.LEDGER]
 
 
 def silences(consumer: LandingConsumer) -> float:
@@ -90,7 +90,7 @@ def test_a_network_that_swallows_everything_costs_no_event_though_nothing_ever_f
     with LakeProxy(faulty.rig.dsn, pace_s=0.01) as proxy:
         through = replace(faulty.rig, dsn=proxy.dsn)
         with through.landing(batch_events=100, lake_answer_s=ANSWER_S) as consumer:
-            for number in range(full_or_ci(4, 1)):
+            for number in range(whole_or_ci(4, 1)):
                 before = silences(consumer)
                 proxy.trap(moment, swallow, nth=3)
                 wait_until(lambda number=number: len(held) > number, "a transaction to be swallowed", 40)
@@ -98,7 +98,7 @@ def test_a_network_that_swallows_everything_costs_no_event_though_nothing_ever_f
                 # the next attempt may be as silent, while the one that was swallowed still has the offsets locked
                 wait_until(lambda: consumer.state()["ready"], "ready again", 40)
             faulty.wait_landed()
-            assert len(held) == full_or_ci(4, 1)
+            assert len(held) == whole_or_ci(4, 1)
             assert not any(session.hold.is_set() for session in held), "nothing was ever let through"
     faulty.assert_undisturbed()
 
@@ -137,7 +137,7 @@ def test_a_frozen_server_costs_neither_an_event_nor_the_place_and_a_stop_leaves_
         with frozen(own_server):
             wait_until(lambda: consumer.events("lake_unavailable"), "the silence to be noticed", 20)
             assert "STREAMING_LAKE_ANSWER_S" in str(consumer.events("lake_unavailable"))
-            time.sleep(full_or_ci(60, 3))
+            time.sleep(whole_or_ci(60, 3))
             assert consumer.is_running()
         landed = faulty.landed()
         wait_until(lambda: faulty.landed() > landed, "the first batch afterwards", 40)

@@ -14,7 +14,6 @@ from streaming.consumer_config import consumer_config
 from streaming.errors import TopicError
 from tests.acceptance.faults.proxy import LakeProxy, Moment
 from tests.acceptance.faults.rig import (
-    IS_FULL,
     Dataset,
     FaultRig,
     Starter,
@@ -22,15 +21,16 @@ from tests.acceptance.faults.rig import (
     check_ledger,
     create_topic,
     delete_topic,
-    full_or_ci,
     lake_state,
     make_dataset,
     make_fault_rig,
     make_topic_rig,
     tell,
     wait_until,
+    whole_or_ci,
 )  # fmt: skip
 from tests.integration.streaming.rig import line
+from tests.schedule import IS_WHOLE
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -68,7 +68,7 @@ def test_a_topic_recreated_while_the_consumer_was_stopped_is_refused_at_the_star
     assert lake_state(alone.rig) == before
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.7, 3.0] if IS_FULL else [0.0, 0.7])
+@pytest.mark.parametrize("pause_s", [0.0, 0.7, 3.0] if IS_WHOLE else [0.0, 0.7])
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "landing"])
 def test_a_topic_recreated_under_a_running_consumer_stops_it_and_is_never_mixed(
     alone: FaultRig, pause_s: float, *, is_busy: bool
@@ -99,7 +99,7 @@ def test_a_topic_recreated_under_a_running_consumer_stops_it_and_is_never_mixed(
 @pytest.fixture
 def quicker_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     """The consumer looks for changes of a topic every 30 s; CI does not wait that long."""
-    quicker = {} if IS_FULL else {"topic.metadata.refresh.interval.ms": 1_000}
+    quicker = {} if IS_WHOLE else {"topic.metadata.refresh.interval.ms": 1_000}
     monkeypatch.setattr(
         "streaming.consumer.consumer_config", lambda *given, **named: consumer_config(*given, **named) | quicker
     )
@@ -163,7 +163,7 @@ def test_several_topics_in_one_consumer_are_each_as_undisturbed(
     topics = [argument for each in every for argument in ("--topic", each.rig.topic)]
     with LakeProxy(lake_dsn, pace_s=0.01) as proxy:
         env = {**every[0].rig.env, "LAKE_DSN": proxy.dsn, "STREAMING_BATCH_EVENTS": "100", "STREAMING_WRITERS": "2"}
-        for _ in range(full_or_ci(12, 3)):
+        for _ in range(whole_or_ci(12, 3)):
             consumer = starter.start(["consume", *topics, "--json"], env)
             for moment in (Moment.COMMITTED, Moment.COPY):
                 proxy.trap(moment, lambda session: session.cut(), nth=draw.randint(1, 3)).wait()

@@ -20,14 +20,16 @@ from deploy.demo.line import Line, Ports
 from deploy.demo.state import State
 from orchestration.defs.keep_up import TAG
 from orchestration.warm import ask, process_of
-from tests.acceptance.faults.rig import IS_FULL
+from tests.schedule import whole_schedule_only
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    whole_schedule_only("minutes; test_warm.py, test_sensors.py and test_demo.py kill its parts"),
+]
 PATIENCE_S = 240.0
 EVENTS = 1500
-whole_schedule = pytest.mark.skipif(
-    not IS_FULL, reason="a minute of waiting each: in the whole schedule (make test-faults)"
-)
 
 
 @dataclass
@@ -119,7 +121,6 @@ def test_a_killed_run_is_told_within_seconds_and_completed_without_a_new_event(w
     until(watched.whole, "the mart holds everything")
 
 
-@whole_schedule
 def test_a_killed_pool_and_run_are_noticed_and_the_work_is_done_without_the_pool(watched: Watched) -> None:
     watched.produce()
     run = watched.started_run()
@@ -135,7 +136,6 @@ def test_a_killed_pool_and_run_are_noticed_and_the_work_is_done_without_the_pool
     until(lambda: (ask(watched.socket, {"op": "state"}) or {}).get("pid") not in {None, pool}, "another pool serves")
 
 
-@whole_schedule
 def test_what_a_killed_daemon_left_is_done_by_the_next_one(watched: Watched) -> None:
     watched.produce()
     watched.started_run()
@@ -149,7 +149,6 @@ def test_what_a_killed_daemon_left_is_done_by_the_next_one(watched: Watched) -> 
     until(watched.whole, "the mart holds everything")
 
 
-@whole_schedule
 def test_a_flood_gets_no_more_runs_of_one_day_than_the_one_at_work_and_its_successor(watched: Watched) -> None:
     until(watched.is_idle, "earlier runs have ended")
     before = {run.run_id for run in watched.runs()}

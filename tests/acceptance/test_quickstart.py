@@ -16,11 +16,17 @@ import pytest
 from deploy.demo.state import leftover_guards
 from deploy.processes import free_port
 from tests.deploy.docs_commands import blocks
+from tests.schedule import whole_schedule_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    whole_schedule_only("three minutes"),
+]
 
 READY_S = 240
 

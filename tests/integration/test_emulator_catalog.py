@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.schedule import whole_schedule_only
+
 from .emulator_process import require_the_same
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, whole_schedule_only("a minute")]
 
 COMPARE = """
 import pathlib, sys, threading

@@ -19,9 +19,14 @@ from dbt_like_sql.migrate import migrate
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from deploy.embedded.services import start_bigquery
+from tests.schedule import whole_schedule_only
 from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, lines
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    whole_schedule_only("a minute"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 CORE, DAY = "core.invoice_lines", date(2010, 12, 1)
 ROWS = 20_000
 

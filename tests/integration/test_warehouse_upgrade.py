@@ -21,7 +21,7 @@ from dbt_like_sql.migrate import migrate
 from dbt_like_sql.publish import publish_all, stale_tables
 from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
-from tests.acceptance.faults.rig import IS_FULL
+from tests.schedule import IS_WHOLE
 from tests.unit.dbt_like_sql.lines import TOPIC, core_days, day_lines, line, lines, mart_days
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -33,8 +33,8 @@ MARTS = [
 ]
 D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
 OLD = sorted((Path(__file__).parent / "old_warehouses").glob("*.sql"))
-# A minute each, and the oldest goes through all the steps: the others in the whole schedule (make test-faults).
-TRIED = OLD if IS_FULL else OLD[:1]
+# A minute each, and the oldest goes through all the steps: the others in the whole schedule.
+TRIED = OLD if IS_WHOLE else OLD[:1]
 # Before 2026-11-28 the fences of all tables were rows of one (docs/decisions/0033).
 SHARED_FENCE = "control.publisher"
 COLUMN = re.compile(r"^  (\w+) \w", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""How much Hypothesis tries: CI a short and fixed part; PROPERTY_EXAMPLES=20000 (or FAULTS=all) a long, random one."""
+"""How much Hypothesis tries: CI a short and fixed part; PROPERTY_EXAMPLES=20000 (or TESTS=all) a long, random one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.acceptance.faults.rig import IS_FULL
+from tests.schedule import IS_WHOLE
 
 SLOW = [
     HealthCheck.too_slow,
@@ -14,7 +14,7 @@ SLOW = [
     HealthCheck.function_scoped_fixture,
     HealthCheck.filter_too_much,
 ]
-examples = int(os.environ.get("PROPERTY_EXAMPLES", "2000" if IS_FULL else "0"))
+examples = int(os.environ.get("PROPERTY_EXAMPLES", "2000" if IS_WHOLE else "0"))
 
 # In CI a failing example is told as it was found: to shrink it takes minutes, which PROPERTY_EXAMPLES=100 has.
 settings.register_profile(

@@ -16,12 +16,12 @@ from streaming.batch import prepare_batch
 from streaming.contract import Contract
 from streaming.decode import Decoder, DoubtError, Refusal, decode_column
 from streaming.headers import headers_from_json, headers_json
-from tests.acceptance.faults.rig import IS_FULL
+from tests.schedule import IS_WHOLE
 from tests.unit.streaming.events import NOW, FakeMessage
 
 from .shapes import CONTRACTS, HEADERS, events, messages, values
 
-pytestmark = pytest.mark.timeout(3600 if IS_FULL else 300)
+pytestmark = pytest.mark.timeout(3600 if IS_WHOLE else 300)
 
 DECODERS = {stream: Decoder(contract) for stream, contract in CONTRACTS.items()}
 every_contract = pytest.mark.parametrize("stream", CONTRACTS)

@@ -17,13 +17,14 @@ from streaming import lake
 from streaming.batch import prepare_batch
 from streaming.dead_letter import read_dead_letters
 from streaming.decode import Refusal
-from tests.acceptance.faults.rig import IS_FULL, SEED, tell
+from tests.acceptance.faults.rig import SEED, tell
+from tests.schedule import IS_WHOLE
 from tests.unit.streaming.events import NOW, FakeMessage, order_bytes
 
 from .lake import PropertyLake
 from .shapes import CONTRACTS, messages
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600 if IS_FULL else 300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600 if IS_WHOLE else 300)]
 
 every_contract = pytest.mark.parametrize("stream", CONTRACTS)
 
@@ -111,8 +112,8 @@ def mutate(draw: random.Random) -> bytes:
 
 def test_fuzzed_events_are_landed_or_kept_aside_and_all_can_be_read(lake_of_all: PropertyLake) -> None:
     """FUZZ_SECONDS=28800 makes a night of it; CI takes as many as fit into some seconds."""
-    seconds = float(os.environ.get("FUZZ_SECONDS", "120" if IS_FULL else "6"))
-    seed = random.randrange(10**9) if IS_FULL else SEED
+    seconds = float(os.environ.get("FUZZ_SECONDS", "120" if IS_WHOLE else "6"))
+    seed = random.randrange(10**9) if IS_WHOLE else SEED
     draw, deadline, tried, landed = random.Random(seed), time.monotonic() + seconds, 0, 0
     decoder = lake_of_all.decoders["shop.orders"]
     while tried == 0 or time.monotonic() < deadline:

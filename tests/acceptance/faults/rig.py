@@ -22,10 +22,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.integration.streaming.rig import ROOT, Rig, line, make_rig
+from tests.schedule import IS_WHOLE
 
-IS_FULL = os.environ.get("FAULTS", "") == "all"  # `make test-faults`; without it, the part that CI has time for
 SEED = int(os.environ.get("FAULTS_SEED", "20261124"))
-EVENTS = 40_000 if IS_FULL else 9_000
+EVENTS = 40_000 if IS_WHOLE else 9_000
 TOPIC_PARTITIONS = 4
 POISON_EVERY = 100
 SESSION_TIMEOUT_S = 6.0  # the least that a broker allows
@@ -46,9 +46,9 @@ POISONS: list[bytes | None] = [
 ]
 
 
-def full_or_ci(full: int, ci: int) -> int:
+def whole_or_ci(full: int, ci: int) -> int:
     """A count of the whole schedule, or of CI's part of it."""
-    return full if IS_FULL else ci
+    return full if IS_WHOLE else ci
 
 
 def tell(text: object) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.integration
+from tests.schedule import whole_schedule_only
+
+pytestmark = [pytest.mark.integration, whole_schedule_only("a minute")]
 
 ROOMS = ("streaming", "mage_project", "dbt_like_sql", "powerbi", "orchestration")
 SAMPLE = [

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.acceptance.faults.rig import IS_FULL
 from tests.fix_registry import start_stand_in
 from tests.fix_secure_kafka import CLIENT_SECRET, KEY_PASSWORD, SCRAM_PASSWORD, SecureKafka, Tokens
+from tests.schedule import IS_WHOLE, whole_schedule_only
 
 from .rig import ROOT, Rig, line, make_rig, stop_process
 
@@ -83,7 +83,7 @@ WRONG_LOG_INS = [
 ]
 NAMES = ["password", "mechanism", "untrusted broker", "no TLS", "client secret", "untrusted token server",
          "no certificate", "foreign certificate", "key password"]  # fmt: skip
-STEP = 1 if IS_FULL else 2  # each waits for ten seconds: every second one in CI
+STEP = 1 if IS_WHOLE else 2  # each waits for ten seconds: every second one in CI
 
 
 @pytest.mark.parametrize(("way", "changes", "expected"), WRONG_LOG_INS[::STEP], ids=NAMES[::STEP])
@@ -151,7 +151,7 @@ def test_a_token_server_that_is_away_until_the_token_has_ended_is_told_and_waite
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.skipif(not IS_FULL, reason="waits for 40 s: FAULTS=all")
+@whole_schedule_only("waits for 40 s")
 def test_a_token_server_that_stays_away_ends_the_consumer_at_the_limit_with_the_cause(
     secure_rig: Rig, secure_kafka: SecureKafka, tokens: Tokens, tmp_path: Path
 ) -> None:
