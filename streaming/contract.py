@@ -20,7 +20,7 @@ import pydantic
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 
 from streaming.contract_limits import contradictions, read_limit
-from streaming.contract_yaml import compose, problems_text, property_lines, unknown_keys
+from streaming.contract_yaml import compose, problems_text, property_lines, require_values, unknown_keys
 from streaming.errors import ContractError, TopicError
 from streaming.event_type import event_struct, struct_fields
 
@@ -239,12 +239,14 @@ def read_contract(text: str, *, path: str = "<contract>") -> Contract:
     unknown = list(unknown_keys(node, OpenDataContractStandard, "", path))
     if unknown:
         raise ContractError(problems_text(path, unknown))
+    lines = property_lines(node)
+    require_values(node, path)
     try:
         document = OpenDataContractStandard.from_string(text)
     except pydantic.ValidationError as error:
         problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ContractError(problems_text(path, problems)) from error
-    return _Reader(document, path, property_lines(node)).contract()
+    return _Reader(document, path, lines).contract()
 
 
 class _Reader:

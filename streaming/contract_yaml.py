@@ -34,6 +34,30 @@ def compose(text: str, path: str) -> yaml.Node:
     return node
 
 
+class _Values(yaml.SafeLoader):
+    """Makes values of a tree; one that is none is told with its line, as what is no YAML is."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's own
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+
+
+def require_values(node: yaml.Node, path: str) -> None:
+    """Raises ContractError if a part of the tree stands for no value: `2026-02-30`, `{{ zone }}`, `!secret zone`.
+
+    After `unknown_keys`, since mappings that are merged into others are put there.
+    """
+    try:
+        _Values("").construct_document(node)
+    except yaml.YAMLError as error:
+        raise ContractError(
+            f"reading contract {path}: a value cannot be read: {error}. Nothing was started. Write the value itself; "
+            f"quote a text that YAML takes for something else."
+        ) from error
+
+
 def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
     """The pydantic models that an annotation may stand for."""
     origin = typing.get_origin(annotation)

@@ -163,6 +163,16 @@ def test_a_file_that_is_no_yaml_is_refused() -> None:
         read_contract("- a")
 
 
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [("2026-02-30", "day is out of range"), ("{{ version }}", "unhashable key"), ("!secret version", "tag '!secret'")],
+)
+def test_what_stands_for_no_value_is_told_with_its_line(version: str, problem: str) -> None:
+    told = rf"(?s)x.yaml: a value cannot be read: .*{problem}.* line 5, .*Nothing was started"
+    with pytest.raises(ContractError, match=told):
+        read_contract(ORDERS.replace("2.1.0", version), path="x.yaml")
+
+
 def test_a_topic_without_a_contract_names_those_there_are(tmp_path) -> None:
     (tmp_path / "shop.orders.yaml").write_text(ORDERS)
     with pytest.raises(ContractError, match=r"contracts found there: shop\.orders"):
