@@ -40,6 +40,13 @@ QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
 MONTHS = 12
 FEW_DATES, FEW_OF_ALL = 10, 0.2  # fewer with the day first are mistakes of single rows
 DELIMITERS = ",;\t|"
+FORMS = {  # how a file begins that is no CSV, whatever it is called
+    b"PK\x03\x04": "an Excel workbook (or another zip archive)",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "a gzip file",
+    codecs.BOM_UTF16_LE: "UTF-16 text",
+    codecs.BOM_UTF16_BE: "UTF-16 text",
+}
 # field of the event -> names of its column, compared without case, blanks and underscores
 COLUMNS = {
     "invoice_no": ("invoiceno", "invoice"),
@@ -103,6 +110,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _open(path: Path) -> CsvFile:
+    _require_text(path)
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="", errors="cp1252_or_latin1") as text:
         first = next((line for line in text.read(HEADER_LIMIT).split("\n") if line.strip()), "").rstrip("\r")
@@ -116,6 +124,19 @@ def _open(path: Path) -> CsvFile:
     _require_one_column_each(path, header, columns)
     places = {field: found[0] for field, found in columns.items()}
     return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
+
+
+def _require_text(path: Path) -> None:
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    form = next((form for mark, form in FORMS.items() if start.startswith(mark)), None)
+    if form is None and b"\0" in start:
+        form = "UTF-16 text, or no text at all"
+    if form is not None:
+        raise SourceError(
+            f"reading the header of {path}: the file is {form}. Nothing was sent. Save or unpack it as CSV in UTF-8, "
+            f"or leave it out."
+        )
 
 
 def _columns(header: Sequence[str]) -> dict[str, list[int]]:

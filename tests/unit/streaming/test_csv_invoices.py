@@ -216,6 +216,23 @@ def test_lines_that_end_with_carriage_returns_alone_are_told(tmp_path: Path) -> 
         open_csv_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("start", "form"),
+    [
+        (b"PK\x03\x04\x14\x00\r\x00", "an Excel workbook"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\r\x00", "an Excel workbook"),
+        (b"\x1f\x8b\x08\x00\r", "a gzip file"),
+        (f"{HEADER}\r\n{A}".encode("utf-16"), "UTF-16 text"),
+        (f"{HEADER}\r\n{A}".encode("utf-16-be"), "UTF-16 text, or no text at all"),
+        (bytes(4096), "UTF-16 text, or no text at all"),
+    ],
+)
+def test_a_file_that_is_csv_by_its_name_alone_is_told_as_what_it_is(tmp_path: Path, start: bytes, form: str) -> None:
+    (tmp_path / "a.csv").write_bytes(start)
+    with pytest.raises(SourceError, match=f"a.csv: the file is {form}.*Nothing was sent. Save or unpack it as CSV"):
+        open_csv_source(tmp_path)
+
+
 def test_a_trailing_comma_does_no_harm(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK,\n")) == [None]
 
