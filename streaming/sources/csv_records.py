@@ -71,7 +71,7 @@ class _Lines:
 def read_records(
     lines: Iterator[str], *, first: int, delimiter: str, is_row: Callable[[list[str]], bool]
 ) -> Iterator[Record]:
-    """Records of lines, whose number begins with `first`; empty lines are left out.
+    """Records of lines, whose number begins with `first`; empty lines, and rows of empty values, are left out.
 
     A quote that nobody closes makes all up to the next quote one value, and rows vanish in it. So text after a closing
     quote is a problem, and so is a record with lines that are rows of their own, by `is_row`, which sees only values.
@@ -89,7 +89,7 @@ def read_records(
         except csv.Error as error:
             yield Record(given.number, [given.keep_first().rstrip("\r\n")], str(error))
             continue
-        if values:
+        if any(map(str.strip, values)):
             yield Record(given.number, values)
 
 

@@ -237,6 +237,13 @@ def test_a_trailing_comma_does_no_harm(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK,\n")) == [None]
 
 
+@pytest.mark.parametrize("row", [",,,,,,,", ",,,,,,,,,", " , ,", '"","",,,,,,'])
+def test_rows_without_any_value_are_no_events(tmp_path: Path, row: str) -> None:
+    write(tmp_path, f"{row}\n{A}\n{row}\n{row}\n{B}\n{row}\n")
+    events = list(read_csv_events(open_csv_source(tmp_path)))
+    assert [event.where for event in events] == [f"{tmp_path}/a.csv:3", f"{tmp_path}/a.csv:6"]
+
+
 @pytest.mark.parametrize(
     ("text", "read"),
     [("6", 6), ("6.0", 6), ("-6.00", -6), (" 6 ", 6), ("+6", 6), ("6.5", "6.5"), ("", ""), ("1e3", "1e3"), ("٣", "٣"),
