@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
@@ -37,8 +38,15 @@ US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2}
 DECIMAL_COMMA = re.compile(r"-?\d+,\d{1,2}")
 MAYBE_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
+LONGEST_READ = 200  # characters of a date or number that are looked at before anything is sent
 MONTHS = 12
 FEW_DATES, FEW_OF_ALL = 10, 0.2  # fewer with the day first are mistakes of single rows
+MOST_ROWS = 0.5  # of which the landing would stop at so many dead letters
+READABLE = {  # what a row cannot do without, and how it is written
+    "quantity": "a whole number as 6",
+    "invoiced_at": "2010-12-01 08:26 or, with the month first, 12/1/2010 8:26",
+    "unit_price": "a number with a decimal point as 2.55",
+}
 DELIMITERS = ",;\t|"
 FORMS = {  # how a file begins that is no CSV, whatever it is called
     b"PK\x03\x04": "an Excel workbook (or another zip archive)",
@@ -166,20 +174,51 @@ def _looked_through(file: CsvFile) -> CsvFile:
     """The file with what only all of its rows tell: how its dates and numbers are written."""
     dates, has_decimal_commas = Counter[str](), False
     first: dict[str, str] = {}  # order of a date -> where such a one stands first
+    rows, unread = 0, Counter[str]()
+    first_unread: dict[str, str] = {}  # field -> where one that cannot be read stands first
     with file.path.open("rb") as raw:
         for record in _read_rows(file, raw):
             if record.problem:
                 continue
-            at, price = (
-                "".join(record.values[file.places[field] :][:1]).strip() for field in ("invoiced_at", "unit_price")
-            )
-            if date := US_DATE.fullmatch(at):
+            rows += 1
+            texts = {field: "".join(record.values[file.places[field] :][:1]).strip() for field in READABLE}
+            if date := US_DATE.fullmatch(texts["invoiced_at"]):
                 order = _order(int(date[1]), int(date[2]))
                 dates[order] += 1
-                first.setdefault(order, f"{at} in line {record.line}")
-            has_decimal_commas = has_decimal_commas or DECIMAL_COMMA.fullmatch(price) is not None
+                first.setdefault(order, f"{texts['invoiced_at']} in line {record.line}")
+            has_decimal_commas = has_decimal_commas or DECIMAL_COMMA.fullmatch(texts["unit_price"]) is not None
+            for field, text in texts.items():
+                if not _is_readable(field, text[:LONGEST_READ]):
+                    unread[field] += 1
+                    first_unread.setdefault(field, f"{text[:LONGEST_READ]!r} in line {record.line}")
     _require_month_first(file, dates, first)
+    _require_readable(file, rows, unread, first_unread)
     return replace(file, has_decimal_commas=has_decimal_commas)
+
+
+@lru_cache(maxsize=10_000)  # the rows of an invoice have one date, and prices repeat: 2 instead of 8 us a row
+def _is_readable(field: str, text: str) -> bool:
+    if field == "quantity":
+        return isinstance(read_quantity(text), int)
+    return (NUMBER.fullmatch(text) if field == "unit_price" else _instant(text)) is not None
+
+
+def _require_readable(file: CsvFile, rows: int, unread: Counter[str], first: dict[str, str]) -> None:
+    """Refuse a column that is written otherwise than it is read; a row or some are dead letters of their own.
+
+    Once they are sent, a mended file does not bring them: each row is another one than was sent under its number.
+    """
+    problems = [
+        f"{SHOWN[field]} in {count:,} of {rows:,} rows, as {first[field]}; expected is {READABLE[field]}"
+        for field, count in unread.items()
+        if count >= max(FEW_DATES, rows * MOST_ROWS)
+    ]
+    if problems:
+        raise SourceError(
+            f"reading the rows of {file.path}: what cannot be read is {', and '.join(problems)}. Nothing was sent. "
+            f"Write the column so in the whole file (a spreadsheet writes as its language is set), or leave the file "
+            f"out."
+        )
 
 
 def _order(one: int, two: int) -> str:

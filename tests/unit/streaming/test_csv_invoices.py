@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -373,6 +374,27 @@ def test_a_few_dates_with_the_day_first_are_mistakes_of_their_own_rows(tmp_path:
     wrong = ["25/12/2010"] * (others // 10 or 9)
     path = write(tmp_path, dated(*["12/1/2010"] * others, *wrong))
     assert refusals(path) == [None] * others + ["wrong_type"] * len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong", "told"),
+    [
+        ("2.55", "2,55", "UnitPrice in 10 of 20 rows, as '2,55' in line 12; expected is a number with a decimal point"),
+        ("12/25/2010 8:26", "1.12.2010 08:26", "InvoiceDate in 10 of 20 rows, as '1.12.2010 08:26' in line 12;"),
+        ("12/25/2010 8:26", "12/25/2010 8:26 AM", "InvoiceDate in 10 of 20 rows, as '12/25/2010 8:26 AM' in line 12;"),
+        (";6;", ";6 pcs;", "Quantity in 10 of 20 rows, as '6 pcs' in line 12; expected is a whole number"),
+    ],
+)
+def test_a_column_that_most_rows_write_otherwise_is_refused_before_anything_is_sent(
+    tmp_path: Path, value: str, wrong: str, told: str
+) -> None:
+    header, row = HEADER.replace(",", ";"), A.replace(",", ";")
+    other = row.replace(value, wrong)
+    few = [row] * 11 + [other] * 9
+    assert len(events_of(write(tmp_path, "\n".join(few), header=header))) == len(few)
+    write(tmp_path, "\n".join([row] * 10 + [other] * 10), header=header)
+    with pytest.raises(SourceError, match=re.escape(f"a.csv: what cannot be read is {told}")):
+        open_csv_source(tmp_path)
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
