@@ -11,6 +11,7 @@ import json
 import re
 import uuid
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -89,7 +90,8 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     """The CSV files of a folder (or the one file), in order of their names; all headers and dates are checked first."""
     if not path.exists():
         raise SourceError(f"reading invoices from {path}: it does not exist. Nothing was sent. Check --csv.")
-    paths = sorted(filter(_is_csv, path.iterdir())) if path.is_dir() else [path]
+    with _is_read(path, "Nothing was sent."):
+        paths = sorted(filter(_is_csv, path.iterdir())) if path.is_dir() else [path]
     if not paths:
         others = len(list(path.iterdir()))
         raise SourceError(
@@ -99,12 +101,25 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     problems, files = [], []
     for one in paths:
         try:
-            files.append(_looked_through(_open(one)))
+            with _is_read(one, "Nothing was sent."):
+                files.append(_looked_through(_open(one)))
         except SourceError as error:
             problems.append(str(error))
     if problems:
         raise SourceError("\n".join(problems))
     return files
+
+
+@contextmanager
+def _is_read(path: Path, state: str) -> Iterator[None]:
+    """Tells of a file or folder that the system does not let us read."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"reading invoices from {path}: {error.strerror}. {state} See that the file is there and may be read, or "
+            f"leave it out."
+        ) from error
 
 
 def left_out(path: Path) -> list[str]:
@@ -271,7 +286,8 @@ def read_csv_events(files: Sequence[CsvFile]) -> Iterator[Outgoing]:
     total = sum(file.size for file in files) or 1
     done = 0
     for file in files:
-        with file.path.open("rb") as raw:
+        state = "What was read before is sent, the rest is not: then go on with --resume."
+        with _is_read(file.path, state), file.path.open("rb") as raw:
             for record in _read_rows(file, raw):
                 progress = min((done + raw.tell()) / total, 1.0)
                 yield _outgoing(file, record, lines_of, progress=progress)

@@ -422,6 +422,23 @@ def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
         open_csv_source(tmp_path / "nowhere")
 
 
+def test_a_file_that_cannot_be_read_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    write(tmp_path, A, name="a.csv")
+    (tmp_path / "b.csv").symlink_to("/proc/self/mem")  # opens, and its first byte cannot be read, as on a broken disk
+    with pytest.raises(SourceError, match=r"b.csv: Input/output error\. Nothing was sent"):
+        open_csv_source(tmp_path)
+
+
+def test_a_file_that_goes_away_while_others_are_sent_is_told(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path, f"{A}\n", name=name)
+    events = read_csv_events(open_csv_source(tmp_path))
+    (tmp_path / "b.csv").unlink()
+    assert next(events).where == f"{tmp_path}/a.csv:2"
+    with pytest.raises(SourceError, match=r"b.csv: No such file or directory\. What was read before is sent"):
+        next(events)
+
+
 def test_the_real_month_has_its_known_sum(retail_dir: Path) -> None:
     total, rows = Decimal(0), 0
     for event in read_csv_events(open_csv_source(retail_dir)):
