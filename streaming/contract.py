@@ -55,6 +55,7 @@ NUMERIC = re.compile(r"(?:numeric|decimal)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IG
 FIELD_NAME = re.compile(r"[a-z_][a-z0-9_]{0,58}")
 EVENT_KEY = re.compile(r'[^"\\\x00-\x1f]*')
 MONTH_NAME = re.compile(r"(.+)_\d{4}_\d{2}")  # of a month's table: the stream's and YYYY_MM
+OTHER_ENDING = re.compile(r"\.(?!yaml\Z)(?i:ya?ml)\Z")
 TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 TOPIC_RULE = "Kafka takes 1 to 249 letters, digits, . _ and -, and neither . nor .. alone"
 RESERVED_PREFIX = "__"  # of a class's own parts, and of names that it changes
@@ -202,10 +203,15 @@ def _read_text(path: Path) -> str:
 def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contract]:
     """All contracts of a folder by topic; refuses two topics that would share a landing table."""
     folder = Path(contracts_dir) if contracts_dir else CONTRACTS_DIR
-    if others := sorted(path.name for path in folder.glob("*.yml")):
+    if others := sorted(path.name for path in folder.glob("*") if OTHER_ENDING.search(path.name)):
         raise ContractError(
             f"reading {folder}: {', '.join(others)} would be left out, since contracts are files whose names end in "
             f".yaml. Nothing was started. Rename it."
+        )
+    if others := sorted(path.name for path in folder.glob("*.yaml") if not TOPIC_NAME.fullmatch(path.stem)):
+        raise ContractError(
+            f"reading {folder}: {', '.join(others)} can be no contract, since its file is named as the topic is, and "
+            f"{TOPIC_RULE}. Nothing was started. Rename it, or take it out if it is an editor's copy."
         )
     contracts = {path.stem: load_contract(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
     streams: dict[str, str] = {}

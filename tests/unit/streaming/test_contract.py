@@ -197,9 +197,18 @@ def test_a_byte_order_mark_is_no_part_of_a_contract(tmp_path) -> None:
     assert list(load_contracts(tmp_path)) == ["shop.orders"]
 
 
-def test_a_contract_whose_name_ends_in_another_way_is_not_left_out_silently(tmp_path) -> None:
-    (tmp_path / "shop.orders.yml").write_text(ORDERS)
-    with pytest.raises(ContractError, match=r"shop\.orders\.yml would be left out"):
+@pytest.mark.parametrize("ending", ["yml", "YAML", "Yml"])
+def test_a_contract_whose_name_ends_in_another_way_is_not_left_out_silently(tmp_path, ending: str) -> None:
+    (tmp_path / f"shop.orders.{ending}").write_text(ORDERS)
+    with pytest.raises(ContractError, match=rf"shop\.orders\.{ending} would be left out"):
+        load_contracts(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".#shop.orders.yaml", "shop.orders (copy).yaml"])
+def test_a_file_whose_name_no_topic_can_have_is_told_by_its_name(tmp_path, name: str) -> None:
+    (tmp_path / "shop.orders.yaml").write_text(ORDERS)
+    (tmp_path / name).symlink_to("nobody@host.1")  # as Emacs marks a file that is edited
+    with pytest.raises(ContractError, match=rf"reading {tmp_path}: {re.escape(name)} can be no contract"):
         load_contracts(tmp_path)
 
 
