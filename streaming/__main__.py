@@ -180,10 +180,12 @@ def topic_create(name: str, partitions: int | None, replication: int) -> None:
     from streaming import kafka  # noqa: PLC0415
 
     folder = os.environ.get("STREAMING_CONTRACTS_DIR") or None
-    count = partitions or contracts.load_contract(name, folder).topic_partitions
+    contract = contracts.find_contract(name, folder) if partitions else contracts.load_contract(name, folder)
+    count = partitions or contract.topic_partitions  # type: ignore[union-attr] # the one or the other is there
     is_new = kafka.create_topic(
-        KafkaSettings.from_env(os.environ), name, topic_partitions=count, replication=replication
-    )
+        KafkaSettings.from_env(os.environ), name, topic_partitions=count, replication=replication,
+        payload_bytes=contract.maximum_payload_bytes if contract else 0,
+    )  # fmt: skip
     click.echo(f"created {name} with {count} topic partitions" if is_new else f"{name} exists already")
 
 

@@ -188,6 +188,13 @@ def load_contract(topic: str, contracts_dir: Path | str | None = None) -> Contra
     return contract
 
 
+def find_contract(topic: str, contracts_dir: Path | str | None = None) -> Contract | None:
+    """The contract of a topic, None if it has none."""
+    require_topic_name(topic)
+    has_one = (Path(contracts_dir or CONTRACTS_DIR) / f"{topic}.yaml").is_file()
+    return load_contract(topic, contracts_dir) if has_one else None
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

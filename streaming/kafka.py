@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported, not in __all__
 
-from streaming.contract import require_topic_name
+from streaming.contract import DEFAULT_MAXIMUM_PAYLOAD_BYTES, require_topic_name
 from streaming.errors import BrokerRefusedError, BrokerUnavailableError, TopicError
 from streaming.kafka_trouble import RIGHTS, advice, is_denied, look_for_reason
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ADMIN_TIMEOUT_S = 10.0
 TELL_AGAIN_S = 60.0
+AROUND_PAYLOAD_BYTES = 50_000  # key, headers and frame of a large message; Kafka's own 1 MB leaves as much
 NUMBERS = re.compile(r"\(after .*?\)|\d+")
 
 
@@ -113,13 +114,20 @@ def topic_id(described: Any) -> str | None:
     return text if text.strip("A=") else None  # brokers before 2.8 have none
 
 
-def create_topic(settings: KafkaSettings, topic: str, *, topic_partitions: int, replication: int = -1) -> bool:
-    """Create a topic unless it exists; whether it was created. Replication -1: the broker's default."""
+def create_topic(
+    settings: KafkaSettings, topic: str, *, topic_partitions: int, replication: int = -1, payload_bytes: int = 0
+) -> bool:
+    """Create a topic unless it exists; whether it was created. Replication -1: the broker's default.
+
+    Payload bytes: the largest value that it has to take; of Kafka's own limit or less, the broker's default is kept.
+    """
     require_topic_name(topic)
     client = admin_client(settings)
     if topic in describe_topics(settings, [topic], admin=client):
         return False
-    new = NewTopic(topic, num_partitions=topic_partitions, replication_factor=replication)
+    is_larger = payload_bytes > DEFAULT_MAXIMUM_PAYLOAD_BYTES
+    config = {"max.message.bytes": str(payload_bytes + 2 * AROUND_PAYLOAD_BYTES)} if is_larger else {}
+    new = NewTopic(topic, num_partitions=topic_partitions, replication_factor=replication, config=config)
     future = client.create_topics([new], request_timeout=ADMIN_TIMEOUT_S)[topic]
     try:
         future.result()

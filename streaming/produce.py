@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming import kafka
 from streaming.already_sent import Sent
-from streaming.contract import require_topic_name
+from streaming.contract import DEFAULT_MAXIMUM_PAYLOAD_BYTES, require_topic_name
 from streaming.errors import ProduceError, SourceError, TopicError
 
 if TYPE_CHECKING:
@@ -125,17 +125,20 @@ class Pace:
 class EventProducer:
     """A Kafka producer of ours: acks from all replicas, idempotent, compressed. Use as a context manager."""
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, *, payload_bytes: int = 0) -> None:
+        """Payload bytes: the largest value that the topic's contract takes; Kafka's own limit at least."""
         self.settings = settings
         self.topic = topic
         self.counts = Produced()
         self._failure: KafkaError | None = None
+        is_larger = payload_bytes > DEFAULT_MAXIMUM_PAYLOAD_BYTES
         self._producer = Producer(
             {
                 **settings.client_config(),
                 "client.id": "streaming-produce",
                 "enable.idempotence": True,
                 "acks": "all",
+                **({"message.max.bytes": payload_bytes + kafka.AROUND_PAYLOAD_BYTES} if is_larger else {}),
                 "compression.type": "lz4",
                 "linger.ms": 5,  # fuller batches at full rate; above 50 it is seen as delay
                 "partitioner": "murmur2_random",  # as Java's clients: a key has one topic partition, whoever produces

@@ -360,7 +360,8 @@ def _render_custom(
     limit = DEFAULT_MAXIMUM_PAYLOAD_BYTES
     if sample.longest_bytes > limit:
         lines.append(
-            f"  # the longest event of the sample has {sample.longest_bytes:,} bytes; the topic has to allow it too"
+            f"  # the longest event of the sample has {sample.longest_bytes:,} bytes; the topic has to allow it too "
+            f"(max.message.bytes): `streaming topic create` says so"
         )
         limit = 2 * sample.longest_bytes
     lines += ["  - property: maximumPayloadBytes", f"    value: {limit}"]

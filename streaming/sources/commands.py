@@ -133,14 +133,17 @@ def produce(**options: Any) -> None:
     topic, rate = options["topic"] or TOPIC, options["rate"]
     is_shop = not options["csv_path"] and not options["ndjson_path"]
     stop = threading.Event()
-    source, about = _source(options, topic, stop.is_set)
+    contract = contracts.find_contract(topic, os.environ.get("STREAMING_CONTRACTS_DIR") or None)
+    source, about = _source(options, contract, stop.is_set)
     events = _limited(source, options["events"])
     producing.require_topic(kafka_settings, topic)
     with stopping(stop), ProduceBar(is_json=options["is_json"], total=options["events"]) as bar:
         already_sent = read_already_sent(kafka_settings, topic) if options["is_resumed"] else None
         deadline = time.monotonic() + options["seconds"] if options["seconds"] else None
         counts = producing.produce(
-            producing.EventProducer(kafka_settings, topic),
+            producing.EventProducer(
+                kafka_settings, topic, payload_bytes=contract.maximum_payload_bytes if contract else 0
+            ),
             events,
             already_sent=already_sent,
             rate=None if is_shop or rate == math.inf else rate,  # the shop paces itself
@@ -178,7 +181,7 @@ def _limited(events: Iterator[Outgoing], limit: int | None) -> Iterator[Outgoing
 
 
 def _source(
-    options: dict[str, Any], topic: str, is_stopped: Callable[[], bool]
+    options: dict[str, Any], contract: contracts.Contract | None, is_stopped: Callable[[], bool]
 ) -> tuple[Iterator[Outgoing], dict[str, Any]]:
     """Events, and what is to be told of where they come from."""
     from streaming.sources import csv_invoices, ndjson, piped, shop  # noqa: PLC0415
@@ -189,8 +192,6 @@ def _source(
             click.echo(_left_out_warning(options["csv_path"], others), err=True)
         return csv_invoices.read_csv_events(files), {"files": len(files), "left_out": others}
     if options["ndjson_path"]:
-        folder = os.environ.get("STREAMING_CONTRACTS_DIR") or contracts.CONTRACTS_DIR
-        contract = contracts.load_contract(topic, folder) if (Path(folder) / f"{topic}.yaml").is_file() else None
         name = options["ndjson_path"]
         lines = piped.read_lines(sys.stdin.fileno(), is_stopped) if name == "-" else _open_lines(Path(name))
         return ndjson.read_ndjson_events(lines, contract, name=name), {}

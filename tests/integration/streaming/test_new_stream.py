@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 from decimal import Decimal
@@ -91,6 +92,24 @@ def test_any_sample_lands_by_its_proposal_without_an_edit(empty_rig: Rig, new_to
                     assert row[field.name] == shown[field.name] == event[field.event_key]
                 if field.logical_type == "number" and not is_null:
                     assert row[field.name] == Decimal(event[field.event_key]), (name, field.name)
+
+
+def test_events_beyond_kafka_s_own_limit_land_whole_by_the_proposal(
+    empty_rig: Rig, topic_prefix: str, tmp_path: Path
+) -> None:
+    rig, sample = empty_rig, tmp_path / "large.ndjson"
+    rig.topic = f"{topic_prefix}large"
+    lines = [json.dumps({"id": size, "page": random.Random(size).randbytes(size).hex()}) for size in (10, 1_500_000)]
+    sample.write_text("\n".join(lines))
+    propose(rig, rig.topic, sample)
+    rig.migrate()
+    for command in (["topic", "create", rig.topic], ["produce", "--topic", rig.topic, "--ndjson", str(sample)]):
+        result = CliRunner().invoke(main, command, env=rig.env)
+        assert result.exit_code == 0, result.output
+    rig.land()
+    landed = rig.query(f"SELECT payload::text FROM landing.{rig.contract.stream} ORDER BY length(payload::text)")
+    assert [text for (text,) in landed] == lines
+    rig.assert_exact(2)
 
 
 def read_all(rig: Rig, topic: str) -> list[dict[str, Any]]:
