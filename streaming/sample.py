@@ -200,9 +200,9 @@ def _other_form(line: bytes) -> tuple[str, str] | None:
         return "a gzip file", "Give what is in it: zcat FILE | streaming new-stream TOPIC --from-sample -"
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line[:2]:
         return "UTF-16 text", "Save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
-    if line.strip() in (b"[", b"{") or (line.lstrip().startswith(b"[{") and not line.rstrip().endswith(b"]")):
+    if line.strip() in (b"[", b"{") or line.lstrip().startswith(b"[{"):
         return (
-            "one JSON text over several lines",
+            "a JSON array" if line.rstrip().endswith(b"]") else "one JSON text over several lines",
             "Make a line of each event: jq -c 'if type == \"array\" then .[] else . end' FILE",
         )
     return None

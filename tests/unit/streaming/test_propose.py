@@ -233,6 +233,7 @@ def test_topics_become_tables_names() -> None:
         ('{"a":1}'.encode("utf-16-be").splitlines(), "it begins as UTF-16 text"),
         ([b"{\n", b'  "a": 1\n', b"}\n"], "it begins as one JSON text over several lines, .* jq -c"),
         ([b'[{"a":1},\n', b'{"a":2}]\n'], "it begins as one JSON text over several lines"),
+        ([b'[{"a":1}, {"a":2}]\n'], "it begins as a JSON array, .* jq -c"),
     ],
 )
 def test_what_is_no_sample_is_told_with_its_line(lines: list[bytes], problem: str) -> None:
