@@ -25,6 +25,11 @@ from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSp
 # nearly always in time; more tries than this hide that something else is wrong.
 PASS_TRIES = 3
 
+# Before a run begins Dagster writes an event for each asset and partition, 40 to 80 ms each on a busy machine, and
+# fails a run that has not begun within start_timeout_seconds (120). Half a year of four assets takes up to a minute;
+# all 6,500 days never began. Assets that are to be in one run must have the same.
+BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=184)
+
 NOT_REACHED = "not reached: the run stopped before this test"
 NOT_DEFINED = "not defined in this run: the condition in the block's file under which it stands did not hold"
 
@@ -80,7 +85,7 @@ def build_mage_assets(
     """One definition a pipeline; each output of it is an asset, each `@test` of its blocks a check.
 
     A pipeline whose outputs declare a `partition_variable` and whose options give partitions runs for all partitions
-    of a run in one process: a backfill of a range imports Mage once.
+    of a run in one process: a backfill of a range (half a year at a time) imports Mage once.
 
     Args:
         project: read by `mage_spec.load_project`.
@@ -139,7 +144,7 @@ def _definition(
         specs=[_spec(pipeline, block, keys[block.uuid], options[block.uuid]) for block in pipeline.outputs],
         check_specs=[_check_spec(first_key, block, test) for block in pipeline.blocks for test in block.tests],
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run() if partitions is not None else None,
+        backfill_policy=BACKFILL if partitions is not None else None,
         pool=runs.pool,
         config_schema=CONFIG_SCHEMA,
     )

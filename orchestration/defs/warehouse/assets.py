@@ -24,6 +24,7 @@ from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import MARTS, feeds
 from orchestration.defs.warehouse.checks import reconcile_marts
 from orchestration.defs.warehouse.events import COVERS, newest_event
+from orchestration.mage_assets import BACKFILL
 
 CHECK_SEVERITY = {"fail": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 
@@ -88,7 +89,7 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         specs=[_spec(table, catalog) for table in tables],
         check_specs=_check_specs(tables),
         partitions_def=DAYS if daily else None,
-        backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
+        backfill_policy=BACKFILL if daily else None,
         can_subset=True,
     )
     def publish_marts(
