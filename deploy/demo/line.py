@@ -381,11 +381,15 @@ run_retries: {enabled: true, max_retries: 2}
 sensors: {use_threads: true, num_workers: 4}
 schedules: {use_threads: true, num_workers: 2}
 backfills: {use_threads: true, num_workers: 2}
-# A run keeps today up for 45 s, the report has a place of its own, and a late day must wait for neither.
+# A run keeps today up for 45 s, the report has a place of its own, and a late day must wait for neither; none of them
+# for a backfill of many runs.
 concurrency:
   runs:
     max_concurrent_runs: 3
-    tag_concurrency_limits: [{key: stage, value: core, limit: 2}, {key: stage, value: serving, limit: 1}]
+    tag_concurrency_limits:
+      - {key: stage, value: core, limit: 2}
+      - {key: stage, value: serving, limit: 1}
+      - {key: dagster/backfill, limit: 1}
 run_coordinator:
   module: dagster._core.run_coordinator
   class: QueuedRunCoordinator

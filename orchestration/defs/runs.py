@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from orchestration.defs import keep_up
 from orchestration.defs.partitions import days_in_tags
@@ -26,6 +27,7 @@ AT_WORK = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+YET_TO_BEGIN = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # Enough to see every day's last run in a flow of one run every few seconds; older failures are no reason to wait.
 RUNS_LOOKED_AT = 200
@@ -40,11 +42,19 @@ def busy_days(records: Sequence[dg.RunRecord], now: float) -> set[date]:
     """Days that any run, of whatever job or backfill, is at work on.
 
     A day that only one run keeps up, and not for long any more, is free for its successor: the two hand over under the
-    day's lock, so that no batch waits for a new run between them.
+    day's lock, so that no batch waits for a new run between them. So is one that a backfill has yet to come to: a long
+    one takes many minutes, and today would stand still behind it.
     """
-    count = Counter(day for record in records for day in days_in_tags(record.dagster_run.tags))
+    count = Counter(
+        day for record in records if not _is_backfill_to_come(record) for day in days_in_tags(record.dagster_run.tags)
+    )
     leaving = {day for record in records if _hands_over(record, now) for day in days_in_tags(record.dagster_run.tags)}
     return {day for day, runs in count.items() if runs > 1 or day not in leaving}
+
+
+def _is_backfill_to_come(record: dg.RunRecord) -> bool:
+    run = record.dagster_run
+    return BACKFILL_ID_TAG in run.tags and run.status in YET_TO_BEGIN
 
 
 def _hands_over(record: dg.RunRecord, now: float) -> bool:

@@ -9,6 +9,9 @@ import pytest
 import yaml
 from dagster._core.instance.config import ConcurrencyConfig, dagster_instance_config
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.tags import BACKFILL_ID_TAG
+
+from deploy.demo.line import DAGSTER_YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "dagster.yaml"
@@ -31,6 +34,14 @@ def test_a_queued_run_outlives_a_code_server_that_is_replaced() -> None:
     assert queue is not None
     assert queue.max_user_code_failure_retries * queue.user_code_failure_retry_delay >= 120
     assert queue.max_concurrent_runs == config["concurrency"]["runs"]["max_concurrent_runs"]
+
+
+@pytest.mark.parametrize("text", [FILE.read_text(encoding="utf-8"), DAGSTER_YAML], ids=["containers", "demo"])
+def test_two_backfills_leave_today_and_the_report_a_place_each(text: str) -> None:
+    runs = yaml.safe_load(text)["concurrency"]["runs"]
+    limits = {(each["key"], each.get("value")): each["limit"] for each in runs["tag_concurrency_limits"]}
+    of_backfills = limits.get((BACKFILL_ID_TAG, None), runs["max_concurrent_runs"])
+    assert of_backfills + limits["stage", "serving"] < runs["max_concurrent_runs"]
 
 
 @pytest.mark.parametrize("name", ["dagster-code", "dagster-daemon", "dagster-webserver"])

@@ -99,9 +99,10 @@ def test_chart_and_images_are_the_locked_dagster_s() -> None:
 
 def test_limits_of_kubernetes_keep_room_for_the_report() -> None:
     coordinator = at("dagsterDaemon.runCoordinator.config.queuedRunCoordinator", VALUES)
-    limits = {each["value"]: each["limit"] for each in coordinator["tagConcurrencyLimits"]}
-    ours = {each["value"]: each["limit"] for each in INSTANCE["concurrency"]["runs"]["tag_concurrency_limits"]}
+    limits = {each.get("value"): each["limit"] for each in coordinator["tagConcurrencyLimits"]}
+    ours = {each.get("value"): each["limit"] for each in INSTANCE["concurrency"]["runs"]["tag_concurrency_limits"]}
     assert limits["serving"] == ours["serving"]
+    assert limits[None] == ours[None], "backfills"
     assert ours["core"] <= limits["core"] < coordinator["maxConcurrentRuns"]
     assert coordinator["dequeueIntervalSeconds"] == INSTANCE["run_coordinator"]["config"]["dequeue_interval_seconds"]
 
@@ -160,7 +161,7 @@ def test_rendered_instance_decides_as_ours(rendered: list[dict[str, Any]]) -> No
     assert theirs["telemetry"] == {"enabled": False}
     coordinator = theirs["run_coordinator"]["config"]
     assert coordinator["max_concurrent_runs"] == 10
-    assert {each["value"] for each in coordinator["tag_concurrency_limits"]} == {"core", "serving"}
+    assert {each.get("value") for each in coordinator["tag_concurrency_limits"]} == {"core", "serving", None}
 
 
 def test_dagster_takes_the_rendered_instance(rendered: list[dict[str, Any]], tmp_path: Path) -> None:

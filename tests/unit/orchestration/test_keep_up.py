@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from orchestration import mage
 from orchestration.definitions import defs
@@ -184,6 +185,18 @@ def test_a_successor_is_asked_for_shortly_before_the_span_is_over_and_only_one()
     assert _busy(one, after_s=450 - HANDOVER_S) == set()
     assert _busy(two, after_s=450) == {DAY}
     assert _busy(_started, after_s=1000) == {DAY}, "a run without a span never hands over"
+
+
+def test_a_day_that_a_backfill_has_yet_to_come_to_is_free_and_one_that_waits_for_the_sensors_own_run_is_not() -> None:
+    def to_come(instance: dg.DagsterInstance, **tags: str) -> None:
+        instance.create_run_for_job(
+            job_def=defs.resolve_job_def("load_days"), tags={**range_tags(DAY, DAY), **tags},
+            status=dg.DagsterRunStatus.NOT_STARTED,
+        )  # fmt: skip
+
+    assert _busy(lambda instance: to_come(instance, **{BACKFILL_ID_TAG: "long"}), after_s=0) == set()
+    assert _busy(to_come, after_s=0) == {DAY}
+    assert _busy(lambda instance: _started(instance, **{BACKFILL_ID_TAG: "long"}), after_s=0) == {DAY}
 
 
 @dg.job
