@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MODES = get_args(Mode)
+_MEND = "Mend the run's variables (Dagster's launchpad, `mage run`) or the pipeline's metadata.yaml, and run again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Request:
         if first and last and last < first:
             problems.append(f"last_day is {last}, which is before day {first}")
         if problems or first is None or last is None:
-            raise VariableError("reading a run's variables: " + "; ".join(problems) + ". Nothing was read.")
+            raise VariableError(f"reading a run's variables: {'; '.join(problems)}. Nothing was read. {_MEND}")
         days = tuple(first + timedelta(days=offset) for offset in range((last - first).days + 1))
         return cls(topic=configuration["topic"], table=configuration["table"], days=days, mode=cast("Mode", mode))
 

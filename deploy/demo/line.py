@@ -377,7 +377,7 @@ telemetry: {enabled: false}
 nux: {enabled: false}
 run_launcher: {module: orchestration.launcher, class: WarmRunLauncher}
 run_monitoring: {enabled: true, start_timeout_seconds: 120, poll_interval_seconds: 20}
-run_retries: {enabled: true, max_retries: 2}
+run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 sensors: {use_threads: true, num_workers: 4}
 schedules: {use_threads: true, num_workers: 2}
 backfills: {use_threads: true, num_workers: 2}

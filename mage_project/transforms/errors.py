@@ -25,6 +25,8 @@ class SettingsError(MageProjectError):
 class VariableError(MageProjectError):
     """A runtime variable is missing or unreadable; nothing was read."""
 
+    says_next_step = True
+
 
 class PlanError(MageProjectError):
     """The frame's read plan is missing or contradicts the block; nothing was written."""

@@ -44,6 +44,12 @@ def test_two_backfills_leave_today_and_the_report_a_place_each(text: str) -> Non
     assert of_backfills + limits["stage", "serving"] < runs["max_concurrent_runs"]
 
 
+def test_the_demo_does_not_repeat_a_run_that_failed_by_its_settings_or_data() -> None:
+    """Three runs of each typing error in the launchpad hold the queue's places up, and today waits for them."""
+    deployed = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    assert yaml.safe_load(DAGSTER_YAML)["run_retries"] == deployed["run_retries"]
+
+
 @pytest.mark.parametrize("name", ["dagster-code", "dagster-daemon", "dagster-webserver"])
 def test_each_of_dagster_s_services_gets_its_storage_and_shared_logs(name: str) -> None:
     service = SERVICES[name]

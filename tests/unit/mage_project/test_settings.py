@@ -62,5 +62,6 @@ def test_a_run_may_span_days() -> None:
     ],
 )
 def test_wrong_variables_are_told(variables: dict[str, Any], told: str) -> None:
-    with pytest.raises(VariableError, match=told):
+    with pytest.raises(VariableError, match=f"{told}.*Nothing was read. Mend the run's variables") as found:
         Request.from_variables(variables)
+    assert found.value.says_next_step, "or the block would be named as what is to be mended"
