@@ -117,14 +117,19 @@ def test_a_repeated_delivery_stays_in_core_and_counts_once_in_the_marts(
     assert (mart_days(warehouse, [DAY])[DAY].rows, mart_days(warehouse, [DAY])[DAY].amount) == (1, Decimal("15.3"))
 
 
-def test_a_range_materializes_each_of_its_days_with_its_own_rows(landing: HandLanding, load_days: Run) -> None:
+def test_a_range_materializes_each_of_its_days_with_its_own_rows(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
     landing.land([event(), event(line_no=2), event(line_no=3, invoiced_at="2010-12-03T09:00:00Z")])
-    result = load_days("2010-12-01", "2010-12-03")
+    result = load_days("2010-12-01", "2010-12-03", mode="rebuild")
     for asset in ("core/invoice_lines", "mart/invoice_lines"):
         of_days = {day: metadata(result, asset, day) for day in ("2010-12-01", "2010-12-02", "2010-12-03")}
         rows = {day: found["dagster/partition_row_count"] for day, found in of_days.items()}
         assert rows == {"2010-12-01": 2, "2010-12-02": 0, "2010-12-03": 1}
         assert not any("dagster/row_count" in found for found in of_days.values()), "no day has the rows of them all"
+    [days] = reconcile.compared_days(warehouse).values()
+    compared = {each["event_day"].day: each["is_reconciled"] for each in days}
+    assert compared == {1: True, 3: True}, "the day on which nothing has landed waits for no comparison"
 
 
 def test_a_variable_that_no_pipeline_declares_is_refused_before_anything_is_loaded(load_days: Run) -> None:

@@ -25,3 +25,10 @@ LEFT JOIN control.reconciliation AS latest
 QUALIFY ROW_NUMBER() OVER (
   PARTITION BY loaded.table_name, loaded.topic, loaded.event_day ORDER BY latest.recorded_at DESC
 ) = 1
+-- A backfill also loads the days on which nothing has landed: no count of them is missing.
+AND (
+  COALESCE(ARRAY_LENGTH(loaded.batches), 1) > 0
+  OR latest.core_rows > 0
+  OR latest.mart_rows > 0
+  OR NOT latest.is_reconciled
+)
