@@ -435,6 +435,8 @@ SELECT {quote(table.name)} AS table_name, MAX(s.event_day) AS event_day
 FROM ({sources}
 ) AS s
 HAVING SUM(s.version) > COALESCE((SELECT MAX(b.version) FROM ({built}) AS b), 0)"""
+    # a backfill of core alone also loads days on which nothing has landed: there is nothing of them to publish
+    day = settings.table_id("control.day")
     return f"""
 SELECT {quote(table.name)} AS table_name, s.event_day
 FROM (
@@ -445,4 +447,5 @@ GROUP BY event_day
 ) AS s
 LEFT JOIN ({built}
 ) AS b ON b.event_day = s.event_day
-WHERE s.version > COALESCE(b.version, 0)"""
+WHERE s.version > COALESCE(b.version, 0)
+AND (b.event_day IS NOT NULL OR s.event_day IN (SELECT event_day FROM `{day}` WHERE ARRAY_LENGTH(batches) > 0))"""
