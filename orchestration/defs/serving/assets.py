@@ -91,9 +91,16 @@ def semantic_model(
 
 def _days(config: RefreshConfig, changed: frozenset[date] | None) -> frozenset[date] | None:
     """Days to refresh that Dagster knows, None for all. Whatever was asked for, what has changed comes with it."""
+    try:
+        asked = frozenset(map(date.fromisoformat, config.days))
+    except ValueError as error:
+        raise dg.Failure(
+            f"refreshing the semantic model: `days` of the run's config is {config.days}, expected days as YYYY-MM-DD "
+            f"({error}). Nothing was refreshed. Mend it in the launchpad."
+        ) from error
     if config.whole or changed is None:
-        return None if config.whole or not config.days else frozenset(map(date.fromisoformat, config.days))
-    return changed | frozenset(map(date.fromisoformat, config.days))
+        return None if config.whole or not asked else asked
+    return changed | asked
 
 
 def _waited(published_at: float | None, ended_at: datetime) -> dict[str, float]:

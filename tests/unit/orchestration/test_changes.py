@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from orchestration.defs.serving.assets import RefreshConfig, _days
 from orchestration.defs.serving.changes import (
     DAILY_MARTS,
     SEMANTIC_MODEL,
@@ -121,6 +122,11 @@ def test_a_refresh_takes_days_from_the_warehouse_that_dagster_knows_nothing_of(i
         return {OTHER} if since == STARTED else set()
 
     assert days_to_refresh(frozenset({DAY}), since=STARTED, published=published) == {DAY, OTHER}
+
+
+def test_a_day_that_is_none_is_told_with_what_to_mend_before_anything_is_refreshed() -> None:
+    with pytest.raises(dg.Failure, match=r"'2010-13-45'.*YYYY-MM-DD.*Nothing was refreshed. Mend it in the launchpad"):
+        _days(RefreshConfig(days=["2010-12-01", "2010-13-45"]), None)
 
 
 def test_no_day_is_asked_for_where_everything_is_refreshed() -> None:
