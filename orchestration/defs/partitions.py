@@ -57,6 +57,21 @@ def days_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContex
     return days_in_tags(context.run.tags)
 
 
+def require_days(context: dg.AssetExecutionContext) -> Sequence[date]:
+    """The days of a run that loads or publishes days; a job's launchpad also starts one without any.
+
+    Raises:
+        Failure: it has none. Nothing was read.
+    """
+    found = days_of_run(context)
+    if not found:
+        raise dg.Failure(
+            f"running {context.job_name}: no day was chosen for this run, and it loads and publishes days. Nothing was "
+            "read or written. Choose a partition in the launchpad, or materialize the assets for a range of days."
+        )
+    return found
+
+
 def today(now: datetime) -> date:
     """The day in the shop's time zone."""
     return now.astimezone(ZoneInfo(TIME_ZONE)).date()

@@ -15,7 +15,7 @@ from dbt_like_sql.catalog import load_catalog
 from orchestration.defs.keep_up import await_turn, seconds_of
 from orchestration.defs.marks import take_back_marks
 from orchestration.defs.pacing import pace_run
-from orchestration.defs.partitions import DAYS, TIME_ZONE, days_of_run
+from orchestration.defs.partitions import DAYS, TIME_ZONE, days_of_run, require_days
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import CORE, Feed, feeds, project
@@ -51,7 +51,7 @@ def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
     event waits while it begins.
     """
     pace_run(context.log)
-    days, is_rebuild = days_of_run(context), is_of_backfill(context.instance, context.run)
+    days, is_rebuild = require_days(context), is_of_backfill(context.instance, context.run)
     if is_rebuild or not seconds_of(context, days):
         waited_s = await_turn(LakeResource(), days)
         if waited_s > LONG_WAIT_S:

@@ -17,7 +17,7 @@ from orchestration.defs.keep_up import Marts, follow_landing, seconds_of
 from orchestration.defs.landing.assets import SILENCE
 from orchestration.defs.marks import mark_published
 from orchestration.defs.pacing import budget_metadata
-from orchestration.defs.partitions import DAYS, days_of_run
+from orchestration.defs.partitions import DAYS, days_of_run, require_days
 from orchestration.defs.publish_turn import publish_turn
 from orchestration.defs.resources import LakeResource, WarehouseResource
 from orchestration.defs.tables import table_metadata
@@ -96,7 +96,7 @@ def _publish_assets(name: str, tables: Sequence[Table], catalog: Catalog, *, dai
         context: dg.AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> Iterator[Any]:
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
-        days = list(days_of_run(context)) if daily else None
+        days = list(require_days(context)) if daily else None
         opened = warehouse.open()
         ledger = loaded_batches(lake, opened, days or [])
         memory = Memory()

@@ -140,6 +140,17 @@ def test_a_variable_that_no_pipeline_declares_is_refused_before_anything_is_load
     assert "variables name moed, which no pipeline declares; known: day, last_day, mode. Nothing was loaded." in told
 
 
+def test_a_run_without_a_day_is_refused_before_anything_is_loaded(
+    instance: dg.DagsterInstance, line_env: dict[str, str]
+) -> None:
+    """A job's launchpad starts one; it would load the days that the pipeline's metadata.yaml has for Mage's own UI."""
+    result = defs.resolve_job_def("load_days").execute_in_process(instance=instance, raise_on_error=False)
+    assert line_env
+    assert [each.step_key for each in result.all_events if each.is_step_failure] == ["retail_invoices"]
+    [failed] = [each for each in result.all_events if each.is_step_failure]
+    assert "no day was chosen for this run" in str(failed.event_specific_data)
+
+
 def test_the_metadata_says_what_each_block_did(landing: HandLanding, load_days: Run) -> None:
     landing.land([event()])
     table = metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["blocks"]
