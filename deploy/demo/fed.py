@@ -42,9 +42,13 @@ def files_line(fed: Fed) -> str:
         return ""
     rows = fed["sent"] + fed["skipped"] + fed["changed"]
     unreadable = f", {fed['unreadable']:,} of them unreadable" if fed["unreadable"] else ""
-    names = fed["left_out"][:OTHERS_SHOWN] + ["..."] * (len(fed["left_out"]) > OTHERS_SHOWN)
-    others = f"; left out, as they are no .csv files: {', '.join(names)}" if names else ""
-    return f"{fed['files']:,} files with {rows:,} rows{unreadable}{others}"
+    others = f"; left out, as they are no .csv files: {_some(fed['left_out'])}" if fed["left_out"] else ""
+    copies = f"; alike to the byte, and each counted: {_some(fed['copies'])}" if fed["copies"] else ""
+    return f"{fed['files']:,} files with {rows:,} rows{unreadable}{others}{copies}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:OTHERS_SHOWN] + ["..."] * (len(names) > OTHERS_SHOWN))
 
 
 def complaints(fed: Fed) -> Iterator[str]:

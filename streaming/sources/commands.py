@@ -190,7 +190,9 @@ def _source(
         files, others = csv_invoices.open_csv_source(options["csv_path"]), csv_invoices.left_out(options["csv_path"])
         if others:
             click.echo(_left_out_warning(options["csv_path"], others), err=True)
-        return csv_invoices.read_csv_events(files), {"files": len(files), "left_out": others}
+        if copies := csv_invoices.copies(files):
+            click.echo(_copies_warning(options["csv_path"], copies), err=True)
+        return csv_invoices.read_csv_events(files), {"files": len(files), "left_out": others, "copies": copies}
     if options["ndjson_path"]:
         name = options["ndjson_path"]
         lines = piped.read_lines(sys.stdin.fileno(), is_stopped) if name == "-" else _open_lines(Path(name))
@@ -211,13 +213,22 @@ def _source(
 
 
 def _left_out_warning(folder: Path, others: list[str]) -> str:
-    names = ", ".join(others[:OTHERS_SHOWN]) + (
-        f" and {len(others) - OTHERS_SHOWN} more" if others[OTHERS_SHOWN:] else ""
-    )
     return (
-        f"warning: left out of {folder}, since only its .csv files are read: {names}. If they hold invoices, put them "
-        f"beside the others as .csv."
+        f"warning: left out of {folder}, since only its .csv files are read: {_some(others)}. If they hold invoices, "
+        f"put them beside the others as .csv."
     )
+
+
+def _copies_warning(folder: Path, copies: list[str]) -> str:
+    return (
+        f"warning: files of {folder} hold the same bytes: {_some(copies)}. The rows of each are sent, as events of "
+        f"their own. If one is a copy, stop, take it out and begin anew."
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - OTHERS_SHOWN} more" if names[OTHERS_SHOWN:] else ""
+    return ", ".join(names[:OTHERS_SHOWN]) + more
 
 
 def _open_lines(path: Path) -> Iterator[bytes]:

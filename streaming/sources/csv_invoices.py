@@ -7,6 +7,7 @@ letter with a reason. Not here: retail rules (mage_project), sending (produce.py
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
 import uuid
@@ -126,6 +127,18 @@ def left_out(path: Path) -> list[str]:
     """Names of what else lies in the folder, in order; hidden files aside."""
     others = [entry for entry in path.iterdir() if not _is_csv(entry)] if path.is_dir() else []
     return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others if entry.name[0] != ".")
+
+
+def copies(files: Sequence[CsvFile]) -> list[str]:
+    """Names of files that hold the same bytes as another one, with its name: their rows are counted twice."""
+    sizes = Counter(file.size for file in files)
+    first, found = dict[bytes, str](), []
+    for path in (file.path for file in files if sizes[file.size] > 1):
+        with _is_read(path, "Nothing was sent."), path.open("rb") as raw:
+            original = first.setdefault(hashlib.file_digest(raw, "sha256").digest(), path.name)
+        if original != path.name:
+            found.append(f"{path.name} = {original}")
+    return found
 
 
 def _is_csv(path: Path) -> bool:

@@ -122,11 +122,13 @@ def test_what_is_left_out_of_the_folder_is_told(rig: Rig, tmp_path: Path) -> Non
     folder = write_csv(tmp_path / "csv", 3)
     assert "left out" not in run(rig, "--csv", folder)[2]
     (folder / "more.csv.gz").touch()
+    (folder / "copy.csv").write_bytes(next(folder.glob("*.csv")).read_bytes())
     code, out, errors = run(rig, "--csv", folder, "--json")
     assert code == 0
+    assert "hold the same bytes: " in errors
     assert f"left out of {folder}, since only its .csv files are read: more.csv.gz." in errors
     done = json.loads(out.splitlines()[-1])
-    assert (done["files"], done["left_out"]) == (1, ["more.csv.gz"])
+    assert (done["files"], done["left_out"], len(done["copies"])) == (2, ["more.csv.gz"], 1)
 
 
 def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:

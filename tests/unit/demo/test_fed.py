@@ -51,11 +51,13 @@ def test_a_producer_that_sent_all_but_changed_rows_does_not_stop_the_demo_and_is
 
 
 def test_the_summary_says_what_was_read_and_what_was_left_out() -> None:
-    files = FED | {"files": 3, "sent": 4_000, "unreadable": 2, "left_out": ["more.csv.gz", "old/"]}
+    files = FED | {"files": 3, "sent": 4_000, "unreadable": 2, "left_out": ["more.csv.gz", "old/"], "copies": []}
     assert files_line(files) == (
         "3 files with 4,002 rows, 2 of them unreadable; left out, as they are no .csv files: more.csv.gz, old/"
     )
     assert files_line(files | {"unreadable": 0, "left_out": []}) == "3 files with 4,002 rows"
+    copied = files | {"unreadable": 0, "left_out": [], "copies": ["b.csv = a.csv"]}
+    assert files_line(copied) == "3 files with 4,002 rows; alike to the byte, and each counted: b.csv = a.csv"
     assert files_line(FED) == ""
 
 

@@ -13,6 +13,7 @@ from streaming.contract import load_contract
 from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
 from streaming.sources.csv_invoices import (
+    copies,
     left_out,
     open_csv_source,
     read_csv_events,
@@ -410,6 +411,14 @@ def test_what_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
     assert [file.path.name for file in open_csv_source(tmp_path)] == ["B.CSV", "a.csv"]
     assert left_out(tmp_path) == ["more.csv.gz", "old.txt", "sub.csv/", "x.xlsx"]
     assert left_out(tmp_path / "a.csv") == []
+
+
+def test_files_that_hold_the_same_bytes_are_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "a (1).csv", "c.csv"):
+        write(tmp_path, A, name=name)
+    write(tmp_path, A.replace("7", "8", 1), name="b.csv")
+    assert copies(open_csv_source(tmp_path)) == ["a.csv = a (1).csv", "c.csv = a (1).csv"]
+    assert copies(open_csv_source(tmp_path / "a.csv")) == []
 
 
 def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
