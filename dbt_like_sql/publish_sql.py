@@ -21,7 +21,7 @@ from dbt_like_sql.difference import (
     touched_sql,
 )
 from dbt_like_sql.graph import table_nodes, tree
-from dbt_like_sql.publish_state import are_large, causes, rule_version, source_versions
+from dbt_like_sql.publish_state import are_large, causes, loaded_sources, rule_version, source_versions
 from dbt_like_sql.render import Slice, day_sql, is_by_days, newest_sql, quote, render
 from dbt_like_sql.repeats import keeps_first_of_key, query_by_repeats, repeats_sql
 from dbt_like_sql.restate_sql import measures, restated_sql
@@ -435,8 +435,10 @@ SELECT {quote(table.name)} AS table_name, MAX(s.event_day) AS event_day
 FROM ({sources}
 ) AS s
 HAVING SUM(s.version) > COALESCE((SELECT MAX(b.version) FROM ({built}) AS b), 0)"""
-    # a backfill of core alone also loads days on which nothing has landed: there is nothing of them to publish
+    # a backfill of core alone also loads days on which nothing has landed: there is nothing of them to publish,
+    # whatever another stream has on that day
     day = settings.table_id("control.day")
+    loaded = ", ".join(map(quote, loaded_sources(catalog, table))) or "''"
     return f"""
 SELECT {quote(table.name)} AS table_name, s.event_day
 FROM (
@@ -448,4 +450,6 @@ GROUP BY event_day
 LEFT JOIN ({built}
 ) AS b ON b.event_day = s.event_day
 WHERE s.version > COALESCE(b.version, 0)
-AND (b.event_day IS NOT NULL OR s.event_day IN (SELECT event_day FROM `{day}` WHERE ARRAY_LENGTH(batches) > 0))"""
+AND (b.event_day IS NOT NULL OR s.event_day IN (
+  SELECT event_day FROM `{day}` WHERE table_name IN ({loaded}) AND ARRAY_LENGTH(batches) > 0
+))"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from dbt_like_sql.catalog import MODELS_DIR, Catalog, load_catalog
 from dbt_like_sql.errors import PublishError
-from dbt_like_sql.load import load_rows, loaded_day
+from dbt_like_sql.load import DayLoad, load_days, loaded_day
 from dbt_like_sql.migrate import migrate
 from dbt_like_sql.publish import publish, publish_all, stale_tables
 from dbt_like_sql.settings import WarehouseSettings
@@ -19,8 +20,8 @@ from tests.unit.dbt_like_sql.lines import TOPIC, day_lines, lines
 from tests.unit.dbt_like_sql.models import column, write_table
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
-CORE = "core.invoice_lines"
-D1, D2 = date(2010, 12, 1), date(2010, 12, 2)
+CORE, OTHER = "core.invoice_lines", "core.returned_lines"
+D1, D2, D3 = date(2010, 12, 1), date(2010, 12, 2), date(2010, 12, 3)
 PARTITION = "        partitioned: true\n        partitionKeyPosition: 1\n"
 SHIPPED = """\
 SELECT DATE_ADD(invoice_date, INTERVAL 1 DAY) AS ship_date, event_id
@@ -51,6 +52,10 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     models = tmp_path_factory.mktemp("models")
     for layer in ("control", "core"):
         shutil.copytree(MODELS_DIR / layer, models / layer)
+    other = models / "core/returned_lines"
+    shutil.copytree(models / "core/invoice_lines", other)
+    contract = (other / "contract.yaml").read_text(encoding="utf-8")
+    (other / "contract.yaml").write_text(contract.replace("invoice_lines", "returned_lines"), encoding="utf-8")
     shipped = column("ship_date", "DATE", more=PARTITION) + column("event_id", "STRING")
     write_table(models, "mart.shipped", query=SHIPPED, columns=shipped)
     counts = column("lines", "INT64") + column("lines_before", "INT64")
@@ -81,10 +86,17 @@ def warehouse(module_warehouse_settings: WarehouseSettings, catalog: Catalog) ->
 
 def load(warehouse: Warehouse, day: date, first: int = 0) -> None:
     seen = loaded_day(warehouse, CORE, day, TOPIC)
-    rows, upto = lines(day_lines(day, 0, first, 10)), {0: seen.version + 1}
-    load_rows(
-        warehouse, CORE, rows, day=day, topic=TOPIC, seen=seen, upto=upto, rebuild=False, run_id="r", code_version="1"
-    )
+    load_lines(warehouse, CORE, DayLoad(day, seen, {0: seen.version + 1}), day_lines(day, 0, first, 10))
+
+
+def load_lines(
+    warehouse: Warehouse, table: str, each: DayLoad, rows: list[dict[str, Any]], catalog: Catalog | None = None
+) -> None:
+    """No rows: the day is rebuilt without an event."""
+    load_days(
+        warehouse, table, lines(rows), loads=[each], topic=TOPIC, rebuild=not rows, run_id="r", code_version="1",
+        catalog=catalog,
+    )  # fmt: skip
 
 
 def test_a_day_can_look_at_the_day_before_it(warehouse: Warehouse, catalog: Catalog) -> None:
@@ -110,6 +122,19 @@ def test_tables_that_read_views_are_behind_when_what_the_views_read_is_loaded(
     assert (done["mart.counted"].rows, done["mart.counted"].source_version) == (1, 2)
     assert stale() == {}
     assert [row["lines"] for row in rows_of(warehouse, "mart.counted", "1")] == [20, 10]
+
+
+def test_a_day_that_only_another_stream_has_is_not_asked_for(warehouse: Warehouse, catalog: Catalog) -> None:
+    """Else a day of core that is rebuilt without an event would be published by every run of that day, for nothing."""
+    names = ["mart.counted", "mart.total"]
+    publish_all(warehouse, catalog, names, days=[D1, D2], run_id="before")
+    other, core = (DayLoad(D3, loaded_day(warehouse, table, D3, TOPIC), {}) for table in (OTHER, CORE))
+    load_lines(warehouse, OTHER, replace(other, upto={0: 1}), day_lines(D3, 0, 0, 10), catalog)
+    load_lines(warehouse, CORE, core, [])
+    assert loaded_day(warehouse, CORE, D3, TOPIC).version == 1
+    assert D3 not in stale_tables(warehouse, catalog).get("mart.counted", [])
+    load(warehouse, D3)
+    assert stale_tables(warehouse, catalog)["mart.counted"] == [D3]
 
 
 def rows_of(warehouse: Warehouse, table: str, order: str) -> list[dict[str, Any]]:
