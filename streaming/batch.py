@@ -148,6 +148,7 @@ def prepare_batch(
     expected_offset: int,
     now: datetime,
     refused: dict[int, Refusal] | None = None,
+    offsets: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Decode, check and encode consecutive messages of one topic partition.
 
@@ -158,11 +159,12 @@ def prepare_batch(
         expected_offset: the offset that follows what came before; holes become gaps.
         now: the clock, for events from the future.
         refused: offsets that are already known to be refused (by Postgres), with the reason.
+        offsets: the messages' own, where the caller has read them already.
     """
     contract, tombstones = decoder.contract, tuple[Gap, ...]()
     if decoder.translates:
         messages = translate(decoder, messages)
-    columns = read_columns(messages)
+    columns = read_columns(messages, offsets)
     offsets = columns.offsets
     if decoder.translates:
         columns, tombstones = _leave_out(columns)
@@ -204,8 +206,13 @@ class Columns:
         )
 
 
-def read_columns(messages: Sequence[Message]) -> Columns:
-    """The fields of messages of one class."""
+def read_offsets(messages: Sequence[Message]) -> NDArray[np.int64]:
+    """The offsets of messages of one class."""
+    return counted(map(type(messages[0]).offset, messages), len(messages))
+
+
+def read_columns(messages: Sequence[Message], offsets: NDArray[np.int64] | None = None) -> Columns:
+    """The fields of messages of one class; their offsets are read only where they are not given."""
     kind, count = type(messages[0]), len(messages)
     stamps = counted(chain.from_iterable(map(kind.timestamp, messages)), 2 * count).reshape(count, 2)
     stamps[(stamps[:, 1] < FIRST_STAMP_MS) | (stamps[:, 1] > LAST_STAMP_MS), 0] = NO_TIMESTAMP
@@ -213,7 +220,7 @@ def read_columns(messages: Sequence[Message]) -> Columns:
         messages=messages,
         values=[*map(kind.value, messages)],
         keys=[*map(kind.key, messages)],
-        offsets=counted(map(kind.offset, messages), count),
+        offsets=read_offsets(messages) if offsets is None else offsets,
         stamps=stamps,
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from streaming.contract import Field
 
@@ -36,10 +36,16 @@ def struct_fields(fields: Iterable[Field]) -> tuple[list[Required], list[Optiona
     return required, optional
 
 
-def event_struct(name: str, required: list[Required], optional: list[Optional], fields: Iterable[Field]) -> type[Any]:
-    """The type of an event with these members, read from the keys of the fields."""
+def event_struct(name: str, required: list[Required], optional: list[Optional], fields: Sequence[Field]) -> type[Any]:
+    """The type of an event with these members, read from the keys of the fields.
+
+    Members stand in the fields' order, which is mostly the events' own: msgspec looks for a key behind the last one.
+    """
+    places = {f.name: at for at, f in enumerate(fields)}
+    members: list[Required | Optional] = [*required, *optional]
+    members.sort(key=lambda member: places[member[0]])
     rename = {f.name: f.event_key for f in fields if f.event_key != f.name} or None
-    return msgspec.defstruct(name, [*required, *optional], kw_only=True, gc=False, rename=rename)
+    return msgspec.defstruct(name, members, kw_only=True, gc=False, rename=rename)
 
 
 def field_type(field: Field) -> Any:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import queue
 import time
 from datetime import UTC, datetime
+from itertools import compress
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from streaming.batch import Batch, extend_to_end, prepare_batch
+from streaming.batch import Batch, extend_to_end, prepare_batch, read_offsets
 from streaming.errors import RegistryUnavailableError
 from streaming.polled import group_messages, is_ascending
 from streaming.refusal_window import RefusalWindow
@@ -24,6 +26,8 @@ from streaming.topic_identity import TopicWatch
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from streaming.client_errors import ClientErrors
     from streaming.decode import Decoder
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from streaming.writer import Claimed, Work, Writer
     from streaming.writer_pool import WriterPool
 
+NO_OFFSETS = np.empty(0, dtype=np.int64)
 PAUSE_AFTER_S = 5.0  # back-pressure: block so long, then pause and go on polling, within max.poll.interval
 
 log = structlog.get_logger()
@@ -86,7 +91,7 @@ class Intake:
         now = datetime.now(UTC)
         owned, writers = self.ownership, self.pool.writers
         shares: list[Claimed] = [[] for _ in writers]
-        groups, ends = group_messages(messages, self.errors.on_message_error)
+        groups, ends = group_messages(messages, self.errors.on_message_error, is_one_topic=len(self.decoders) == 1)
         owned.ends |= ends
         if groups:
             self.errors.broker_down_since = None
@@ -95,8 +100,9 @@ class Intake:
             if claim is None:
                 continue  # taken away while it was on its way; its new owner reads it
             batch = Batch(*key, first_offset=owned.positions[key], next_offset=owned.positions[key])
-            if fresh := self._expected(consumer, claim, groups.get(key, [])):
-                batch = self._prepare(key, fresh, batch.first_offset, now)
+            fresh, offsets = self._expected(consumer, claim, groups.get(key, []))
+            if fresh:
+                batch = self._prepare(key, fresh, offsets, batch.first_offset, now)
             if fresh or (key not in groups and self._is_believed_end(consumer, claim, ends[key])):
                 batch = extend_to_end(batch, ends.get(key, 0))
             if batch.next_offset == batch.first_offset:
@@ -113,32 +119,41 @@ class Intake:
                 self._put(consumer, writer, (share, proof), stop)
 
     def _prepare(
-        self, key: tuple[str, int], messages: Sequence[PolledMessage], first_offset: int, now: datetime
+        self,
+        key: tuple[str, int],
+        messages: Sequence[PolledMessage],
+        offsets: NDArray[np.int64],
+        first_offset: int,
+        now: datetime,
     ) -> Batch:
         """A checked batch; while the schema registry is away nothing can be checked, nor skipped."""
+        decoder = self.decoders[key[0]]
         try:
-            return prepare_batch(self.decoders[key[0]], key[1], messages, expected_offset=first_offset, now=now)
+            return prepare_batch(decoder, key[1], messages, expected_offset=first_offset, now=now, offsets=offsets)
         except RegistryUnavailableError as error:
             raise RejoinError(f"the schema registry cannot be reached: {error}") from error
 
-    def _expected(self, consumer: Consumer, claim: Claim, messages: list[PolledMessage]) -> list[PolledMessage]:
-        """The messages that follow the position; what came before is left out, what comes too early is asked again.
+    def _expected(
+        self, consumer: Consumer, claim: Claim, messages: list[PolledMessage]
+    ) -> tuple[list[PolledMessage], NDArray[np.int64]]:
+        """The messages that follow the position, with their offsets; earlier ones are left out, later ones asked again.
 
         A hole right after an assignment may be a message of the assignment before, still on its way. It is believed
         only when the broker gives the same answer a second time: a hole that is believed is an event that nobody reads.
         """
         if not messages:
-            return []
+            return [], NO_OFFSETS
         position = self.ownership.positions[claim.topic, claim.topic_partition]
-        fresh = messages
-        if messages[0].offset() < position:
-            fresh = [message for message in messages if message.offset() >= position]
-        is_hole = bool(fresh) and fresh[0].offset() > position
-        if (is_hole and position == claim.next_offset and not claim.is_asked_again) or not is_ascending(fresh):
+        fresh, offsets = messages, read_offsets(messages)
+        if offsets[0] < position:
+            is_fresh = offsets >= position
+            fresh, offsets = [*compress(messages, is_fresh)], offsets[is_fresh]
+        is_hole = bool(fresh) and offsets[0] > position
+        if (is_hole and position == claim.next_offset and not claim.is_asked_again) or not is_ascending(offsets):
             claim.is_asked_again = True
             consumer.seek(TopicPartition(claim.topic, claim.topic_partition, position))
-            return []
-        return fresh
+            return [], NO_OFFSETS
+        return fresh, offsets
 
     def _is_believed_end(self, consumer: Consumer, claim: Claim, end: int) -> bool:
         """Whether an end that came without messages may close a hole; right after an assignment it is asked again."""

@@ -17,6 +17,8 @@ from streaming.batch import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
 Key = tuple[str, int]  # topic and topic partition
 
 
@@ -37,13 +39,16 @@ Groups = dict[Key, list[PolledMessage]]
 
 
 def group_messages(
-    messages: Sequence[PolledMessage], on_error: Callable[[PolledMessage], None]
+    messages: Sequence[PolledMessage], on_error: Callable[[PolledMessage], None], *, is_one_topic: bool = False
 ) -> tuple[Groups, dict[Key, int]]:
-    """Messages by topic partition in their order, and the ends that were reached; other errors go to `on_error`."""
+    """Messages by topic partition in their order, and the ends that were reached; other errors go to `on_error`.
+
+    `is_one_topic`: no other topic is subscribed, so that each message need not be asked for its own.
+    """
     if not messages:
         return {}, {}
     if not any(map(type(messages[0]).error, messages)):
-        return _group_runs(messages), {}
+        return _group_runs(messages, is_one_topic=is_one_topic), {}
     groups: Groups = {}
     ends: dict[Key, int] = {}
     for message in messages:
@@ -59,24 +64,22 @@ def group_messages(
     return groups, ends
 
 
-def _group_runs(messages: Sequence[PolledMessage]) -> Groups:
+def _group_runs(messages: Sequence[PolledMessage], *, is_one_topic: bool) -> Groups:
     """Librdkafka delivers runs of a topic partition: cut between them (0.06 us an event; one by one it is 0.2)."""
     kind, count = type(messages[0]), len(messages)
     numbers = np.fromiter(map(kind.partition, messages), dtype=np.int32, count=count)
-    topics = [*map(kind.topic, messages)]
     is_cut = numbers[1:] != numbers[:-1]
-    if topics.count(topics[0]) < count:  # to count them takes a third of comparing them one by one
-        is_cut |= np.fromiter(map(ne, topics, islice(topics, 1, None)), dtype=bool, count=count - 1)
+    if not is_one_topic:
+        topics = [*map(kind.topic, messages)]
+        if topics.count(topics[0]) < count:  # to count them takes a third of comparing them one by one
+            is_cut |= np.fromiter(map(ne, topics, islice(topics, 1, None)), dtype=bool, count=count - 1)
     cuts = [0, *(np.flatnonzero(is_cut) + 1).tolist(), count]
     groups: Groups = {}
     for begin, end in pairwise(cuts):
-        groups.setdefault((topics[begin], int(numbers[begin])), []).extend(messages[begin:end])
+        groups.setdefault((messages[begin].topic(), int(numbers[begin])), []).extend(messages[begin:end])
     return groups
 
 
-def is_ascending(messages: Sequence[PolledMessage]) -> bool:
+def is_ascending(offsets: NDArray[np.int64]) -> bool:
     """Whether each offset is above the one before."""
-    if len(messages) < 2:  # noqa: PLR2004 one is
-        return True
-    offsets = np.fromiter(map(type(messages[0]).offset, messages), dtype=np.int64, count=len(messages))
     return bool((offsets[1:] > offsets[:-1]).all())
