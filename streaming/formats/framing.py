@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAGIC_ID, MAGIC_GUID = 0, 1
 ID_BYTES, GUID_BYTES = 5, 17
+HIGHEST_ID = 2**31 - 1  # registries count in 32 bits with a sign; Confluent's answers beyond it as for a wrong path
 GUID_HEADER = "__value_schema_id"
 
 
@@ -28,7 +29,10 @@ def schema_named(value: bytes, headers: Headers) -> str | Refusal:
 
 def _named_by(content: bytes, what: str) -> str | Refusal:
     if content[:1] == b"\0" and len(content) >= ID_BYTES:
-        return str(int.from_bytes(content[1:ID_BYTES], "big"))
+        number = int.from_bytes(content[1:ID_BYTES], "big")
+        if number > HIGHEST_ID:  # not to be asked for: HTTP 404 without a code would be an outage, for ever
+            return Refusal("unknown_schema", f"{what} names schema {number}; no registry has one above {HIGHEST_ID}")
+        return str(number)
     if content[:1] == b"\1" and len(content) >= GUID_BYTES:
         return str(uuid.UUID(bytes=content[1:GUID_BYTES]))
     shown = content[:8].hex(" ") or "nothing"

@@ -285,6 +285,16 @@ def test_whatever_a_registry_says_of_a_schema_that_it_does_not_know(registry: St
     assert (refusal.reason, refusal.detail) == ("unknown_schema", f"the registry has no schema 7: {message}")
 
 
+@pytest.mark.parametrize("number", [2**31, 2**32 - 1])
+def test_an_id_that_no_registry_gives_is_the_message_s_fault(registry: StandIn, number: int) -> None:
+    """Confluent's registry answers as for a wrong path, since the id is no number to it: taken as an outage."""
+    registry.fails_with, registry.page = 404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}'
+    refusal = open_avro(registry.url)(b"\0" + number.to_bytes(4, "big") + b"xx", [])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "unknown_schema"
+    assert str(number) in refusal.detail
+
+
 def test_a_schema_of_another_format_is_the_message_s_fault(registry: StandIn) -> None:
     """The registry's answer was right: what asks it again for ever would stop the topic."""
     classes = proto_classes()
