@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -28,6 +28,7 @@ SHOWN_VALUES = 12  # more distinct texts than this are no enumeration
 SHOWN_CHARS = 40
 EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
 YEAR_2000_S, YEAR_2100_S = 946_684_800, 4_102_444_800
+BEYOND_DECIMALS = Decimal("1e-999999")  # stands for an exponent too long for Python; fits no NUMERIC either
 MAXIMUM_EVENTS = 100_000  # a sample is read into memory; more tells nothing new
 
 
@@ -180,7 +181,7 @@ def _read_event(line: bytes, name: str, number: int) -> dict[str, Any]:
         )
     try:
         msgspec.json.decode(line)  # what the landing would refuse is refused here too: NaN, lone surrogates
-        event = json.loads(line.decode("utf-8"), parse_float=Decimal)
+        event = json.loads(line.decode("utf-8"), parse_float=_read_number)
     except UnicodeDecodeError as error:
         refuse(f"it is not UTF-8 ({error})")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -192,6 +193,13 @@ def _read_event(line: bytes, name: str, number: int) -> dict[str, Any]:
     if b"\\u0000" in line and (where := _find_nul(event, "")) is not None:
         refuse(f"{where or 'a key'} holds the character U+0000, which PostgreSQL cannot store")
     return event
+
+
+def _read_number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return BEYOND_DECIMALS
 
 
 def _other_form(line: bytes) -> tuple[str, str] | None:

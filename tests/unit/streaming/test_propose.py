@@ -88,6 +88,12 @@ def test_a_number_too_long_for_any_type_is_kept_as_json() -> None:
     assert types(b'{"x": 0.' + b"1" * 50 + b"}") == {"x": "json"}
 
 
+@pytest.mark.parametrize("number", ["1e-99999999999999999999", "0e99999999999999999999"])
+def test_an_exponent_that_python_cannot_hold_is_kept_as_json(number: str) -> None:
+    line = f'{{"x": {number}, "y": {{"z": {number}}}}}'.encode()
+    assert types(line, {"x": 1.5, "y": {}}) == {"x": "json", "y": "object"}
+
+
 def test_absent_and_null_fields_are_optional_the_others_required() -> None:
     _, contract = propose({"a": 1, "b": 1, "c": None}, {"a": 2, "c": 3})
     assert {field.name: field.nullable for field in contract.fields} == {"a": False, "b": True, "c": True}
