@@ -207,8 +207,11 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contract]:
-    """All contracts of a folder by topic; refuses two topics that would share a landing table."""
+def load_contracts(contracts_dir: Path | str | None = None, *, without: str | None = None) -> dict[str, Contract]:
+    """All contracts of a folder by topic; refuses two topics that would share a landing table.
+
+    `without` is a topic whose file is not read, as one that is about to be replaced.
+    """
     folder = Path(contracts_dir) if contracts_dir else CONTRACTS_DIR
     if others := sorted(path.name for path in folder.glob("*") if OTHER_ENDING.search(path.name)):
         raise ContractError(
@@ -220,7 +223,8 @@ def load_contracts(contracts_dir: Path | str | None = None) -> dict[str, Contrac
             f"reading {folder}: {', '.join(others)} can be no contract, since its file is named as the topic is, and "
             f"{TOPIC_RULE}. Nothing was started. Rename it, or take it out if it is an editor's copy."
         )
-    contracts = {path.stem: load_contract(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
+    topics = sorted({path.stem for path in folder.glob("*.yaml")} - {without})
+    contracts = {topic: load_contract(topic, folder) for topic in topics}
     streams: dict[str, str] = {}
     for contract in contracts.values():
         other = streams.setdefault(contract.stream, contract.topic)

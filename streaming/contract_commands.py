@@ -74,9 +74,8 @@ def _choose_zone(topic: str, wanted: str | None, folder: Path) -> tuple[str, str
             )
         return wanted, "as --zone says"
     zones: dict[str, list[str]] = {}
-    for other in contracts.load_contracts(folder).values():
-        if other.topic != topic:
-            zones.setdefault(other.time_zone, []).append(other.topic)
+    for other in contracts.load_contracts(folder, without=topic).values():
+        zones.setdefault(other.time_zone, []).append(other.topic)
     if not zones:
         return contracts.DEFAULT_ZONE, "no other contract is there to tell it; a zone of your own is given by --zone"
     if len(zones) > 1:
@@ -105,8 +104,8 @@ def _refuse_shared_stream(contract: contracts.Contract, folder: Path) -> None:
         raise ContractError(
             f"proposing a contract for {contract.topic}: STREAMING_CONTRACTS_DIR={folder} is no folder."
         )
-    for other in contracts.load_contracts(folder).values():
-        if other.stream == contract.stream and other.topic != contract.topic:
+    for other in contracts.load_contracts(folder, without=contract.topic).values():
+        if other.stream == contract.stream:
             raise ContractError(
                 f"proposing a contract for {contract.topic}: topic {other.topic} has the landing table "
                 f"landing.{contract.stream} already. Nothing was written. Take --stdout, and change schema.name in it."

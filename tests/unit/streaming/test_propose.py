@@ -279,6 +279,17 @@ def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
     assert shown.output == first
 
 
+def test_a_contract_that_cannot_be_read_is_replaced_if_told(tmp_path: Path) -> None:
+    """As one that is not whole since the disk was full: the message of that says to take --force."""
+    (tmp_path / "any.topic.yaml").write_text("apiVersion: v3.1.0\n")
+    again = run("any.topic", "--from-sample", "-", "--force", folder=tmp_path, stdin=b'{"a": 1}\n')
+    assert again.exit_code == 0, again.output
+    assert load_contract("any.topic", tmp_path).fields
+    (tmp_path / "other.topic.yaml").write_text("apiVersion: v3.1.0\n")
+    other = run("any.topic", "--from-sample", "-", "--force", folder=tmp_path, stdin=b'{"a": 1}\n')
+    assert "other.topic.yaml" in other.output
+
+
 def test_days_end_at_the_midnight_of_the_other_contracts(tmp_path: Path) -> None:
     def zone_of(topic: str, *options: str) -> tuple[str, str]:
         result = run(topic, "--from-sample", "-", *options, folder=tmp_path, stdin=b'{"b": 1}\n')
