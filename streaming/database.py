@@ -112,7 +112,7 @@ def telling_outages(tried: str, *, remedy: str) -> Iterator[None]:
     except psycopg2.Error as error:
         if not is_outage(error):
             raise
-        raise LakeUnavailableError(f"{tried}: {_told(error)}. {remedy}") from error
+        raise LakeUnavailableError(f"{tried}: {told_error(error)}. {remedy}") from error
 
 
 def hide_password(text: str, dsn: str = "") -> str:
@@ -161,7 +161,7 @@ def is_outage(error: psycopg2.Error) -> bool:
     return isinstance(error, RETRYABLE) or (type(error) is psycopg2.DatabaseError and error.pgcode is None)
 
 
-def _told(error: psycopg2.Error) -> str:
+def told_error(error: psycopg2.Error) -> str:
     """Postgres's words, and what they mean where they do not tell what to look at."""
     text = hide_password(str(error)).strip() or type(error).__name__
     if isinstance(error, pg.ReadOnlySqlTransaction):
@@ -171,7 +171,7 @@ def _told(error: psycopg2.Error) -> str:
 
 def raise_landing_error(error: psycopg2.Error, tried: str) -> NoReturn:
     """Say what a Postgres error means for the landing."""
-    text = _told(error)
+    text = told_error(error)
     if is_outage(error):
         raise LakeUnavailableError(f"{tried}: {text}. Nothing was written; it is tried again.") from error
     if isinstance(error, pg.InsufficientPrivilege):

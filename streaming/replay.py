@@ -13,7 +13,7 @@ import psycopg2
 
 from streaming import landing
 from streaming.batch import Batch, prepare_batch
-from streaming.database import hide_password, is_outage, raise_landing_error, transaction
+from streaming.database import is_outage, raise_landing_error, told_error, transaction
 from streaming.dead_letter import DeadLetter
 from streaming.errors import LakeUnavailableError, ReplayError
 from streaming.formats.translate import Translated
@@ -206,8 +206,8 @@ def _replay_one(conn: Connection, decoder: Decoder, batch: Batch, *, edited: byt
     except psycopg2.Error as error:
         if is_outage(error):
             raise LakeUnavailableError(
-                f"replaying {where}: {hide_password(str(error)).strip()}. Letters before it were replayed. Run it "
-                f"again: what has landed is left out."
+                f"replaying {where}: {told_error(error)}. Letters before it were replayed. Run it again: what has "
+                f"landed is left out."
             ) from error
         raise_landing_error(error, f"replaying {where}")
     return True

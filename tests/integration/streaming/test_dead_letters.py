@@ -363,6 +363,18 @@ def test_a_replay_that_loses_the_lake_says_that_it_has_to_be_run_again(letters_r
     rig.assert_exact(1, dead=2)
 
 
+def test_a_replay_into_a_lake_that_is_read_only_says_what_to_change(letters_rig: Rig) -> None:
+    rig = letters_rig
+    send(rig, [b"{", JUST_JSON])  # the month's table is there already
+    rig.land(dead_letter_limit=1.0)
+    mended = json.dumps(line(1)).encode()
+    with rig.connect() as conn:
+        conn.set_session(readonly=True)
+        with pytest.raises(LakeUnavailableError, match=r"read-only.*LAKE_DSN leads to a standby .* Run it again"):
+            replay.replay(conn, Decoder(rig.contract), letters_of(rig), edited=mended)
+    rig.assert_exact(1, dead=1)
+
+
 def test_what_waits_for_another_sees_what_it_wrote_whatever_isolation_the_lake_has(letters_rig: Rig) -> None:
     rig = letters_rig
     ((name,),) = rig.query("SELECT current_database()")
