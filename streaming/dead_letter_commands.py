@@ -5,10 +5,11 @@ Not here: how letters are kept (dead_letter.py), written to files (dead_letter_f
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,12 +237,17 @@ def _chosen_letters(conn: Any, topic: str, options: dict[str, Any]) -> Iterator[
         path = options["given_path"]
         form = options["form"] or _form_of(path)
         try:
-            with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8", newline="") as lines:
+            with _stdin_as_it_is() if path == "-" else Path(path).open(encoding="utf-8", newline="") as lines:
                 for given in read_given(lines, form, name=path):
                     letter = _given_letter(conn, topic, given)
                     yield letter, given.edited(letter)
         except (OSError, UnicodeDecodeError) as error:
             raise ReplayError(f"reading {path}: {error}. Lines before were replayed; check --from.") from error
+
+
+def _stdin_as_it_is() -> TextIO:
+    """Standard input as a file is read: Python's own alters line ends within values, and goes by the locale."""
+    return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
 
 
 def _given_letter(conn: Any, topic: str, given: Any) -> Any:

@@ -176,6 +176,22 @@ def test_a_file_is_mended_and_given_back_as_often_as_one_likes(letters_rig: Rig,
     assert (b"six" in bytes(original[0]), b"six" in bytes(original[1])) == (True, False)
 
 
+def test_what_is_given_back_on_stdin_lands_byte_for_byte(letters_rig: Rig, tmp_path: Path) -> None:
+    """Lines that end as on Windows are within the value: they are the event's, not the file's."""
+    rig, path = letters_rig, tmp_path / "letters.csv"
+    value = json.dumps(line(1, quantity="six"), indent=1).replace("\n", "\r\n").encode()
+    send(rig, [value])
+    rig.land(dead_letter_limit=1.0)
+    run(rig, "export", str(path))
+    given = path.read_bytes().replace(b'""six""', b"6")
+    given = given.replace(base64.b64encode(value), b"\\N")
+    command = ["dead-letters", "replay", "--from", "-", "--format", "csv"]
+    result = CliRunner().invoke(main, command, env=rig.env, input=given)
+    assert (result.exit_code, "landed 1" in result.output) == (0, True), result.output
+    landed = rig.query(f"SELECT payload::text FROM landing.{rig.contract.stream}")
+    assert [text.encode() for (text,) in landed] == [value.replace(b'"six"', b"6")]
+
+
 def mend(path: Path, form: str) -> None:
     """By text, by base64, and as an object; the last one is left as it was."""
     if form == "ndjson":
