@@ -26,6 +26,7 @@ from streaming.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
     ContractChangedError,
+    ContractError,
     LakeRefusedError,
     LakeUnavailableError,
     TopicError,
@@ -149,7 +150,10 @@ class LandingConsumer:
 
         A lake that was migrated by yet another version refuses the next batch as well.
         """
-        contracts = self.contracts if self.reread is None else self.reread()
+        try:
+            contracts = self.contracts if self.reread is None else self.reread()
+        except ContractError as error:
+            raise ContractError(f"{changed} There is none that can be read: {error}") from error
         if contracts == self.contracts:
             raise changed
         self.contracts = contracts

@@ -11,8 +11,9 @@ import psycopg2.errors
 import pytest
 
 from streaming import lake, migrate
+from streaming.contract import load_contract
 from streaming.decode import as_instant
-from streaming.errors import LandingError, MigrationError
+from streaming.errors import ContractError, LandingError, MigrationError
 
 from .rig import Rig, line
 
@@ -209,6 +210,27 @@ def test_a_running_consumer_lands_nothing_that_a_new_field_cannot_take(rig: Rig,
     rig.land(dead_letter_limit=1.0)
     rig.assert_exact(2, dead=1)
     assert rig.query(f"SELECT qty FROM lake.{rig.contract.stream} ORDER BY qty") == [(7,), (None,)]
+
+
+def test_a_running_consumer_that_finds_no_contract_says_why_it_looked_for_one(rig: Rig) -> None:
+    path = rig.contracts_dir / f"{rig.topic}.yaml"
+
+    def land_through_a_migration() -> None:
+        with rig.landing() as consumer:
+            consumer.reread = lambda: {rig.topic: load_contract(rig.topic, rig.contracts_dir)}
+            rig.send([line(1)])
+            rig.wait(lambda: rig.accounted() == 1, what="landing")
+            add_field(rig, QTY)
+            rig.migrate()
+            path.rename(path.with_suffix(".away"))
+            rig.send([line(2)])
+            rig.wait(lambda: consumer.has_ended, what="noticing")  # type: ignore[attr-defined]
+
+    with pytest.raises(ContractError, match=r"migrated to another one meanwhile.*or lost.*does not exist"):
+        land_through_a_migration()
+    path.with_suffix(".away").rename(path)
+    rig.land()
+    rig.assert_exact(2)
 
 
 def test_what_lands_while_a_migration_looks_at_what_landed_is_looked_at_too(rig: Rig) -> None:
