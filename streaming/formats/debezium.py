@@ -122,12 +122,26 @@ def _instant(microseconds: int) -> str:
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _nanoseconds(value: Any, _: dict[str, str]) -> str:
+def _or_count(written: Callable[[Any], str]) -> Callable[[Any, dict[str, str]], Any]:
+    """A count beyond the years 1 to 9999 stays one, as PostgreSQL's infinity: its field refuses it, not the row."""
+
+    def converted(value: Any, _: dict[str, str]) -> Any:
+        try:
+            return written(value)
+        except OverflowError:
+            if abs(value) >= 2**63:  # Connect counts in 64 bits
+                raise
+            return value
+
+    return converted
+
+
+def _nanoseconds(value: Any) -> str:
     microseconds, rest = divmod(value, 1000)
     return _instant(microseconds)[:-1] + f"{rest:03d}Z" if rest else _instant(microseconds)
 
 
-def _day(value: Any, _: dict[str, str]) -> str:
+def _day(value: Any) -> str:
     return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
 
 
@@ -147,12 +161,12 @@ def _time(nanoseconds: int) -> Callable[[Any, dict[str, str]], str]:
 CONVERSIONS: dict[str, Callable[[Any, dict[str, str]], Any]] = {
     "org.apache.kafka.connect.data.Decimal": _decimal,
     "io.debezium.data.VariableScaleDecimal": _variable_decimal,
-    "org.apache.kafka.connect.data.Timestamp": lambda value, _: _instant(value * 1000),
-    "io.debezium.time.Timestamp": lambda value, _: _instant(value * 1000),
-    "io.debezium.time.MicroTimestamp": lambda value, _: _instant(value),
-    "io.debezium.time.NanoTimestamp": _nanoseconds,
-    "org.apache.kafka.connect.data.Date": _day,
-    "io.debezium.time.Date": _day,
+    "org.apache.kafka.connect.data.Timestamp": _or_count(lambda value: _instant(value * 1000)),
+    "io.debezium.time.Timestamp": _or_count(lambda value: _instant(value * 1000)),
+    "io.debezium.time.MicroTimestamp": _or_count(_instant),
+    "io.debezium.time.NanoTimestamp": _or_count(_nanoseconds),
+    "org.apache.kafka.connect.data.Date": _or_count(_day),
+    "io.debezium.time.Date": _or_count(_day),
     "org.apache.kafka.connect.data.Time": _time(1_000_000),
     "io.debezium.time.Time": _time(1_000_000),
     "io.debezium.time.MicroTime": _time(1000),

@@ -53,6 +53,11 @@ def decimal_bytes(unscaled: int) -> str:
         ("io.debezium.time.ZonedTimestamp", "2026-11-24T12:00:00Z", None, "2026-11-24T12:00:00Z"),
         ("io.debezium.data.Json", '{"a": 1}', None, '{"a": 1}'),
         ("io.debezium.time.Timestamp", None, None, None),
+        # what Debezium makes of PostgreSQL's infinity and -infinity, and of a day after 9999
+        ("io.debezium.time.MicroTimestamp", 9_223_372_036_825_200_000, None, 9_223_372_036_825_200_000),
+        ("io.debezium.time.MicroTimestamp", -9_223_372_036_832_400_000, None, -9_223_372_036_832_400_000),
+        ("io.debezium.time.Date", 2_147_483_647, None, 2_147_483_647),
+        ("org.apache.kafka.connect.data.Timestamp", 9_223_372_036_825_200, None, 9_223_372_036_825_200),
     ],
 )  # fmt: skip
 def test_what_connect_writes_as_bytes_and_counts_is_read_by_its_schema(
