@@ -101,6 +101,7 @@ class LandingConsumer:
         )  # fmt: skip
         self.started_at = time.monotonic()
         self.ticked_at = self.started_at
+        self._away: str | None = None  # lake or broker, while it is waited for at the start
         self._was_whole = False  # the last batch was as large as batches are
         self._most_events = FIRST_BATCH_EVENTS  # of the next batch, as long as a session is young
         self._session_number = 0  # a consumer that closes slowly still calls back while the next one works
@@ -174,9 +175,17 @@ class LandingConsumer:
         except (LakeRefusedError, BrokerRefusedError):
             raise
         except LakeUnavailableError as error:
+            self._note_away("lake")
             raise RejoinError("the lake is away at the start") from error
         except BrokerUnavailableError as error:
+            self._note_away("broker")
             raise RejoinError("the broker is away at the start") from error
+        self._away = None
+
+    def _note_away(self, service: str) -> None:
+        if self._away != service:
+            self._away = service
+            self.metrics.outages.labels(service).inc()
 
     def _compare_with_lake(self) -> None:
         with (
@@ -313,8 +322,8 @@ class LandingConsumer:
 
     def state(self) -> dict[str, Any]:
         """For /healthz and /readyz."""
-        claims, is_lake_down = self.ownership.claims, self.pool.is_lake_down
-        is_broker_down = self.errors.broker_down_since is not None
+        claims, is_lake_down = self.ownership.claims, self.pool.is_lake_down or self._away == "lake"
+        is_broker_down = self.errors.broker_down_since is not None or self._away == "broker"
         ticked_s = time.monotonic() - self.ticked_at
         return {
             "healthy": ticked_s < UNHEALTHY_AFTER_S,

@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streaming import lake, ledger
+from streaming.consumer import LandingConsumer
 from streaming.database import transaction
 from streaming.errors import FencedError, LakeRefusedError, LakeUnavailableError
 from streaming.metrics import LandingMetrics, MetricsServer
@@ -348,6 +349,24 @@ def test_a_lake_that_is_away_at_the_start_is_told_and_waited_for(
     assert "Check that PostgreSQL is up and LAKE_DSN is right" in said
     assert "Traceback" not in said
     own_rig.assert_exact(500)
+
+
+@pytest.mark.parametrize("service", ["lake", "broker"])
+def test_readyz_says_what_is_away_at_the_start(rig: Rig, service: str) -> None:
+    """The runbook of a landing that lags goes by it."""
+    contracts, nowhere = rig.contracts, "127.0.0.1:1"
+    rig.dsn = f"postgresql://lander@{nowhere}/lake" if service == "lake" else rig.dsn
+    rig.bootstrap = nowhere if service == "broker" else rig.bootstrap
+    consumer, stop = LandingConsumer(rig.settings(), contracts), threading.Event()
+    landing = threading.Thread(target=consumer.run, args=(stop,))
+    landing.start()
+    try:
+        rig.wait(lambda: consumer.state()[f"{service}_down"], what=f"saying that the {service} is away")
+    finally:
+        stop.set()
+        landing.join()
+    assert not consumer.state()["ready"]
+    assert consumer.metrics.outages.labels(service)._value.get() == 1
 
 
 def test_a_lake_that_stays_away_at_the_start_ends_the_consumer_at_the_limit(
