@@ -14,10 +14,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from sqlglot import parse_one
 
-from dbt_like_sql.contract import read_text
+from dbt_like_sql.contract import read_yaml
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
 from dbt_like_sql.render import quote, render
@@ -102,7 +101,7 @@ def _read_case(folder: Path) -> Case:
     path = folder / "expect.yaml"
     if not path.exists():
         raise ContractError(folder, None, "a case without expect.yaml, the rows that must come out")
-    expect = _yaml(path)
+    expect = read_yaml(path)
     is_part = isinstance(expect, dict)
     if is_part and set(expect) != {"contains", "row_count"}:
         raise ContractError(
@@ -111,13 +110,15 @@ def _read_case(folder: Path) -> Case:
     rows = _rows(path, expect["contains"] if is_part else expect)
     if any(set(row) != set(rows[0]) for row in rows):
         raise ContractError(path, None, "every expected row must name the same columns")
-    params = (_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
+    params = (read_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
     if not isinstance(params, dict):
         raise ContractError(folder / "params.yaml", None, "expected parameters by name")
     return Case(
         folder=folder,
         table=folder.parent.name,
-        inputs={each.stem: _rows(each, _yaml(each)) for each in folder.glob("*.yaml") if each.stem not in _NOT_TABLES},
+        inputs={
+            each.stem: _rows(each, read_yaml(each)) for each in folder.glob("*.yaml") if each.stem not in _NOT_TABLES
+        },
         expected=rows,
         row_count=expect["row_count"] if is_part else None,
         days=params.pop("days", None),
@@ -130,13 +131,6 @@ def _rows(path: Path, found: Any) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or any(not isinstance(row, dict) for row in rows):
         raise ContractError(path, None, "expected a list of rows, each with its columns by name; [] for no row")
     return rows
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise ContractError(path, None, f"not YAML: {error}") from error
 
 
 def _rows_sql(table: Table, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:

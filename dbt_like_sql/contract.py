@@ -95,6 +95,39 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values; what only looks like one, such as the date 2010-02-30, is an error with its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  # YAML's own
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            problem = f"{node.value!r}: {error}; put it in quotes if it is a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file under models/ or tests/sql/ says.
+
+    Raises:
+        ContractError: it is not YAML of plain values; names file and line.
+    """
+    text = read_text(path)
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  # it is the safe loader with clearer errors
+    except yaml.YAMLError as error:
+        raise _not_yaml(path, text, error) from error
+
+
+def _not_yaml(path: Path, text: str, error: yaml.YAMLError) -> ContractError:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return ContractError(path, line, f"not YAML: control character {text[error.position]!r}")
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+    return ContractError(path, mark.line + 1 if mark else None, f"not YAML: {problem}")
+
+
 def read_contract(path: Path) -> Contract:
     """Read a contract.
 
@@ -105,7 +138,7 @@ def read_contract(path: Path) -> Contract:
 
     node = _compose(path)
     _refuse_unknown(path, node, OpenDataContractStandard)
-    raw = yaml.safe_load(read_text(path))
+    raw = read_yaml(path)
     try:
         contract = OpenDataContractStandard(**raw)
     except ValueError as error:
@@ -117,12 +150,8 @@ def _compose(path: Path) -> yaml.Node:
     text = read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ContractError(path, line, f"not YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ContractError(path, line, f"not YAML: control character {text[error.position]!r}") from error
+    except yaml.YAMLError as error:
+        raise _not_yaml(path, text, error) from error
     if not isinstance(node, yaml.MappingNode):
         raise ContractError(path, 1, "expected a mapping with apiVersion, kind, id, schema")
     return node
@@ -140,6 +169,8 @@ def _refuse_unknown(path: Path, node: yaml.Node, model: type[Any]) -> None:
     seen: set[str] = set()
     for key, value in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise ContractError(path, line, f"a list or a mapping as a key in {model.__name__}; expected a name")
         if key.value not in known:
             near = ", ".join(sorted(known))
             raise ContractError(path, line, f"unknown key {key.value!r} in {model.__name__}; known here: {near}")

@@ -106,6 +106,10 @@ def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:
         ({"expect": "country: Malta\n"}, "it has country; expected a list of rows"),
         ({"expect": "- Malta\n"}, "expected a list of rows, each with its columns by name"),
         ({"mart.invoice_lines": "country: Malta\n"}, r"invoice_lines\.yaml: expected a list of rows"),
+        (
+            {"expect": "- {country: Malta,\n   first_invoice_date: 2010-02-30}\n"},
+            r"expect\.yaml:2: .*'2010-02-30': day is out",
+        ),
         ({"params": "- 2010-12-02\n"}, r"params\.yaml: expected parameters by name"),
     ],
 )
