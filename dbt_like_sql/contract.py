@@ -37,6 +37,9 @@ _ENUMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "NUMERIC": ((int, float), "a number"),
     "DATE": (date, "a date, without quotes"),
 }
+_PLAIN = "|".join(kind for kind in LOGICAL_TYPES if kind != "ARRAY")
+_FIELD = rf"[A-Za-z_][A-Za-z0-9_]* (?:{_PLAIN})"
+_TYPE = re.compile(rf"{_PLAIN}|ARRAY<(?:{_PLAIN}|STRUCT<{_FIELD}(?:, ?{_FIELD})*>)>")
 COLUMN_PROPERTIES = ("unit", "additive", "asOf")
 _KINDS: dict[str, type] = {
     "materialization": str, "clustering": list, "identity": list, "requirePartitionFilter": bool,
@@ -289,6 +292,16 @@ def _column(path: Path, node: yaml.Node, at: int, found: Any) -> Column:
         "(" not in found.physicalType,
         f"column {found.name}: physicalType {found.physicalType} has a length or a scale, which nothing here keeps; "
         "write the plain type, and a check where the limit matters",
+    )
+    need(
+        _TYPE.fullmatch(found.physicalType),
+        f"column {found.name}: physicalType {found.physicalType} is no type that a table here can have; an array is "
+        "one of plain values, ARRAY<STRING>, or of rows of them, ARRAY<STRUCT<name STRING, value NUMERIC>>",
+    )
+    # BigQuery's arrays are never NULL, only empty, so it refuses NOT NULL; and it groups by none of them.
+    need(
+        base != "ARRAY" or not (found.required or found.primaryKey),
+        f"column {found.name}: an {found.physicalType} is neither required nor part of the key",
     )
     expected = LOGICAL_TYPES[base]
     need(
