@@ -267,6 +267,9 @@ def _check_properties(contract: Contract, name: str) -> None:
     partitions = [column for column in contract.columns if column.is_partition]
     if len(partitions) > 1 or any(column.type != "DATE" for column in partitions):
         raise ContractError(contract.path, None, "a table is partitioned by one DATE column at most")
+    if contract.properties.get("requirePartitionFilter") and not partitions:
+        problem = "requirePartitionFilter is true, but no column is marked partitioned: nobody could read the table"
+        raise ContractError(contract.path, None, problem)
 
 
 def _check_reads(table: Table, tables: Mapping[str, Table], models_dir: Path) -> None:

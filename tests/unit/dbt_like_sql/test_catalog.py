@@ -110,6 +110,10 @@ def test_folder_with_a_query_becomes_a_table(tmp_path: Path) -> None:
         ({"query": "SELECT 1 AS a", "extra": "      - property: clustering\n        value: [b]\n"}, "'b'"),
         ({"query": "SELECT 1 AS a", "contract_id": "mart.other"}, "the folder says 'mart.t'"),
         ({"query": "SELEKT 1"}, "query.sql"),
+        (
+            {"query": "SELECT 1 AS a", "extra": "      - property: requirePartitionFilter\n        value: true\n"},
+            "requirePartitionFilter is true, but no column is marked partitioned",
+        ),
     ],
 )
 def test_wrong_folder_is_refused(tmp_path: Path, kwargs: dict[str, str], says: str) -> None:
