@@ -311,8 +311,12 @@ def _bring(warehouse: Warehouse, table: Table, there: Any, statements: list[str]
 
 
 def _same_view(there: Any, query: str, table: Table) -> bool:
-    described = [field.description or "" for field in there.schema] == [column.description for column in table.columns]
-    return described and "".join((there.view_query or "").split()) == "".join(f"SELECT{query}".split())
+    described = [there.description or "", *(field.description or "" for field in there.schema)]
+    if described != [table.description, *(column.description for column in table.columns)]:
+        return False
+    if {**there.labels, **labels(table)} != dict(there.labels):
+        return False
+    return "".join((there.view_query or "").split()) == "".join(f"SELECT{query}".split())
 
 
 def _alter(warehouse: Warehouse, table: Table, there: Any, *, dry_run: bool) -> list[Change]:

@@ -535,6 +535,22 @@ def test_contract_changes_that_bigquery_can_follow_are_made(warehouse: Warehouse
     assert migrate(warehouse, catalog) == []
 
 
+def test_what_a_contract_says_of_a_view_follows_it(warehouse: Warehouse, small: Path) -> None:
+    folder = write_table(small, "mart.small", query="SELECT 'x' AS a", materialization="view")
+    migrate(warehouse, _catalog(small))
+    contract = folder / "contract.yaml"
+    text = contract.read_text(encoding="utf-8")
+    for old, new in (("limitations: L.", "limitations: Nothing before 2010."), ("version: 1.0.0", "version: 1.1.0")):
+        text = text.replace(old, new)
+        contract.write_text(text, encoding="utf-8")
+        (did,) = migrate(warehouse, _catalog(small))
+        assert did.what == "replaced the view"
+        assert migrate(warehouse, _catalog(small)) == [], "a second migrate says nothing"
+    there = warehouse.client.get_table(warehouse.table_id("mart.small"))
+    assert "Known limits: Nothing before 2010." in there.description
+    assert there.labels["contract_version"] == "1_1_0"
+
+
 def test_a_column_that_becomes_numeric_holds_fractions_from_then_on(warehouse: Warehouse, small: Path) -> None:
     columns = column("k", "INT64", more="        required: true\n") + column("s", "STRING")
     write_table(small, "mart.small", query="SELECT 7 AS k, 'x' AS s", columns=columns)
