@@ -287,6 +287,9 @@ def _column_problems(table: Table, there: Any) -> Iterable[Breaking]:
             if field.mode == "REQUIRED":
                 yield Breaking(f"column {name} is new and required; rows that are there have no value for it", name)
             continue
+        if old.name != field.name:  # BigQuery takes either for either, goes on with the old one, and refuses a rename
+            problem = f"column {old.name} is spelt {field.name} in the contract; its case cannot change in place"
+            yield Breaking(problem, old.name)
         if type_sql(old) != type_sql(field) and (type_sql(old), type_sql(field)) not in _WIDENINGS:
             yield Breaking(f"column {name} is {type_sql(old)}; the contract says {type_sql(field)}", name)
         if old.mode == "NULLABLE" and field.mode == "REQUIRED":

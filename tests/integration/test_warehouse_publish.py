@@ -604,6 +604,14 @@ def test_breaking_change_is_refused_with_what_reads_the_table(warehouse: Warehou
     assert not warehouse.table_exists(warehouse.table_id("mart.reader"))
 
 
+def test_another_case_of_a_name_is_refused_and_not_asked_for_again_and_again(warehouse: Warehouse, small: Path) -> None:
+    write_table(small, "mart.small", query="SELECT 'x' AS a")
+    migrate(warehouse, _catalog(small))
+    write_table(small, "mart.small", query="SELECT 'x' AS A", columns=column("A", "STRING"))
+    with pytest.raises(MigrateError, match=r"mart\.small: column a is spelt A in the contract; its case cannot change"):
+        migrate(warehouse, _catalog(small))
+
+
 def _forget(warehouse: Warehouse, day: date) -> None:
     """Take a day out of every table again, its ledger rows too."""
     statements = [
