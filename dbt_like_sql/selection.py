@@ -59,9 +59,10 @@ def changed_since(catalog: Catalog, revision: str) -> list[str]:
         return []
     models = next(iter(folders)).parent.parent
     root = Path(_git(models, "rev-parse", "--show-toplevel").strip())
-    listed = _git(models, "diff", "--name-only", revision, "--", str(models))
-    listed += _git(models, "ls-files", "--others", "--exclude-standard", "--full-name", "--", str(models))
-    changed = {(root / line).parent.resolve() for line in listed.splitlines()}
+    # By the user's settings git leaves out where a file was moved from, or names it from here; -z: it quotes Málaga
+    listed = _git(models, "diff", "--name-only", "--no-renames", "--no-relative", "-z", revision, "--", str(models))
+    listed += _git(models, "ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", str(models))
+    changed = {(root / name).parent.resolve() for name in listed.split("\0") if name}
     return [name for folder, name in folders.items() if folder in changed]
 
 

@@ -44,6 +44,28 @@ def test_changed_uncommitted_and_new_tables_are_selected_with_what_reads_them(mo
     assert select(catalog, ["changed:HEAD~1"]) == ["mart.fresh", "mart.sums"]
 
 
+def test_table_whose_checks_moved_to_another_one_has_changed_too(models: Path) -> None:
+    write_table(models, "mart.sums", query="SELECT a FROM core.lines", checks="#fail it has rows\nSELECT 1 AS a\n")
+    _git(models, "add", ".")
+    _git(models, "commit", "-qm", "checks")
+    _git(models, "config", "diff.renames", "true")
+    _git(models, "mv", "mart/sums/checks.sql", "mart/tops/checks.sql")
+    load_catalog.__globals__["_load"].cache_clear()
+    assert select(load_catalog(models), ["changed:HEAD"]) == ["mart.sums", "mart.tops"]
+
+
+def test_project_in_a_folder_whose_name_git_would_quote_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    models = tmp_path / "Málaga" / "models"
+    write_table(models, "mart.sums", query="SELECT 'x' AS a")
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-qm", "first")
+    _git(tmp_path, "config", "diff.relative", "true")
+    write_table(models, "mart.sums", query="SELECT 'y' AS a")
+    write_table(models, "mart.fresh", query="SELECT 'x' AS a")
+    assert select(load_catalog(models), ["changed:HEAD"]) == ["mart.fresh", "mart.sums"]
+
+
 def test_revision_is_never_an_option_of_git(models: Path) -> None:
     with pytest.raises(SelectionError, match="changed:--cached: an option of git is no revision"):
         select(load_catalog(models), ["changed:--cached"])
