@@ -166,10 +166,11 @@ def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], 
     marks: dict[str, str] = {}
     for name, node in table_nodes(query):
         if name in inlined:
-            mark = f"__inlined_{len(marks)}"
+            mark = f"__inlined_{len(marks)}__"  # the last two: else that of the second row begins that of the eleventh
             marks[mark] = inlined[name]
-            alias = node.alias or name.partition(".")[2]
-            node.replace(exp.Table(this=exp.to_identifier(mark), alias=exp.TableAlias(this=exp.to_identifier(alias))))
+            alias = exp.TableAlias(this=exp.to_identifier(node.alias or name.partition(".")[2]))
+            kept = {key: node.args[key] for key in ("pivots", "joins") if node.args.get(key)}
+            node.replace(exp.Table(this=exp.to_identifier(mark), alias=alias, **kept))
     sql = render(query.sql(dialect=DIALECT), table_id=warehouse.table_id, days=[day], path=model.query_path)
     for mark, inner in marks.items():
         sql = sql.replace(f"`{mark}`", inner).replace(mark, inner)

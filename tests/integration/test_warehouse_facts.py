@@ -31,10 +31,24 @@ from dbt_like_sql.reconcile import (
 from dbt_like_sql.rows import arrow_type
 from dbt_like_sql.trace import trace_event, trace_mart
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
-from tests.unit.dbt_like_sql.orders import CORE, LAST, TOPIC, write_fact, write_joined, write_orders, write_view
+from tests.unit.dbt_like_sql.models import column, write_table
+from tests.unit.dbt_like_sql.orders import (
+    CORE,
+    DAY,
+    DAYS,
+    KEY,
+    LAST,
+    REQUIRED,
+    TOPIC,
+    write_fact,
+    write_joined,
+    write_orders,
+    write_view,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dbt_like_sql.settings import WarehouseSettings
 
@@ -196,10 +210,33 @@ def test_mart_row_is_traced_by_a_missing_key_and_a_value_of_another_type_is_told
 ) -> None:
     found = trace_mart(warehouse, catalog, "mart.by_sku", {"order_day": str(D1), "sku": "NULL"})
     assert (found.row and found.row["price"], found.ranges) == (Decimal(9), ((TOPIC, 0, 3, 4, 2),))
-    for column, value, expected in (
+    for named, value, expected in (
         ("order_day", "2010-13-01", "a date such as"),
         ("price", "NaN", "a number"),
         ("order_no", "1.5", "a whole number"),
     ):
-        with pytest.raises(SelectionError, match=f"{column} is '{value}'; expected {expected}.*Nothing was read"):
-            trace_mart(warehouse, catalog, EVERY, {column: value})
+        with pytest.raises(SelectionError, match=f"{named} is '{value}'; expected {expected}.*Nothing was read"):
+            trace_mart(warehouse, catalog, EVERY, {named: value})
+
+
+def test_event_is_followed_into_a_mart_that_turns_its_values_into_columns(
+    warehouse: Warehouse, catalog: Catalog, tmp_path: Path
+) -> None:
+    write_orders(tmp_path)
+    query = (
+        f"SELECT order_day, a FROM (SELECT order_day, sku, price FROM {CORE} {DAYS}) PIVOT(SUM(price) FOR sku IN ('a'))"
+    )
+    write_table(tmp_path, "mart.wide", query=query, columns=DAY.replace(REQUIRED, KEY) + column("a", "NUMERIC"))
+    of_orders = "SELECT order_no, a FROM mart.priced_orders PIVOT(SUM(price) FOR sku IN ('a'))"
+    priced = f"SELECT order_no, sku, price FROM {CORE}"
+    columns = column("order_no", "INT64", more=KEY)
+    both = columns + column("sku", "STRING") + column("price", "NUMERIC")
+    write_table(tmp_path, "mart.priced_orders", query=priced, columns=both, materialization="view")
+    write_table(tmp_path, "mart.wide_orders", query=of_orders, columns=columns + column("a", "NUMERIC"))
+    more = Catalog({**catalog.tables, **load_catalog(tmp_path).tables})
+    migrate(warehouse, more)
+    publish_all(warehouse, more, ["mart.wide", "mart.wide_orders"], days=[D1, D2], run_id="r")
+    identity = {"topic": TOPIC, "topic_partition": 0, "topic_offset": 1}
+    traced = {each.table: each.rows for each in trace_event(warehouse, more, CORE, identity, D1).marts}
+    assert traced["mart.wide"] == ({"order_day": D1, "a": Decimal("6.5")},)
+    assert traced["mart.wide_orders"] == ({"order_no": 1, "a": Decimal(8)},)
