@@ -92,7 +92,7 @@ def _table(catalog: Catalog, case: Case) -> Table:
 
 
 def _refuse_unknown(table: Table, names: Iterable[str], path: Path) -> None:
-    unknown = sorted(set(names) - set(table.column_names))
+    unknown = sorted(map(str, set(names) - set(table.column_names)))
     if unknown:
         raise ContractError(path, None, f"{table.name} has no column {', '.join(unknown)}")
 
@@ -107,12 +107,18 @@ def _read_case(folder: Path) -> Case:
         raise ContractError(
             path, None, f"it has {', '.join(map(str, expect))}; expected a list of rows, or contains and row_count"
         )
+    if is_part and type(expect["row_count"]) is not int:
+        raise ContractError(path, None, f"row_count is {expect['row_count']!r}; expected a whole number")
     rows = _rows(path, expect["contains"] if is_part else expect)
     if any(set(row) != set(rows[0]) for row in rows):
         raise ContractError(path, None, "every expected row must name the same columns")
     params = (read_yaml(folder / "params.yaml") or {}) if (folder / "params.yaml").exists() else {}
     if not isinstance(params, dict):
         raise ContractError(folder / "params.yaml", None, "expected parameters by name")
+    days = params.pop("days", None)
+    if days is not None and not (isinstance(days, list) and all(type(day) is date for day in days)):
+        problem = f"days is {days!r}; expected a list of dates, without quotes, such as [2010-12-01]"
+        raise ContractError(folder / "params.yaml", None, problem)
     return Case(
         folder=folder,
         table=folder.parent.name,
@@ -121,7 +127,7 @@ def _read_case(folder: Path) -> Case:
         },
         expected=rows,
         row_count=expect["row_count"] if is_part else None,
-        days=params.pop("days", None),
+        days=days,
         params=params,
     )
 
@@ -162,7 +168,7 @@ def _value(column: Column, value: Any, folder: Path) -> Any:
         raise ContractError(folder, None, f"{column.name}: {value} is a float in YAML; quote it to keep it exact")
     try:
         return _READ.get(column.type, lambda given: given)(value)
-    except (ValueError, InvalidOperation, KeyError) as error:
+    except (TypeError, ValueError, InvalidOperation, KeyError) as error:
         raise ContractError(folder, None, f"{column.name}: {value!r} is not a {column.type}") from error
 
 
@@ -171,11 +177,18 @@ def _utc(value: Any) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
+def _text(value: Any) -> str:
+    """A text, or a number that stands for one; YAML reads NO as false, which would be another text in both files."""
+    if isinstance(value, bool):
+        raise TypeError(value)
+    return str(value)
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "NUMERIC": lambda value: Decimal(str(value)),
     "INT64": lambda value: int(str(value)),  # not of true and false, which int() takes
     "BOOL": lambda value: {"true": True, "false": False}[str(value).lower()],
     "TIMESTAMP": _utc,
     "DATE": lambda value: value if type(value) is date else date.fromisoformat(str(value)),
-    "STRING": str,
+    "STRING": _text,
 }

@@ -110,7 +110,11 @@ def test_decimal_is_compared_to_the_last_digit(tmp_path: Path) -> None:
             {"expect": "- {country: Malta,\n   first_invoice_date: 2010-02-30}\n"},
             r"expect\.yaml:2: .*'2010-02-30': day is out",
         ),
+        ({"expect": "- {1: Malta}\n"}, r"expect\.yaml: mart\.countries has no column 1"),
+        ({"expect": "contains: []\nrow_count: '1'\n"}, r"expect\.yaml: row_count is '1'; expected a whole number"),
         ({"params": "- 2010-12-02\n"}, r"params\.yaml: expected parameters by name"),
+        ({"params": "days: 2010-12-02\n"}, r"params\.yaml: days is .*; expected a list of dates, without quotes"),
+        ({"params": "days: ['2010-12-02']\n"}, r"params\.yaml: days is \['2010-12-02'\]; expected a list of dates"),
     ],
 )
 def test_a_file_of_another_shape_is_told_with_its_name(tmp_path: Path, files: dict[str, str], says: str) -> None:
@@ -136,7 +140,7 @@ def test_a_value_of_every_type_is_compared_as_the_client_returns_it(kind: str, w
 
 
 @pytest.mark.parametrize(
-    ("kind", "written"), [("INT64", True), ("INT64", "2.5"), ("BOOL", "yes and no"), ("DATE", "x")]
+    ("kind", "written"), [("INT64", True), ("INT64", "2.5"), ("BOOL", "yes and no"), ("DATE", "x"), ("STRING", False)]
 )
 def test_a_value_of_another_type_is_refused(kind: str, written: object) -> None:
     with pytest.raises(ContractError, match=f"is not a {kind}"):
