@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dbt_like_sql.difference import EXACT, Kept, kept_rows, single_rows_problem, sums_of_rows_problem
+from dbt_like_sql.difference import EXACT, Kept, is_of_its_row, kept_rows, single_rows_problem, sums_of_rows_problem
 from dbt_like_sql.graph import DIALECT, tree
 
 if TYPE_CHECKING:
@@ -89,9 +89,17 @@ def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | 
     table = catalog[name]
     if not table.column(column).type.startswith(EXACT):
         return None  # sums of floats depend on the order of the rows
+    found = _added_by_source(catalog, table, column, source)
+    if found is None or not is_of_its_row(found):
+        return None  # it would be another sum when it is compared, or is asked for @today, which no comparison has
+    return str(found.sql(dialect=DIALECT, comments=False))
+
+
+def _added_by_source(catalog: Catalog, table: Table, column: str, source: str) -> exp.Expr | None:
+    name = table.name
     if _is_of_all_rows(catalog, name, source):
         added = _added_by_row(table, column)
-        return None if added is None else str(_unqualified(added).sql(dialect=DIALECT, comments=False))
+        return None if added is None else _unqualified(added)
     fact = fact_table(catalog, source)
     if fact is None or _kept(catalog, name, source) not in {Kept(), fact[1]}:
         return None  # its repeats are others than those that are looked for
@@ -103,8 +111,7 @@ def _source_sql(catalog: Catalog, name: str, column: str, source: str) -> str | 
         added, rows = exp.column(column), _row_expressions(catalog, name, source)
     if added is None or rows is None:
         return None
-    found = _replaced(added, rows)
-    return None if found is None else str(found.sql(dialect=DIALECT, comments=False))
+    return _replaced(added, rows)
 
 
 def _is_of_all_rows(catalog: Catalog, name: str, source: str) -> bool:

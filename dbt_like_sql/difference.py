@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 DISPLACED = "displaced: a row that was counted has given way to another"
 COORDINATES = ("topic_partition", "topic_offset")
 EXACT = ("INT64", "NUMERIC")
+# What makes an expression of a row another one the next time: a value that only a run gives, the clock, chance.
+_UNSTEADY = (
+    exp.Parameter, exp.CurrentDate, exp.CurrentDatetime, exp.CurrentTime, exp.CurrentTimestamp, exp.Rand, exp.Uuid,
+    exp.SessionUser,
+)  # fmt: skip
 # What makes a SELECT more than sums of groups of rows.
 _MORE = ("having", "qualify", "distinct", "limit", "order", "laterals", "windows", "offset")
 
@@ -208,6 +213,8 @@ def _query_problem(query: Any, table: Table, parent: Table, key: str) -> str | N
     groups = {column.name for column in table.columns if column.is_key}
     selects = _grouped(query)
     reading = [node.find_ancestor(exp.Select) for _name, node in table_nodes(query)]
+    if any(map(_is_part, _read(query))):
+        return "its query reads a part of its source, or an older state"
     if sorted(map(id, reading)) != sorted(map(id, selects)):
         return "each SELECT that reads its source must group it, once"
     for select in selects:
@@ -234,7 +241,7 @@ def _select_problem(select: Any, groups: set[str], parent: Table, key: str) -> s
             if not isinstance(expression, exp.Column) or expression.name != name:
                 return f"its query does not hand {name} on as it is"
         elif not _adds_up(expression, key):
-            return f"{name} is neither COUNT(*), SUM(...) nor COUNT(DISTINCT {key})"
+            return f"{name} is neither COUNT(*), SUM(...) of rows alone nor COUNT(DISTINCT {key})"
     return None
 
 
@@ -246,7 +253,20 @@ def _adds_up(expression: Any, key: str) -> bool:
             return len(counted) == 1 and isinstance(counted[0], exp.Column) and counted[0].name == key
         return isinstance(inner, exp.Star)
     plain = isinstance(expression, exp.Sum) and not isinstance(inner, exp.Distinct)
-    return plain and inner.find(exp.AggFunc, exp.Select, exp.Subquery) is None
+    return plain and inner.find(exp.AggFunc, exp.Select, exp.Subquery) is None and is_of_its_row(inner)
+
+
+def is_of_its_row(expression: exp.Expr) -> bool:
+    """Whether an expression is the same whenever it is asked for its row, and does not choose among rows (HAVING MAX).
+
+    What is compared or taken off later would else not be what was published.
+    """
+    return expression.find(*_UNSTEADY, exp.HavingMax) is None
+
+
+def _is_part(node: exp.Table) -> bool:
+    """Whether a table is read by chance (TABLESAMPLE), or as of another time."""
+    return bool(node.args.get("sample") or node.args.get("version"))
 
 
 def _join_problem(query: Any, selects: Sequence[Any], groups: set[str]) -> str | None:
@@ -272,7 +292,8 @@ def sums_of_rows_problem(table: Table, source: Table) -> str | None:
     query = tree(table.query or "", table.query_path)
     if not isinstance(query, exp.Select) or not query.args.get("group"):
         return f"{table.name} does not group rows"
-    if table.depends_on != (source.name,) or query.find(exp.Window, exp.Subquery, exp.CTE):
+    is_more = query.find(exp.Window, exp.Subquery, exp.CTE) is not None or any(map(_is_part, _read(query)))
+    if table.depends_on != (source.name,) or is_more:
         return f"{table.name} reads more than the rows of {source.name}"
     where, selected = query.args.get("where"), {each.alias_or_name: each.unalias() for each in query.selects}
     day = selected.get(table.partition_column or "")
@@ -301,7 +322,8 @@ def single_rows_problem(parent: Table, source: Table) -> str | None:
     kept = [name for name in COORDINATES if isinstance(selected.get(name), exp.Column) and selected[name].name == name]
     where, qualify = query.args.get("where"), query.args.get("qualify")
     problem = None
-    if len(_read(query)) != 1 or query.args.get("joins") or query.find(exp.SetOperation, exp.Distinct, exp.Limit):
+    is_more = len(_read(query)) != 1 or any(map(_is_part, _read(query))) or query.args.get("joins")
+    if is_more or query.find(exp.SetOperation, exp.Distinct, exp.Limit):
         problem = f"{parent.name} does more than take rows of {source.name}"
     elif not set(COORDINATES) <= set(source.identity) or kept != list(COORDINATES):
         problem = f"rows of {parent.name} are not known by the {' and '.join(COORDINATES)} of {source.name}"

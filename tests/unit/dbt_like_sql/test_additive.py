@@ -166,3 +166,33 @@ def test_sums_over_core_itself_count_repeats_and_those_with_subtotals_are_not_de
     write_table(tmp_path, "mart.by_sku", query=query, columns=columns)
     [found] = additive_measures(load_catalog(tmp_path), ORDERS)
     assert (found.source_sql, found.counts_repeats) == (added, added is not None)
+
+
+@pytest.mark.parametrize(
+    ("added", "of"),
+    [
+        ("SUM(IF(order_day < @today, qty, 0))", ORDERS),
+        ("COUNTIF(order_day < CURRENT_DATE())", ORDERS),
+        ("SUM(CAST(RAND() * 10 AS INT64))", ORDERS),
+        ("SUM(qty HAVING MAX topic_offset)", ORDERS),
+        ("SUM(qty)", f"{ORDERS} TABLESAMPLE SYSTEM (10 PERCENT)"),
+        ("SUM(qty)", f"{ORDERS} FOR SYSTEM_TIME AS OF TIMESTAMP '2010-12-01'"),
+    ],
+)
+def test_sum_that_is_another_one_when_it_is_compared_is_told_and_not_asked_for(
+    tmp_path: Path, added: str, of: str
+) -> None:
+    """A comparison has no @today: asking for it failed those of all other measures too."""
+    write_orders(tmp_path)
+    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
+    query = f"SELECT order_day, sku, {added} AS qty FROM {of} {DAYS} GROUP BY order_day, sku"
+    write_table(tmp_path, "mart.by_sku", query=query, columns=columns)
+    [found] = additive_measures(load_catalog(tmp_path), ORDERS)
+    assert found.source_sql is None
+
+
+def test_column_of_the_fact_table_that_depends_on_the_clock_is_told_and_not_guessed(tmp_path: Path) -> None:
+    write_orders(tmp_path)
+    write_fact(tmp_path, "mart.a_first", query=ROWS.replace("qty", "IF(order_day < @today, qty, 0) AS qty"))
+    found = {each.name: each.source_sql for each in additive_measures(load_catalog(tmp_path), ORDERS)}
+    assert found == {"mart.a_first.qty": None, "mart.a_first.price": "price"}

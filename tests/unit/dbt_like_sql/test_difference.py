@@ -55,6 +55,15 @@ def test_one_grouped_select_adds_up(tmp_path: Path) -> None:
         (f"SELECT invoice_date, country, COUNT(*) AS lines, COUNT(DISTINCT customer_id) AS m {FROM}", "m is neither"),
         (f"SELECT invoice_date, country, COUNT(*) AS lines, SUM(DISTINCT quantity) AS m {FROM}", "m is neither"),
         (f"SELECT invoice_date, country, COUNT(*) AS lines, SUM(quantity) + 1 AS m {FROM}", "m is neither"),
+        (
+            f"SELECT invoice_date, country, COUNT(*) AS lines, SUM(IF(invoice_date < @today, 1, 0)) AS m {FROM}",
+            "m is neither COUNT",
+        ),
+        (
+            "SELECT invoice_date, country, COUNT(*) AS lines "
+            + FROM.replace("mart.invoice_lines", "mart.invoice_lines TABLESAMPLE SYSTEM (10 PERCENT)"),
+            "a part of its source",
+        ),
         (f"SELECT invoice_date, country, SUM(quantity) AS lines {FROM}", "COUNT"),
         (f"SELECT invoice_date, country, COUNT(*) AS lines {FROM} HAVING COUNT(*) > 1", "more than group"),
         (f"SELECT invoice_date, UPPER(country) AS country, COUNT(*) AS lines {FROM}", "as it is"),
