@@ -21,8 +21,9 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import time as time_of_day
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import MageRunError
@@ -37,6 +38,17 @@ if TYPE_CHECKING:
     from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec
 
 _NAMED = (str, numbers.Real, type(None))  # column names that Mage's storage takes
+_FIXED = (
+    str,
+    bytes,
+    numbers.Number,
+    type(None),
+    date,
+    time_of_day,
+    timedelta,
+    tzinfo,
+    PurePath,
+)  # cannot change in place
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
 
@@ -238,14 +250,44 @@ def _inputs(results: Mapping[str, list[Any]], block: BlockSpec, read_later: set[
 
 def _own_copy(value: Any) -> Any:
     """What its reader may change in place. What cannot be copied is shared; an Arrow table cannot be changed."""
+    if isinstance(value, _FIXED) or _module_of(value).startswith("pyarrow."):
+        return value
     if isinstance(value, dict):
         own = copy.copy(value)
         own.update({name: _own_copy(each) for name, each in value.items()})
         return own
     if isinstance(value, list):
         return [_own_copy(each) for each in value]
-    # Frames and arrays of pandas, numpy and polars have it, whose copy of a frame shares its columns; Arrow has not.
-    return copy.deepcopy(value) if hasattr(value, "__deepcopy__") else value
+    if type(value) is tuple:
+        return tuple(_own_copy(each) for each in value)
+    with contextlib.suppress(Exception):  # a connection, a lock, and whatever else its own class keeps from it
+        return _with_own_objects(copy.deepcopy(value))  # of polars' frames a copy shares what cannot be changed
+    return value
+
+
+def _with_own_objects(own: Any) -> Any:
+    """A pandas copy whose lists, dictionaries and the like are its own as well; pandas copies references to them."""
+    if not _module_of(own).startswith("pandas.") or getattr(own, "ndim", 0) not in {1, 2} or not hasattr(own, "iloc"):
+        return own
+    from pandas.api.types import infer_dtype
+
+    for place in range(own.shape[1] if own.ndim > 1 else 1):
+        column = own.iloc[:, place] if own.ndim > 1 else own
+        # Texts, decimals and dates have kinds of their own, which a million rows tell in 20 ms.
+        if column.dtype == object and infer_dtype(column, skipna=True).startswith("mixed"):
+            objects = column.to_numpy(copy=True)
+            for row, each in enumerate(objects):
+                objects[row] = _own_copy(each)
+            if own.ndim > 1:
+                own.isetitem(place, objects)
+            else:
+                own.iloc[:] = objects
+    return own
+
+
+def _module_of(value: Any) -> str:
+    """Where its class is from; one that `type(...)` has made in a block's code does not say."""
+    return str(getattr(type(value), "__module__", ""))
 
 
 def rows_of(value: Any) -> int | None:
@@ -423,8 +465,8 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
 
 def _with_names(value: Any) -> Any:
     """A pandas frame with the column names that Mage's storage gives it: numbers, as of a pivot by year, are texts."""
-    names = getattr(value, "columns", None)
-    if not type(value).__module__.startswith("pandas.") or names is None or getattr(names, "nlevels", 1) > 1:
+    names = getattr(value, "columns", None) if _module_of(value).startswith("pandas.") else None
+    if names is None or getattr(names, "nlevels", 1) > 1:
         return value
     if all(isinstance(name, str) for name in names) or not all(isinstance(name, _NAMED) for name in names):
         return value

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
+import pandas as pd
 import pytest
 
 from orchestration.errors import MageRunError
@@ -83,6 +84,34 @@ def test_a_branch_does_not_see_what_another_changes_in_place(tmp_path: Path, mad
         "out": ("data_exporter", ["changed", "kept"], FIRST_OF_BOTH),
     }
     assert run(tmp_path / "project", blocks).outputs["out"] == {"first": [100, 1]}
+
+
+@pytest.mark.parametrize(
+    ("made", "change"),
+    [
+        ("pd.DataFrame({'n': [[1], None]})", "read['n'][0].append(100)"),
+        ("pd.DataFrame([[{'a': 1}, {'a': 1}, 'x']], columns=['n', 'n', 't'])", "read.iloc[0, 1]['a'] = 100"),
+        ("pd.Series([1, [1]])", "read[1].append(100)"),
+        ("pd.DataFrame({'n': pd.Series([1, {1}, 'a'])})", "read['n'][1].add(100)"),
+        ("{1, 2}", "read.add(100)"),
+        ("bytearray(b'1')", "read.append(100)"),
+        ("{'n': ([1], 2)}", "read['n'][0].append(100)"),
+        ("__import__('types').SimpleNamespace(n=1)", "read.n = 100"),
+        ("type('D', (pd.DataFrame,), {})({'n': [1]})", "read.loc[0, 'n'] = 100"),
+    ],
+)
+def test_a_branch_does_not_see_what_another_changes_inside(tmp_path: Path, made: str, change: str) -> None:
+    load = f"def load(*a, **k):\n    import pandas as pd\n    return {made}\n"
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], load),
+        "changed": ("transformer", ["load"], f"def changed(read, *a, **k):\n    {change}\n    return repr(read)\n"),
+        "kept": ("transformer", ["load"], "def kept(read, *a, **k):\n    return repr(read)\n"),
+        "out": ("data_exporter", ["changed", "kept"], "def out(*read, **k):\n    return {'read': list(read)}\n"),
+    }
+    changed, kept = run(tmp_path / "project", blocks).outputs["out"]["read"]
+    assert changed != kept
+    namespace: dict[str, Any] = {"pd": pd}
+    assert kept == repr(eval(made, namespace))  # noqa: S307 - the expressions above
 
 
 @pytest.mark.parametrize("made", ["__import__('pandas').DataFrame({'n': [1, 2]})", "{'n': [1, 2]}"])
