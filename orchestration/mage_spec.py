@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from orchestration.errors import MageSpecError
 from orchestration.mage_retry import retry_problem
@@ -47,6 +48,15 @@ STORAGE = "mage_ai.data_preparation.variable_manager"
 INTEGRATION = "data_integration_"  # how Mage's decorators of them begin
 READS_STORAGE = frozenset({"get_variable", "VariableManager"})
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_STORE = ("data_provider", "data_provider_profile", "data_provider_database")
+_NAMING = (
+    *_STORE,
+    "table",
+    "data_provider_schema",
+    "data_provider_table",
+    "partition_variable",
+    "last_partition_variable",
+)
 EXTENSIONS = {"python": "py", "sql": "sql", "yaml": "yaml", "r": "r"}
 
 
@@ -106,8 +116,7 @@ class BlockSpec:
     @property
     def store(self) -> tuple[Any, ...]:
         """Where that table is, as far as the block says: one name in two stores is two tables."""
-        fields = ("data_provider", "data_provider_profile", "data_provider_database")
-        return tuple(self.configuration.get(field) for field in fields)
+        return tuple(self.configuration.get(field) for field in _STORE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,12 +226,14 @@ class _Document:
     def read(cls, path: Path) -> _Document:
         try:
             text = path.read_text(encoding="utf-8")
-            fields = yaml.safe_load(text)
+            fields = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
             node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except OSError as error:
+            raise MageSpecError(path, None, f"it cannot be read: {error.strerror}") from error
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             raise MageSpecError(path, line, f"not valid YAML: {error.problem}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise MageSpecError(path, None, f"not valid YAML: {error}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("blocks") or [], list):
             raise MageSpecError(path, 1, "expected a mapping with a list named blocks")
@@ -246,6 +257,17 @@ class _Document:
             if problem:
                 raise MageSpecError(self.path, line, f"block {block['uuid']}: {problem}")
             yield block, line
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which raises a bare ValueError for a date such as 2024-02-30: here it names the line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's own
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            problem = f"{getattr(node, 'value', None)!r} is no value of {node.tag.rpartition(':')[2]}: {error}"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
 # What Mage writes under these names; anything else would be a Python error somewhere, without file and line.
@@ -356,6 +378,7 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         path=document.path,
         code_version=_code_version(root, document.path, blocks),
     )
+    _refuse_other_than_names(pipeline)
     _refuse_two_variables_of_one_day(pipeline)
     return pipeline
 
@@ -437,8 +460,12 @@ def _parsed(path: Path) -> ast.Module:
         return ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
     except SyntaxError as error:
         raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
-    except ValueError as error:
-        raise MageSpecError(path, None, f"not valid Python: {error}") from error
+    except (
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # the latter two of an expression that is nested too deep
+        raise MageSpecError(path, None, f"not valid Python: {error or type(error).__name__}") from error
 
 
 def _storage_line(tree: ast.Module) -> int | None:
@@ -587,8 +614,9 @@ def _code_version(root: Path, path: Path, blocks: Mapping[str, BlockSpec]) -> st
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
     for module in _modules(root):
-        digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode())
-        digest.update(module.read_bytes())
+        with contextlib.suppress(FileNotFoundError):  # a link to nothing, as of Emacs' locks, or just renamed
+            content = module.read_bytes()
+            digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode() + content)
     return digest.hexdigest()[:12]
 
 
@@ -603,6 +631,16 @@ def _modules(root: Path) -> Iterator[Path]:
 def _is_foreign(folder: Path, root: Path) -> bool:
     is_of_blocks = folder.parent == root and folder.name in BLOCK_FOLDERS
     return is_of_blocks or folder.name.startswith(".") or (folder / "pyvenv.cfg").is_file()
+
+
+def _refuse_other_than_names(pipeline: PipelineSpec) -> None:
+    """What names an output's table or variables; a list there would become a name of brackets and quotes."""
+    for block in pipeline.outputs:
+        for name in _NAMING:
+            value = block.configuration.get(name)
+            if isinstance(value, (list, dict, bool)):
+                problem = f"block {block.uuid}: {name} is {value!r}; expected a text"
+                raise MageSpecError(pipeline.path, block.line, problem)
 
 
 def _refuse_two_variables_of_one_day(pipeline: PipelineSpec) -> None:

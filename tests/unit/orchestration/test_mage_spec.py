@@ -184,6 +184,10 @@ def test_a_missing_file_is_told_with_the_line_of_its_block(scratch: Scratch) -> 
             "{uuid: a, type: transformer, configuration: {file_source: x.py}}",
             "2: block a: configuration.file_source is 'x.py'; expected a mapping",
         ),
+        (
+            "{uuid: a, type: markdown}\nvariables: {at: 2024-02-30}",
+            "3: not valid YAML: '2024-02-30' is no value of times",
+        ),
         ("{uuid: a, type: markdown}\nvariables: 3", "1: variables is 3; expected a mapping"),
         ("{uuid: a, type: markdown}\nextensions: {great_expectations: 1}", "1: extensions.great_expectations is 1;"),
         ("{uuid: a, type: markdown}\nblocks: []", "3: blocks stands here a second time, after line 1"),
@@ -198,6 +202,36 @@ def test_what_has_another_shape_than_mage_writes_is_told_with_its_line(
     with pytest.raises(MageSpecError) as error:
         load_project(scratch.root)
     assert f"{path}:{told}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "named", [{"table": ["a", "b"]}, {"table": "a.b", "data_provider": ["x"]}, {"partition_variable": True}]
+)
+def test_what_is_no_name_of_a_table_or_variable_is_told_with_its_block_s_line(
+    scratch: Scratch, named: dict[str, Any]
+) -> None:
+    path = scratch.pipeline(block("out", "data_exporter", configuration=named))
+    with pytest.raises(MageSpecError) as error:
+        load_project(scratch.root)
+    assert (error.value.path, error.value.line) == (path, 2)
+    [(name, value)] = [each for each in named.items() if not isinstance(each[1], str)]
+    assert f"block out: {name} is {value!r}; expected a text" in str(error.value)
+
+
+def test_a_folder_in_the_place_of_a_pipelines_file_is_told(scratch: Scratch) -> None:
+    path = scratch.root / "pipelines" / "p" / "metadata.yaml"
+    path.mkdir(parents=True)
+    with pytest.raises(MageSpecError, match="it cannot be read: Is a directory") as error:
+        load_project(scratch.root)
+    assert error.value.path == path
+
+
+def test_a_link_to_nothing_among_the_modules_keeps_no_project_from_loading(scratch: Scratch) -> None:
+    scratch.pipeline(block("out", "data_exporter"))
+    before = load_project(scratch.root).pipeline("p").code_version
+    (scratch.root / "utils").mkdir()
+    (scratch.root / "utils" / ".#rules.py").symlink_to("someone@somewhere.4711:1")  # Emacs' lock of an edited file
+    assert load_project(scratch.root).pipeline("p").code_version == before
 
 
 def test_blocks_that_another_part_of_the_file_hands_in_are_read(scratch: Scratch) -> None:
