@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import decimal
+import locale
 import os
 import time
 from dataclasses import dataclass
@@ -61,10 +62,12 @@ def own_surroundings() -> Iterator[None]:
     """Inside, blocks change them for each other as in Mage's runs in one process; outside they are as before.
 
     So is the context of decimal numbers: a precision that a block sets would round the sums that checks compare later.
+    So is the locale, which blocks set to read the names of months: Mage reads blocks' files in its encoding.
     """
-    before = Surroundings.now()
+    before, spoken = Surroundings.now(), locale.setlocale(locale.LC_ALL)
     with decimal.localcontext():
         try:
             yield
         finally:
             before.restore()
+            locale.setlocale(locale.LC_ALL, spoken)

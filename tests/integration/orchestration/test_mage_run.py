@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import decimal
 import json
+import locale
 import os
 import re
 import signal
@@ -763,7 +764,7 @@ def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
     change = (
         "def load(*a, **k):\n    import decimal, os, time\n    os.chdir('{0}')\n    os.environ['KEPT'] = 'a secret'\n"
         "    os.environ['ADDED'] = os.environ.pop('TAKEN')\n    os.environ['TZ'] = 'Asia/Tokyo'\n    time.tzset()\n"
-        "    decimal.getcontext().prec = 3\n"
+        "    decimal.getcontext().prec = 3\n    import locale\n    locale.setlocale(locale.LC_ALL, 'C')\n"
     )
     sees = "def out(*a, **k):\n    import os\n    assert os.getcwd() == '{0}' and os.environ['ADDED'] == 'taken'\n"
     blocks: dict[str, Block] = {
@@ -774,7 +775,7 @@ def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
 
     def around() -> Any:
         environment = {name: value for name, value in os.environ.items() if name != "MAGE_REPO_PATH"}
-        return Path.cwd(), environment, time.tzname, decimal.getcontext().prec
+        return Path.cwd(), environment, time.tzname, decimal.getcontext().prec, locale.setlocale(locale.LC_ALL)
 
     before = around()
     for _ in range(2):
