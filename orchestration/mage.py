@@ -303,7 +303,16 @@ def rows_of(value: Any) -> int | None:
 
 
 def columns_of(value: Any) -> tuple[str, ...]:
-    """Columns of a frame as 'name type'; empty for anything else."""
+    """Columns of a frame as 'name type'; empty for anything else.
+
+    Also for a lazy frame whose query is wrong: the error is for the block that reads it, which is then named.
+    """
+    with contextlib.suppress(Exception):
+        return _columns(value)
+    return ()
+
+
+def _columns(value: Any) -> tuple[str, ...]:
     schema = getattr(value, "schema", None)
     if schema is not None and hasattr(schema, "names") and hasattr(schema, "field"):
         return tuple(f"{field.name} {field.type}" for field in schema)
@@ -415,7 +424,7 @@ def _try(
         except MageRunError as error:
             if pause is None or not _may_help(error.__cause__, place.block):
                 raise
-            problem = f"{type(error.__cause__).__name__}: {error.__cause__}"
+            problem = f"{type(error.__cause__).__name__}: {_said(error.__cause__)}"
         else:
             tests = _run_tests(mage_block, place.block, outputs)
             failed = next((test for test in tests if test.stops), None)
@@ -458,7 +467,9 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         if place.block.language == "sql":
             output = _rows_of_sql(output, mage_block.configuration)
         _refuse_used_up(output, mage_block, place)
-    except (Exception, SystemExit) as error:  # a block that calls sys.exit must not end the run without a word
+    except BaseException as error:  # sys.exit, a panic of polars: no run may end without its block's name
+        if _is_interruption(error):
+            raise
         raise _block_error(place, error) from error
     return [_with_names(each) for each in output]
 
@@ -566,9 +577,11 @@ def _run_test(
     )
     try:
         function(*outputs, **(variables if takes_variables else {}))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (a test may raise anything; whatever it is, the test did not pass)
+    except BaseException as error:  # a test may raise anything; whatever it is, the test did not pass
+        if _is_interruption(error):
+            raise
         line = _line_in_block(error)
-        text = str(error) or type(error).__name__
+        text = _said(error) or type(error).__name__
         message = text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
         return TestRun(
             block=block.uuid,
@@ -593,7 +606,7 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
             "Not tried again by its retry_config: it may have written (`repeatable` in docs/rooms/mage_project.md). "
         )
     failure = MageRunError(
-        f"running Mage block {spec.uuid}/{block.uuid} ({_at(block, line)}): {type(error).__name__}: {error} "
+        f"running Mage block {spec.uuid}/{block.uuid} ({_at(block, line)}): {type(error).__name__}: {_said(error)} "
         f"[{tries}{state}.{mend}]",
         pipeline=spec.uuid,
         block=block.uuid,
@@ -603,6 +616,21 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
     has_read_again = place.tries > 1 and not block.upstream
     failure.is_retryable = bool(getattr(error, "is_retryable", False)) and not written and not has_read_again
     return failure
+
+
+def _said(error: BaseException | None) -> str:
+    """An error's own text; a class whose text fails must not hide where it was raised."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - whatever it is
+        return f"(its text cannot be told: {type(failure).__name__})"
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether the run is being ended from outside of its blocks: by a termination, by Ctrl-C."""
+    from dagster import DagsterExecutionInterruptedError
+
+    return isinstance(error, (KeyboardInterrupt, GeneratorExit, DagsterExecutionInterruptedError))
 
 
 def written_told(spec: PipelineSpec, done: Sequence[BlockRun], part: Part, *, failed: BlockSpec | None = None) -> str:

@@ -742,6 +742,36 @@ def test_a_run_that_is_terminated_ends_in_the_pause_before_a_try(tmp_path: Path)
     assert (tmp_path / "log").read_text() == "load "
 
 
+UNTELLABLE = "class E(Exception):\n        def __str__(self):\n            raise RuntimeError\n    raise E"
+ODD_ERRORS = [
+    ("raise BaseException('a panic')", "BaseException: a panic"),
+    ("import asyncio\n    raise asyncio.CancelledError", "CancelledError: "),
+    (UNTELLABLE, "E: (its text cannot be told: RuntimeError)"),
+]
+
+
+@pytest.mark.parametrize(("raises", "said"), ODD_ERRORS)
+def test_whatever_a_block_raises_is_told_with_its_name(tmp_path: Path, raises: str, said: str) -> None:
+    load = ("data_loader", [], f"def load(*a, **k):\n    {raises}\n")
+    told = failure_of(write_project(tmp_path / "p", "p", {"load": load}))
+    assert re.search(rf"p/load \(.*load\.py:\d\): {re.escape(said)} ?\[Nothing was written", told)
+
+
+@pytest.mark.parametrize(("raises", "said"), ODD_ERRORS)
+def test_whatever_a_test_raises_it_has_not_passed(tmp_path: Path, raises: str, said: str) -> None:
+    test = f"\n\n@test\ndef is_good(*a) -> None:\n    {raises}\n"
+    done = run(tmp_path / "p", {"load": ("data_loader", [], "def load(*a, **k):\n    return 1\n" + test)})
+    assert done.failed is not None
+    assert said.strip().removeprefix("E: ").removesuffix(":") in done.failed.message
+
+
+def test_a_lazy_frame_of_a_wrong_query_is_told_at_the_block_that_reads_it(tmp_path: Path) -> None:
+    lazy = "def load(*a, **k):\n    import polars as pl\n    return pl.LazyFrame({'n': [1]}).select('lost')\n"
+    out = ("data_exporter", ["load"], "def out(read, *a, **k):\n    return read.collect()\n")
+    told = failure_of(write_project(tmp_path / "p", "p", {"load": ("data_loader", [], lazy), "out": out}))
+    assert re.search(r"p/out \(.*out\.py:3\): ColumnNotFoundError: lost", told)
+
+
 def test_a_block_is_interrupted_at_its_timeout_also_where_its_code_catches_that(tmp_path: Path) -> None:
     waits = (
         "def load(*a, **k):\n    import time\n    try:\n        time.sleep(5)\n    except Exception:\n        pass\n"
