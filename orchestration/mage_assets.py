@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from orchestration import mage
-from orchestration.errors import MageRunError
+from orchestration.errors import MageRunError, MageSpecError
 from orchestration.mage import Part, PipelineRun
 from orchestration.mage_graph import picture
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
@@ -91,6 +91,9 @@ def build_mage_assets(
         project: read by `mage_spec.load_project`.
         options: what to say about an output; by default nothing but what the files say.
         runs: what to say about runs.
+
+    Raises:
+        MageSpecError: an output is given partitions, and its pipeline names no variable for them.
     """
     choose = options or (lambda _pipeline, _block: AssetOptions())
     keys = _asset_keys(project)
@@ -138,6 +141,7 @@ def _definition(
     keys = {uuid: each.key for uuid, each in options.items() if each.key is not None}
     partitions = next((each.partitions_def for each in options.values() if each.partitions_def is not None), None)
     first_key = next(iter(keys.values()))
+    _refuse_partitions_unknown_to_blocks(pipeline, options)
 
     @dg.multi_asset(
         name=_name(pipeline.uuid),
@@ -177,6 +181,17 @@ def _definition(
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
     return run_blocks
+
+
+def _refuse_partitions_unknown_to_blocks(pipeline: PipelineSpec, options: Mapping[str, AssetOptions]) -> None:
+    """Without the variable each partition would be given the same rows, and be shown as if they were its own."""
+    block = next((each for each in pipeline.outputs if options[each.uuid].partitions_def is not None), None)
+    if block is not None and pipeline.partition_variable is None:
+        problem = (
+            f"block {block.uuid}: its asset has partitions, and no output of the pipeline says by which variable its "
+            "blocks are told theirs; give its configuration a partition_variable, such as day"
+        )
+        raise MageSpecError(pipeline.path, block.line, problem)
 
 
 def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, str], part: Part) -> PipelineRun:

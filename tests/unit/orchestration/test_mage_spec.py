@@ -14,7 +14,7 @@ import yaml
 
 from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
-from orchestration.mage_assets import build_mage_assets
+from orchestration.mage_assets import AssetOptions, build_mage_assets
 from orchestration.mage_graph import picture, svg
 from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, load_project
 from orchestration.mage_timeout import read_timeout
@@ -424,6 +424,14 @@ def test_names_that_differ_to_mage_alone_stay_apart(scratch: Scratch) -> None:
     assert {len(each.keys) for each in assets} == {3}
     assert {len(each.check_keys) for each in assets} == {5}
     assert len(dg.Definitions(assets=assets).resolve_asset_graph().get_all_asset_keys()) == 6
+
+
+def test_partitions_of_which_no_block_would_be_told_are_refused(scratch: Scratch) -> None:
+    path = scratch.pipeline(block("load", "data_loader"), block("out", "data_exporter", "load"))
+    days = AssetOptions(partitions_def=dg.StaticPartitionsDefinition(["d1", "d2"]))
+    with pytest.raises(MageSpecError, match="block out: its asset has partitions, and no output") as error:
+        build_mage_assets(load_project(scratch.root), options=lambda *_: days)
+    assert (error.value.path, error.value.line) == (path, 5)
 
 
 @pytest.mark.parametrize("field", ["partition_variable", "last_partition_variable"])
