@@ -197,6 +197,19 @@ def load_project(root: Path) -> MageProject:
     return MageProject(root=root, pipelines=tuple(pipelines), left_out=left_out)
 
 
+def edited_pipelines(project: MageProject) -> list[str]:
+    """The pipelines whose files, or modules that they may import, are others than when the project was read."""
+    return [pipeline.uuid for pipeline in project.pipelines if _is_edited(project.root, pipeline)]
+
+
+def _is_edited(root: Path, pipeline: PipelineSpec) -> bool:
+    blocks = {block.uuid: block for block in pipeline.blocks}
+    try:
+        return _code_version(root, pipeline.path, blocks) != pipeline.code_version
+    except FileNotFoundError:  # removed, or just being saved
+        return True
+
+
 def _refuse_retries(path: Path) -> None:
     """The project's own `retry_config`, for all its blocks; what is no YAML before Mage has filled it in, it reads."""
     with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):

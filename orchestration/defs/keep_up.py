@@ -27,6 +27,7 @@ from orchestration.defs.resources import LakeResource
 from orchestration.defs.topics import feeds, project
 from orchestration.errors import ReconcileError
 from orchestration.mage_assets import partition_variables
+from orchestration.mage_spec import edited_pipelines
 from orchestration.settings import OrchestrationSettings
 
 Batches = Mapping[int, int]
@@ -73,7 +74,8 @@ def keep_up(
         is_behind: whether more has landed than the marts show.
         wait: returns when something lands, at the latest after so many seconds.
         turn: loads and publishes what has landed.
-        is_wanted: whether another run waits for this day (its successor, or a rebuild), or runs are told to end.
+        is_wanted: whether another run waits for this day (its successor, or a rebuild), runs are told to end, or their
+            code was edited.
         seconds: no turn begins after them.
         clock: tests have their own.
     """
@@ -229,6 +231,9 @@ def _follow(
     Layers are compared every COMPARE_S, between two cycles and with the lock held: whoever waits for the day moves it
     as soon as it is given back, so that under a steady flow the run's last step would not find it at rest.
 
+    An edit of the Mage project ends it: a cycle would run edited blocks beside helpers imported before the edit, and
+    its rows would be in the ledger as made by the code from before.
+
     Raises:
         ReconcileError: layers differ. What was published stays; the outcome is recorded.
     """
@@ -246,7 +251,7 @@ def _follow(
             is_behind=lambda: _is_behind(conn, day, shown),
             wait=lambda seconds: door.wait_landed(waiting, seconds),
             turn=lambda: _turn(context, day, marts, shown, seen),
-            is_wanted=lambda: settings.is_stopping or _is_wanted(conn, day),
+            is_wanted=lambda: settings.is_stopping or _is_wanted(conn, day) or bool(edited_pipelines(project())),
             seconds=seconds_of(context, [day]),
         )
         count = rows = 0
@@ -262,6 +267,10 @@ def _follow(
                 _compare(marts, conn, day)
                 compared_at = time.monotonic()
         is_handed_over = _is_wanted(conn, day)
+        edited = edited_pipelines(project())
+        if edited:
+            text = "files of Mage pipeline(s) %s were edited: what lands of %s from now on is left to the next run"
+            context.log.info(text, ", ".join(edited), day)
     context.log.info("kept %s up: %s events in %s cycle(s) after the first publication", day, rows, count)
     return all_show, is_handed_over
 

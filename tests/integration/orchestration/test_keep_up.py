@@ -13,6 +13,7 @@ import pytest
 
 from dbt_like_sql.reconcile import totals
 from orchestration.definitions import defs
+from orchestration.defs import keep_up
 from orchestration.defs.keep_up import LOCK_SPACE, TAG, await_turn, locked
 from orchestration.defs.partitions import range_tags
 from orchestration.defs.resources import LakeResource
@@ -180,16 +181,21 @@ def _evaluations(result: dg.ExecuteInProcessResult, name: str) -> list[dg.AssetC
     return [each for each in result.get_asset_check_evaluations() if each.check_name == name]
 
 
-def test_it_ends_well_when_runs_are_told_to_since_a_new_image_comes(
+@pytest.mark.parametrize("why", ["a new image comes", "a block was edited"])
+def test_it_ends_well_when_runs_are_told_to(
     landing: HandLanding,
     instance: dg.DagsterInstance,
     line_env: dict[str, str],
     warehouse: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    why: str,
 ) -> None:
     stop_file = tmp_path / "runs-stop"
-    monkeypatch.setenv("RUNS_STOP_FILE", str(stop_file))
+    if why == "a new image comes":
+        monkeypatch.setenv("RUNS_STOP_FILE", str(stop_file))
+    else:
+        monkeypatch.setattr(keep_up, "edited_pipelines", lambda _: ["retail_invoices"] if stop_file.exists() else [])
     landing.land([event()])
     flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
     flow.start()

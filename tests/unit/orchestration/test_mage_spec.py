@@ -16,7 +16,7 @@ from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
 from orchestration.mage_assets import AssetOptions, build_mage_assets
 from orchestration.mage_graph import picture, svg
-from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, load_project
+from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, edited_pipelines, load_project
 from orchestration.mage_timeout import read_timeout
 
 BLOCK = """@{kind}
@@ -645,6 +645,25 @@ def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
     code = scratch.root / "data_loaders" / "in.py"
     code.write_text(code.read_text() + "x = 2\n")
     assert load_project(scratch.root).pipeline("p").code_version != before
+
+
+@pytest.mark.parametrize("edit", ["block", "module", "pipeline", "removed"])
+def test_an_edit_since_the_project_was_read_is_seen(scratch: Scratch, edit: str) -> None:
+    path = scratch.pipeline(block("in", "data_loader"), block("out", "data_exporter", "in"))
+    found = load_project(scratch.root)
+    assert edited_pipelines(found) == []
+    changed = {
+        "block": scratch.root / "data_loaders" / "in.py",
+        "module": scratch.root / "rules.py",
+        "pipeline": path,
+        "removed": scratch.root / "data_exporters" / "out.py",
+    }[edit]
+    if edit == "removed":
+        changed.unlink()
+    else:
+        with changed.open("a") as file:
+            file.write("# a note\n")
+    assert edited_pipelines(found) == ["p"]
 
 
 def test_the_code_version_follows_modules_that_blocks_import_and_no_other_pipeline_s_blocks(scratch: Scratch) -> None:
