@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestration.mage_spec import BlockSpec, PipelineSpec
 
 COLOURS = {"data_loader": "#4877ff", "transformer": "#7d55ec", "data_exporter": "#ffcc19", "custom": "#8c98a4"}
+NAME_LENGTH = 25  # characters that a box holds
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 176, 40, 36, 16, 8
 
 
@@ -63,8 +64,15 @@ def _box(block: BlockSpec, place: tuple[int, int]) -> str:
     x, y = place
     colour = COLOURS.get(block.type, "#8c98a4")
     return (
+        f"<g><title>{escape(block.uuid)}</title>"
         f'<rect x="{x}" y="{y}" width="{BOX_W}" height="{BOX_H}" rx="6" fill="#ffffff" stroke="{colour}" '
-        f'stroke-width="2"/><text x="{x + 8}" y="{y + 17}" font-size="12" fill="#1b1e24">{escape(block.uuid)}</text>'
+        f'stroke-width="2"/>'
+        f'<text x="{x + 8}" y="{y + 17}" font-size="12" fill="#1b1e24">{escape(_shown(block.uuid))}</text>'
         f'<text x="{x + 8}" y="{y + 32}" font-size="10" fill="#6b7480">{escape(block.type.replace("_", " "))}, '
-        f"{escape(block.language)}</text>"
+        f"{escape(block.language)}</text></g>"
     )
+
+
+def _shown(name: str) -> str:
+    """As much of a name as fits into its box, and its end, in which long names differ."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 9]}…{name[-8:]}"

@@ -704,6 +704,14 @@ def test_the_picture_names_every_block_and_escapes_it(scratch: Scratch) -> None:
     assert picture(load_project(scratch.root).pipeline("p")).startswith("![blocks of p](data:image/svg+xml;base64,")
 
 
+def test_a_name_that_is_too_long_for_its_box_keeps_its_ends(scratch: Scratch) -> None:
+    name = "load_customers_from_the_erp_export_2024"
+    scratch.pipeline(block(name, "data_loader"), block("out", "data_exporter", name))
+    drawn = svg(load_project(scratch.root).pipeline("p"))
+    assert f"<title>{name}</title>" in drawn
+    assert ">load_customers_f…ort_2024</text>" in drawn
+
+
 def test_our_loader_reads_for_the_table_that_our_exporter_writes() -> None:
     for pipeline in project().pipelines:
         tables = {each.configuration["table"] for each in pipeline.blocks if "table" in each.configuration}
