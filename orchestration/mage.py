@@ -49,6 +49,8 @@ _FIXED = (
     tzinfo,
     PurePath,
 )  # cannot change in place
+# Of an error's text, in characters: a whole frame in it (10 MB) would be in each event, check and alert of the run.
+_TOLD = 10_000
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
 
@@ -619,11 +621,17 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
 
 
 def _said(error: BaseException | None) -> str:
-    """An error's own text; a class whose text fails must not hide where it was raised."""
+    """An error's own text, its middle left out where it is long: what was written and what to do stands after it.
+
+    A class whose text fails must not hide where it was raised.
+    """
     try:
-        return str(error)
+        text = str(error)
     except Exception as failure:  # noqa: BLE001 - whatever it is
         return f"(its text cannot be told: {type(failure).__name__})"
+    if len(text) <= _TOLD:
+        return text
+    return f"{text[: _TOLD // 2]} [... {len(text) - _TOLD} characters left out ...] {text[-_TOLD // 2 :]}"
 
 
 def _is_interruption(error: BaseException) -> bool:

@@ -765,6 +765,20 @@ def test_whatever_a_test_raises_it_has_not_passed(tmp_path: Path, raises: str, s
     assert said.strip().removeprefix("E: ").removesuffix(":") in done.failed.message
 
 
+def test_of_a_long_error_the_ends_are_told_and_what_was_written(tmp_path: Path) -> None:
+    raises = "raise ValueError('first' + 'x' * 10_000_000 + 'last')"
+    load = ("data_loader", [], f"def load(*a, **k):\n    {raises}\n")
+    told = failure_of(write_project(tmp_path / "p", "p", {"load": load}))
+    assert len(told) < 11_000
+    assert re.search(
+        r"ValueError: firstx+ \[\.\.\. \d+ characters left out \.\.\.\] x+last \[Nothing was written", told
+    )
+    test = f"\n\n@test\ndef is_good(*a) -> None:\n    {raises}\n"
+    done = run(tmp_path / "q", {"load": ("data_loader", [], "def load(*a, **k):\n    return 1\n" + test)})
+    assert done.failed is not None
+    assert len(done.failed.message) < 11_000
+
+
 def test_a_lazy_frame_of_a_wrong_query_is_told_at_the_block_that_reads_it(tmp_path: Path) -> None:
     lazy = "def load(*a, **k):\n    import polars as pl\n    return pl.LazyFrame({'n': [1]}).select('lost')\n"
     out = ("data_exporter", ["load"], "def out(read, *a, **k):\n    return read.collect()\n")
