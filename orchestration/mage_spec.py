@@ -174,6 +174,7 @@ def load_project(root: Path) -> MageProject:
     Raises:
         MageSpecError: a file is missing or wrong; the first one found, with its line.
     """
+    root = root.absolute()  # Mage takes a relative path for one below its own project, and finds no block's file there
     if not (root / "metadata.yaml").is_file():
         raise MageSpecError(root / "metadata.yaml", None, "not found; a Mage project has this file at its root")
     _refuse_retries(root / "metadata.yaml")

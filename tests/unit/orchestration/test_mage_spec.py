@@ -524,6 +524,14 @@ def test_replicas_of_each_other_are_told(scratch: Scratch) -> None:
         load_project(scratch.root)
 
 
+def test_a_project_by_a_relative_path_is_at_its_own(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch.pipeline(block("out", "data_exporter"))
+    monkeypatch.chdir(scratch.root.parent)
+    found = load_project(Path(scratch.root.name))
+    assert found.root == scratch.root
+    assert found.pipeline("p").block("out").path == scratch.root / "data_exporters" / "out.py"
+
+
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not found"):
         load_project(tmp_path)
