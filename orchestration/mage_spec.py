@@ -470,8 +470,19 @@ def _block_path(root: Path, fields: Mapping[str, Any]) -> Path:
 
 
 def _parsed(path: Path) -> ast.Module:
+    """A block's code. Mage reads it as UTF-8 and hands Python the text, so that what names another encoding fails."""
+    code = path.read_bytes()
     try:
-        return ast.parse(path.read_bytes(), filename=str(path))  # bytes: Python itself judges the encoding
+        text = code.decode()
+    except UnicodeDecodeError as error:
+        line, byte = code.count(b"\n", 0, error.start) + 1, f"0x{code[error.start]:02x}"
+        problem = f"not valid Python: Mage reads it as UTF-8, in which no {byte} may stand here; save it as UTF-8"
+        raise MageSpecError(path, line, problem) from error
+    if text.startswith("\N{ZERO WIDTH NO-BREAK SPACE}"):
+        problem = "it begins with a byte order mark, with which Mage fails in each run; save it as UTF-8 without one"
+        raise MageSpecError(path, 1, problem)
+    try:
+        return ast.parse(text, filename=str(path))
     except SyntaxError as error:
         raise MageSpecError(path, error.lineno, f"not valid Python: {error.msg}") from error
     except (

@@ -336,10 +336,15 @@ def test_files_in_another_encoding_are_told_with_their_name(scratch: Scratch) ->
     pipeline = scratch.pipeline(block("a", "data_loader"))
     code = scratch.root / "data_loaders" / "a.py"
     code.write_bytes(BLOCK.format(kind="data_loader").encode() + b"NAME = '\xe9'\n")
-    with pytest.raises(MageSpecError, match=r"a\.py.*not valid Python"):
+    with pytest.raises(MageSpecError, match=r"a\.py:9: not valid Python: .*no 0xe9 may stand here"):
         load_project(scratch.root)
     code.write_bytes(b"# -*- coding: latin-1 -*-\n" + code.read_bytes())
-    assert load_project(scratch.root).pipelines
+    with pytest.raises(MageSpecError, match=r"a\.py:10: not valid Python"):  # Mage does not look at that line
+        load_project(scratch.root)
+    code.write_bytes(b"\xef\xbb\xbf" + BLOCK.format(kind="data_loader").encode())
+    with pytest.raises(MageSpecError, match=r"a\.py:1: it begins with a byte order mark"):
+        load_project(scratch.root)
+    code.write_text(BLOCK.format(kind="data_loader"))
     pipeline.write_bytes(pipeline.read_bytes() + b"description: '\xe9'\n")
     with pytest.raises(MageSpecError, match=r"metadata\.yaml.*not valid YAML"):
         load_project(scratch.root)
