@@ -207,7 +207,7 @@ def _is_edited(root: Path, pipeline: PipelineSpec) -> bool:
     blocks = {block.uuid: block for block in pipeline.blocks}
     try:
         return _code_version(root, pipeline.path, blocks) != pipeline.code_version
-    except FileNotFoundError:  # removed, or just being saved
+    except OSError:  # removed, or just being saved
         return True
 
 
