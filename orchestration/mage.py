@@ -150,7 +150,7 @@ def run_pipeline(
     """
     part = part or Part()
     with own_helpers(project.root):
-        pipeline = _open(project.root, spec.uuid) if spec.path.is_file() else None
+        pipeline = _open(project.root, spec, part) if spec.path.is_file() else None
         _refuse_removed(pipeline, spec, part)
         with own_surroundings():
             return _run_blocks(pipeline, spec, variables, keep=keep, part=part)
@@ -325,7 +325,7 @@ def _columns(value: Any) -> tuple[str, ...]:
     return tuple(f"{name} {dtype}" for name, dtype in items()) if items is not None else ()
 
 
-def _open(root: Path, uuid: str) -> Any:
+def _open(root: Path, spec: PipelineSpec, part: Part) -> Any:
     """Mage's own pipeline object, read anew: an edit in Mage's UI is live in the next run."""
     for noisy in ("traitlets", "mage_ai"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -336,7 +336,18 @@ def _open(root: Path, uuid: str) -> Any:
         path = list(sys.path)
         repo.set_repo_path(str(root))
         sys.path[:] = [*path, *(entry for entry in sys.path[len(path) :] if entry not in path)]
-    return Pipeline.get(uuid, repo_path=str(root))
+    try:
+        return Pipeline.get(spec.uuid, repo_path=str(root))
+    except Exception as error:  # Mage has no class for a file that it cannot take
+        block = spec.blocks[0].uuid
+        raise MageRunError(
+            f"running Mage block {spec.uuid}/{block}: {spec.path} cannot be read any more: {error} "
+            f"[{written_told(spec, (), part)}. Mend that file, reload the code location, and run again.]",
+            pipeline=spec.uuid,
+            block=block,
+            path=spec.path,
+            line=None,
+        ) from error
 
 
 def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:

@@ -590,6 +590,22 @@ def test_what_was_removed_since_the_definitions_were_loaded_is_told_with_what_to
     assert not told.value.is_retryable
 
 
+@pytest.mark.parametrize("text", ["", "blocks: [", "[1, 2]", "blocks: 3"])
+def test_a_pipeline_s_file_that_was_broken_since_the_definitions_were_loaded_is_told(tmp_path: Path, text: str) -> None:
+    blocks: dict[str, Block] = {
+        "load": LOAD,
+        "keep": ("data_exporter", ["load"], "def keep(*a, **k):\n    return {}\n"),
+    }
+    project = write_project(tmp_path / "project", "p", blocks)
+    path = project.pipeline("p").path
+    path.write_text(text)
+    with pytest.raises(MageRunError) as told:
+        run_pipeline(project, project.pipeline("p"), {})
+    assert re.search(
+        rf"Mage block p/load: .*{re.escape(str(path))}.*Nothing was written.*code location", str(told.value), re.DOTALL
+    )
+
+
 @pytest.mark.parametrize(("is_there", "is_passed"), [("True", False), ("False", True)])
 def test_a_test_below_a_condition_is_checked_where_its_condition_holds(
     tmp_path: Path, is_there: str, is_passed: Any
