@@ -62,7 +62,9 @@ def _row(envelope: Raws, side: str, schema: Any) -> Raws | None:
     raw = envelope.get(side, NULL)
     if bytes(raw) == b"null":
         return None
-    row: Raws = _without_union(msgspec.json.decode(raw, type=Raws))
+    row: Raws = msgspec.json.decode(raw, type=Raws)
+    if schema is None:  # a schema comes with values that name no type: what has a dot is a column's name
+        row = _without_union(row)
     fields = _fields_of(schema, side)
     return {name: _converted(value, fields[name]) if name in fields else value for name, value in row.items()}
 

@@ -123,3 +123,14 @@ def test_what_is_no_change_of_a_row_is_refused(value: bytes, reason: str) -> Non
 def test_decimals_of_any_length_are_exact() -> None:
     assert format(exact_decimal(-(10**60) - 1, 30), "f") == f"-1{'0' * 30}.{'0' * 29}1"
     assert to_json({"x": exact_decimal(15, 1)}) == b'{"x":"1.5"}'
+
+
+def test_a_type_s_name_around_the_row_is_taken_off_and_a_column_with_a_dot_in_its_name_is_not() -> None:
+    found = unwrap(b'{"op":"c","before":null,"after":{"db.public.sales.Value":{"id":7}}}')
+    assert isinstance(found, bytes)
+    assert json.loads(found)["id"] == 7
+    free = {"scale": 2, "value": decimal_bytes(1042)}
+    for name, expected in (("io.debezium.data.VariableScaleDecimal", "10.42"), ("db.Own", free)):
+        found = unwrap(enveloped({"a.b": free}, [{"field": "a.b", "type": "struct", "name": name}]))
+        assert isinstance(found, bytes)
+        assert json.loads(found)["a.b"] == expected
