@@ -21,10 +21,13 @@ GUID_HEADER = "__value_schema_id"
 
 def schema_named(value: bytes, headers: Headers) -> str | Refusal:
     """Which schema a message names: its id, or its GUID."""
-    for name, content in headers:
-        if name == GUID_HEADER and content is not None:
-            return _named_by(content, "the header __value_schema_id")
-    return _named_by(value, "the value")
+    content = _schema_header(headers)
+    return _named_by(value, "the value") if content is None else _named_by(content, "the header __value_schema_id")
+
+
+def _schema_header(headers: Headers) -> bytes | None:
+    """What the header says; one without a value says nothing, as to Confluent's readers: the frame counts then."""
+    return next((content for name, content in headers if name == GUID_HEADER), None)
 
 
 def _named_by(content: bytes, what: str) -> str | Refusal:
@@ -44,6 +47,6 @@ def strip_frame(value: bytes, headers: Headers) -> bytes | Refusal:
     named = schema_named(value, headers)
     if isinstance(named, Refusal):
         return named
-    if any(name == GUID_HEADER for name, _ in headers):
+    if _schema_header(headers) is not None:
         return value
     return value[ID_BYTES if value[0] == MAGIC_ID else GUID_BYTES :]

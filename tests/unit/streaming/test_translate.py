@@ -8,6 +8,7 @@ import pytest
 
 from streaming.decode import Decoder, Refusal
 from streaming.errors import RegistryError, RegistryUnavailableError
+from streaming.formats.framing import schema_named, strip_frame
 from streaming.formats.translate import Translated, translate
 
 from .events import FakeMessage, orders_contract
@@ -37,3 +38,11 @@ def test_the_registry_s_trouble_is_no_event_s_fault(error: BaseException) -> Non
     decoder = Decoder(orders_contract(), reader=reader_that_raises(error))
     with pytest.raises(type(error)):
         translate(decoder, [FakeMessage(0, b"bad")])
+
+
+def test_a_schema_header_without_a_value_names_none_and_the_frame_counts() -> None:
+    """As Confluent's own readers see it: the first header of the name, unless it has no value."""
+    framed, header = b"\0\0\0\0\x07{}", ("__value_schema_id", b"\0\0\0\0\x08")
+    for headers in ([("__value_schema_id", None)], [("__value_schema_id", None), header], []):
+        assert (schema_named(framed, headers), strip_frame(framed, headers)) == ("7", b"{}")
+    assert (schema_named(b"{}", [header]), strip_frame(b"{}", [header])) == ("8", b"{}")
