@@ -19,7 +19,7 @@ from rich.text import Text
 
 from streaming import contract as contracts
 from streaming.errors import ReplayError
-from streaming.lake_commands import wide_console
+from streaming.lake_commands import require_topic, wide_console
 from streaming.settings import LakeSettings, ReplaySettings
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def dead_letters_list(topic: str | None, reason: str | None, *, is_all: bool, li
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
+        require_topic(conn, topic, settings)
         dead_letter.refuse_unknown_reason(conn, topic, reason)
         counts = dead_letter.count_dead_letters(conn, topic)
         letters = dead_letter.read_dead_letters(conn, topic, reason=reason, is_open=not is_all, limit=limit)
@@ -105,6 +106,7 @@ def dead_letters_show(at: str, topic: str | None, *, is_raw: bool) -> None:
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
+        require_topic(conn, topic, settings)
         letter = _one_letter(conn, topic, at)
     if is_raw:
         sys.stdout.buffer.write(letter.value or b"")
@@ -138,6 +140,7 @@ def dead_letters_export(path: str, topic: str | None, **options: Any) -> None:
     settings = LakeSettings.from_env(os.environ)
     topic = topic or only_topic(settings)
     with connected(settings.dsn, command="dead-letters") as conn:
+        require_topic(conn, topic, settings)
         dead_letter.refuse_unknown_reason(conn, topic, options["reason"])
         letters = dead_letter.iter_dead_letters(conn, topic, reason=options["reason"], is_open=not options["is_all"])
         if path == "-":

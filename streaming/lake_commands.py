@@ -23,12 +23,31 @@ from streaming.errors import LandingError, StreamingError
 from streaming.settings import KafkaSettings, LakeSettings
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 a class with a lower-case name
+
     from streaming.lake_status import TopicStatus
 
 
 def wide_console() -> Console:
     """As wide as the terminal; wide enough for every number where there is none (`docker compose exec -T`, a log)."""
     return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def require_topic(conn: Connection, topic: str, settings: LakeSettings) -> None:
+    """Refuse a topic that has neither a contract nor a table: zeros for a misspelt name would read as `all is well`."""
+    from streaming.database import transaction  # noqa: PLC0415 a command imports what it needs
+
+    known = {path.stem for path in settings.contracts_dir.glob("*.yaml")}
+    if topic in known:
+        return
+    with transaction(conn) as cursor:  # its contract may be gone by now; what landed is there
+        cursor.execute("SELECT topic FROM control.stream")
+        known |= {name for (name,) in cursor.fetchall()}
+    if topic not in known:
+        raise click.UsageError(
+            f"there is no topic {topic!r}: it has neither a contract nor a table in the lake. "
+            f"Name one of {', '.join(sorted(known)) or 'none'}."
+        )
 
 
 @click.group("lake")
@@ -52,6 +71,8 @@ def lake_status(topics: tuple[str, ...], *, is_json: bool) -> None:
     kafka_settings = KafkaSettings.from_env(os.environ) if has_kafka else None
     wanted = topics or tuple(contracts.load_contracts(settings.contracts_dir))
     with connected(settings.dsn, command="lake status") as conn:
+        for name in topics:
+            require_topic(conn, name, settings)
         found = [read_status(conn, name, kafka_settings) for name in wanted]
     if is_json:
         click.echo(json.dumps({each.topic: asdict(each) for each in found}, default=lambda value: value.isoformat()))

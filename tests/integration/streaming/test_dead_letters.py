@@ -446,10 +446,28 @@ def test_what_an_event_holds_is_listed_as_it_is(letters_rig: Rig) -> None:
     output = run(rig, "list")
     for expected in ("a[/b]", "[red]c", "[/x]"):
         assert expected in output
-    result = CliRunner().invoke(main, ["lake", "status", "--topic", rig.topic, "--topic", "[/t]"], env=rig.env)
+    result = CliRunner().invoke(main, ["lake", "status", "--topic", rig.topic], env=rig.env)
     assert result.exit_code == 0, result.output
-    assert "[/t]" in result.output
     assert "[/o]" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", ["dead-letters list", "dead-letters show 0:0", "dead-letters export -", "lake status"]
+)
+def test_a_topic_that_nobody_knows_is_refused_with_those_that_there_are(rig: Rig, command: str) -> None:
+    """A table of zeros would say that all is well."""
+    result = CliRunner().invoke(main, [*command.split(), "--topic", "retail.invoces"], env=rig.env)
+    assert result.exit_code == 2, result.output
+    assert "there is no topic 'retail.invoces'" in result.output
+    assert rig.topic in result.output
+
+
+def test_a_topic_whose_contract_is_gone_is_still_shown(rig: Rig) -> None:
+    rig.contracts_dir.joinpath(f"{rig.topic}.yaml").unlink()
+    for command in (["lake", "status"], ["dead-letters", "list"]):
+        result = CliRunner().invoke(main, [*command, "--topic", rig.topic], env=rig.env)
+        assert result.exit_code == 0, result.output
+        assert rig.topic in result.output
 
 
 @pytest.mark.parametrize(
