@@ -37,7 +37,7 @@ DISPLACED = "displaced: a row that was counted has given way to another"
 COORDINATES = ("topic_partition", "topic_offset")
 EXACT = ("INT64", "NUMERIC")
 # What makes an expression of a row another one the next time: a value that only a run gives, the clock, chance.
-_UNSTEADY = (
+UNSTEADY = (
     exp.Parameter, exp.CurrentDate, exp.CurrentDatetime, exp.CurrentTime, exp.CurrentTimestamp, exp.Rand, exp.Uuid,
     exp.SessionUser,
 )  # fmt: skip
@@ -213,7 +213,7 @@ def _query_problem(query: Any, table: Table, parent: Table, key: str) -> str | N
     groups = {column.name for column in table.columns if column.is_key}
     selects = _grouped(query)
     reading = [node.find_ancestor(exp.Select) for _name, node in table_nodes(query)]
-    if any(map(_is_part, _read(query))):
+    if any(map(is_part, _read(query))):
         return "its query reads a part of its source, or an older state"
     if sorted(map(id, reading)) != sorted(map(id, selects)):
         return "each SELECT that reads its source must group it, once"
@@ -261,10 +261,10 @@ def is_of_its_row(expression: exp.Expr) -> bool:
 
     What is compared or taken off later would else not be what was published.
     """
-    return expression.find(*_UNSTEADY, exp.HavingMax) is None
+    return expression.find(*UNSTEADY, exp.HavingMax) is None
 
 
-def _is_part(node: exp.Table) -> bool:
+def is_part(node: exp.Table) -> bool:
     """Whether a table is read by chance (TABLESAMPLE), or as of another time."""
     return bool(node.args.get("sample") or node.args.get("version"))
 
@@ -292,7 +292,7 @@ def sums_of_rows_problem(table: Table, source: Table) -> str | None:
     query = tree(table.query or "", table.query_path)
     if not isinstance(query, exp.Select) or not query.args.get("group"):
         return f"{table.name} does not group rows"
-    is_more = query.find(exp.Window, exp.Subquery, exp.CTE) is not None or any(map(_is_part, _read(query)))
+    is_more = query.find(exp.Window, exp.Subquery, exp.CTE) is not None or any(map(is_part, _read(query)))
     if table.depends_on != (source.name,) or is_more:
         return f"{table.name} reads more than the rows of {source.name}"
     where, selected = query.args.get("where"), {each.alias_or_name: each.unalias() for each in query.selects}
@@ -322,7 +322,7 @@ def single_rows_problem(parent: Table, source: Table) -> str | None:
     kept = [name for name in COORDINATES if isinstance(selected.get(name), exp.Column) and selected[name].name == name]
     where, qualify = query.args.get("where"), query.args.get("qualify")
     problem = None
-    is_more = len(_read(query)) != 1 or any(map(_is_part, _read(query))) or query.args.get("joins")
+    is_more = len(_read(query)) != 1 or any(map(is_part, _read(query))) or query.args.get("joins")
     if is_more or query.find(exp.SetOperation, exp.Distinct, exp.Limit):
         problem = f"{parent.name} does more than take rows of {source.name}"
     elif not set(COORDINATES) <= set(source.identity) or kept != list(COORDINATES):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
+from dbt_like_sql.difference import UNSTEADY, is_part
 from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import table_nodes, tree
-from dbt_like_sql.render import computes_with_days
+from dbt_like_sql.render import computes_with_days, is_days
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,15 @@ def _problem(table: Table, tables: Mapping[str, Table], key: str) -> str | None:
     query = tree(table.query, table.query_path)
     if computes_with_days(query):
         return "its query uses @days for more than conditions such as invoice_date IN UNNEST(@days)"
-    return _query_problem(query, key) or _check_problem(table, tables, key)
+    return _unsteady_problem(query) or _query_problem(query, key) or _check_problem(table, tables, key)
+
+
+def _unsteady_problem(query: Any) -> str | None:
+    if any(not is_days(found) for found in query.find_all(*UNSTEADY)):
+        return "its query asks for @today, the clock or chance, and the rows that stay would keep what it was before"
+    if any(is_part(node) for _name, node in table_nodes(query)):
+        return "its query reads a part of its source, or an older state"
+    return None
 
 
 def _query_problem(query: Any, key: str) -> str | None:

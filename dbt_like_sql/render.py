@@ -88,7 +88,7 @@ def with_days(query: exp.Query, part: Slice | None, path: object) -> exp.Query:
 
 
 def _literal_days(node: Any, part: Slice | None, path: object) -> Any:
-    if _is_days(node):
+    if is_days(node):
         return _days_array(node, part, path)
     if not is_in_days(node):
         return node
@@ -119,19 +119,19 @@ def parameters(query: exp.Query) -> list[tuple[str | None, exp.Expr]]:
 
 def uses_days(query: exp.Query) -> bool:
     """Whether a query asks for the days that are built at all."""
-    return any(_is_days(found) for found in query.find_all(exp.Parameter))
+    return any(is_days(found) for found in query.find_all(exp.Parameter))
 
 
 def computes_with_days(query: exp.Query) -> bool:
     """Whether a query uses `@days` for more than conditions `column IN UNNEST(@days)`."""
-    used = sum(_is_days(found) for found in query.find_all(exp.Parameter))
+    used = sum(is_days(found) for found in query.find_all(exp.Parameter))
     return used > sum(is_in_days(found) for found in query.find_all(exp.In))
 
 
 def is_in_days(node: Any) -> bool:
     """Whether a condition is `column IN UNNEST(@days)`: these days, and not some that are computed from them."""
     unnest = node.args.get("unnest") if isinstance(node, exp.In) else None
-    return unnest is not None and all(_is_days(each.unnest()) for each in unnest.expressions)
+    return unnest is not None and all(is_days(each.unnest()) for each in unnest.expressions)
 
 
 def is_by_days(node: exp.Table) -> bool:
@@ -174,7 +174,8 @@ def _is_of(column: exp.Column, node: exp.Table, select: exp.Select) -> bool:
     return bool(column.table == node.alias_or_name or (not column.table and not select.args.get("joins")))
 
 
-def _is_days(node: exp.Expr) -> bool:
+def is_days(node: exp.Expr) -> bool:
+    """Whether a node is the parameter `@days`."""
     return isinstance(node, exp.Parameter) and node.name == DAYS
 
 

@@ -193,6 +193,7 @@ def test_sum_that_is_another_one_when_it_is_compared_is_told_and_not_asked_for(
 
 def test_column_of_the_fact_table_that_depends_on_the_clock_is_told_and_not_guessed(tmp_path: Path) -> None:
     write_orders(tmp_path)
-    write_fact(tmp_path, "mart.a_first", query=ROWS.replace("qty", "IF(order_day < @today, qty, 0) AS qty"))
+    query = ROWS.replace("qty", "IF(order_day < @today, qty, 0) AS qty")
+    write_fact(tmp_path, "mart.a_first", query=query, grows_by="")
     found = {each.name: each.source_sql for each in additive_measures(load_catalog(tmp_path), ORDERS)}
     assert found == {"mart.a_first.qty": None, "mart.a_first.price": "price"}

@@ -40,6 +40,12 @@ def fact(tmp_path: Path, query: str, *, checks: bool = False) -> Table:
             "once",
         ),
         ("SELECT UPPER(event_id) AS event_id FROM core.invoice_lines", "as it is"),
+        (
+            "SELECT event_id, DATE_DIFF(@today, invoice_date, DAY) AS age_days FROM core.invoice_lines",
+            "@today, the clock",
+        ),
+        ("SELECT event_id FROM core.invoice_lines WHERE invoice_date < CURRENT_DATE()", "@today, the clock"),
+        ("SELECT event_id FROM core.invoice_lines TABLESAMPLE SYSTEM (10 PERCENT)", "a part of its source"),
         ("SELECT event_id FROM core.invoice_lines WHERE invoice_date IN UNNEST(ARRAY_CONCAT(@days, []))", "@days"),
         (
             "SELECT event_id FROM core.invoice_lines WHERE quantity > (SELECT AVG(quantity) FROM core.invoice_lines)",
