@@ -5,6 +5,7 @@ Belongs here: pure questions about SQL text. Does not: files, BigQuery, rewritin
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DIALECT = "bigquery"
 LAYERS = ("control", "core", "mart")
+OPEN = re.compile(r"Missing (.+) from \d+:(\d+)$")  # the tokenizer's: its line is where the text ends
 
 
 def tree(sql: str, path: object = "<query>") -> exp.Query:
@@ -30,13 +32,26 @@ def tree(sql: str, path: object = "<query>") -> exp.Query:
     """
     try:
         return _parse(sql)
-    except (ParseError, TokenError) as error:
-        found = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    except TokenError as error:
+        line, problem = _open_token(sql, error)
+        raise ContractError(path, line, f"not GoogleSQL: {problem}") from error
+    except ParseError as error:
+        found = error.errors[0] if error.errors else {}
         raise ContractError(path, found.get("line"), f"not GoogleSQL: {_told(sql, error, found)}") from error
     except ContractError as error:
         raise ContractError(path, error.line, error.problem) from error
     except ValueError as error:
         raise ContractError(path, None, str(error)) from error
+
+
+def _open_token(sql: str, error: TokenError) -> tuple[int | None, str]:
+    """The line where a text, a name or a comment begins that does not end, and what would end it."""
+    if found := OPEN.match(str(error.__context__ or error)):
+        return sql.count("\n", 0, int(found[2])) + 1, f"no {found[1]} ends what begins here"
+    at = sql.rfind("/*")
+    if at > sql.rfind("*/"):
+        return sql.count("\n", 0, at) + 1, "no */ ends the comment that begins here"
+    return None, _told(sql, error, {})
 
 
 def _told(sql: str, error: Exception, found: Mapping[str, Any]) -> str:

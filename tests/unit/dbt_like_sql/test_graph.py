@@ -69,6 +69,23 @@ def test_what_is_refused_is_found_by_its_line(sql: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "says"),
     [
+        ("SELECT a\nFROM core.a\nWHERE b = 'open\n  AND c = 1\n", "no ' ends what begins here"),
+        ('SELECT a\nFROM core.a\nWHERE b = "open\n', 'no " ends what begins here'),
+        ("SELECT a\n FROM core.a\nWHERE b = '''open\n\nx", "no ''' ends what begins here"),
+        ("SELECT a\nFROM\n`core.a", "no ` ends what begins here"),
+        ("SELECT a /* b */\nFROM core.a\n/* open\n\n", "no */ ends the comment that begins here"),
+    ],
+)
+def test_what_does_not_end_is_found_by_the_line_where_it_begins(sql: str, says: str) -> None:
+    with pytest.raises(ContractError, match="not GoogleSQL") as caught:
+        tree(sql)
+    assert says in caught.value.problem
+    assert caught.value.line == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
         ("SELECT a\nFROM {{ ref('lines') }}", "a template, which nothing here renders; name tables as layer.table"),
         ("{% if full %}SELECT a{% endif %}\nFROM core.a", "a template, which nothing here renders"),
         ("SELECT a\nFROM core.a\nWHERE n = 12abc", "Invalid expression / Unexpected token, at 'abc'"),
