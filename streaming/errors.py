@@ -10,6 +10,7 @@ StreamingError
 │       ├── LakeRefusedError Postgres answers and refuses the log-in; a person has to decide
 │       └── SilentLakeError  Postgres took a connection and does not answer on it; the connection was given up
 ├── RetiredError             the events asked for are gone by the contract's retention
+├── LostRowsError            landing has not the rows that its ledger counts; a person has to restore them
 ├── RestoredError            the lake came back from a backup and lacks what a reader has read; a person has to tell it
 ├── FencedError              another consumer owns the topic partition; do not retry
 ├── TopicError               the topic cannot be read as it is; a person has to decide
@@ -65,6 +66,12 @@ class SilentLakeError(LakeUnavailableError):
 
 class RetiredError(StreamingError):
     """The events asked for are gone by the contract's retention."""
+
+
+class LostRowsError(StreamingError):
+    """Landing has not the rows that its ledger counts. The message has the one next step."""
+
+    says_next_step = True
 
 
 class RestoredError(StreamingError):

@@ -21,6 +21,7 @@ from streaming.copy_out import EVENTS_SCHEMA as EVENTS_SCHEMA  # noqa: PLC0414  
 from streaming.copy_out import Condition, copy_out
 from streaming.database import telling_outages as telling_outages  # noqa: PLC0414
 from streaming.database import transaction
+from streaming.errors import LostRowsError
 from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414
 from streaming.finding import find_event as find_event  # noqa: PLC0414
 from streaming.known_batches import confirm_read as confirm_read  # noqa: PLC0414
@@ -162,32 +163,41 @@ def read_events(
 
     A topic partition that `upto` does not name gives no rows; one that `after` does not name is read from its start.
     Columns as EVENTS_SCHEMA, ordered by topic partition and offset; payload is the event's JSON as it came.
-    Raises RetiredError if rows that are asked for are gone by retention.
+    Raises RetiredError if rows that are asked for are gone by retention, LostRowsError if they are gone otherwise.
     """
     stream = _stream(conn, topic)
-    conditions = _in_batches(conn, topic, day, after, upto)
+    conditions, counted = _in_batches(conn, topic, day, after, upto)
     with transaction(conn) as cursor:
         events = copy_out(cursor, topic, day, f"landing.{stream}", conditions)
         refuse_retired(topic, day, retired_rows(cursor, topic, day, after=after, upto=upto))
+    if counted is not None and events.num_rows != counted:
+        raise LostRowsError(
+            f"reading {topic} {day}: landing.{stream} has {events.num_rows:,} rows where the lake's ledger counts "
+            f"{counted:,}. Landed rows never change, so somebody has changed the table by hand. Nothing was read, so "
+            "that no table is built of what is there; what was loaded before stays. Restore the rows from a backup "
+            "(docs/runbooks/backup-and-restore.md)."
+        )
     return events
 
 
 def _in_batches(
     conn: Connection, topic: str, day: date, after: Mapping[int, int] | None, upto: Mapping[int, int] | None
-) -> list[Condition]:
+) -> tuple[list[Condition], int | None]:
     """Conditions on a landing row that it came in batches after < batch <= upto, by ascending topic partitions.
+
+    And how many rows these batches have by the ledger; None where all rows are asked for, and it was not looked at.
 
     A row meets one of them at most: few are one, many rows are read by several, a share of the topic partitions each.
     Rows do not carry their batch: the ledger knows each batch's offsets. A replay is a batch of one offset, which lies
     among the offsets of an earlier batch, so replays are told apart one by one.
     """
     if after is None and upto is None:
-        return [("true", [])]
+        return [("true", [])], None
     with transaction(conn) as cursor:
         cursor.execute(RANGES, _range_values(topic, day, after, upto))
         ranges = cursor.fetchall()
     found, offsets = list[Condition](), 0
-    for number, first, last, replays_in, replays_out in ranges:
+    for number, first, last, replays_in, replays_out, _rows in ranges:
         # Replays are rare: without them the bounds are an index condition, not a filter on every row.
         bounds: list[Any] = [0 if first is None else first, -1 if last is None else last]
         offsets += bounds[1] - bounds[0] + 1
@@ -200,7 +210,7 @@ def _in_batches(
             bounds.append(replays_in)
         found.append((f"(topic_partition = %s AND {inside})", [number, *bounds]))
     share = -(-len(found) // (MOST_COPIES if offsets >= MANY_OFFSETS else 1)) or 1
-    return [_either(found[at : at + share]) for at in range(0, len(found), share)]
+    return [_either(found[at : at + share]) for at in range(0, len(found), share)], sum(each[-1] for each in ranges)
 
 
 def _either(conditions: Sequence[Condition]) -> Condition:
@@ -212,7 +222,8 @@ SELECT d.topic_partition,
        min(d.first_offset) FILTER (WHERE d.kind = 'landing' AND d.batch <= u.upto),
        max(d.last_offset) FILTER (WHERE d.kind = 'landing' AND d.batch <= u.upto),
        coalesce(array_agg(d.first_offset) FILTER (WHERE d.kind = 'replay' AND d.batch <= u.upto), '{}'),
-       coalesce(array_agg(d.first_offset) FILTER (WHERE d.kind = 'replay' AND d.batch > u.upto), '{}')
+       coalesce(array_agg(d.first_offset) FILTER (WHERE d.kind = 'replay' AND d.batch > u.upto), '{}'),
+       coalesce(sum(d.rows) FILTER (WHERE d.batch <= u.upto), 0)
 FROM control.batch_day AS d
 JOIN (SELECT partition, coalesce(upto, 2147483647) AS upto, after
       FROM unnest(%(partitions)s::int[], %(upto)s::int[], %(after)s::int[]) AS t(partition, upto, after)) AS u
@@ -410,7 +421,7 @@ def day_checksum(
     are counted as they were then.
     """
     stream = _stream(conn, topic)
-    condition, values = _either(_in_batches(conn, topic, day, after, upto))
+    condition, values = _either(_in_batches(conn, topic, day, after, upto)[0])
     with transaction(conn) as cursor:
         cursor.execute(
             f"SELECT count(*), coalesce(sum(mod(topic_partition * {CHECKSUM_FACTOR}::bigint + topic_offset, "

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from streaming import copy_out, lake
+from streaming.errors import LostRowsError
 
 from .rig import Rig, line
 
@@ -60,6 +61,18 @@ def test_events_are_read_by_day_and_batch(rig: Rig) -> None:
         assert offsets(lake.read_events(conn, rig.topic, day=DAY, after={0: 2}, upto={0: 2})) == []
         assert offsets(lake.read_events(conn, rig.topic, day=DAY, upto={})) == []
         assert lake.read_events(conn, rig.topic, day=date(1999, 1, 1)).num_rows == 0
+
+
+def test_rows_that_were_taken_out_by_hand_are_missed_by_who_reads_their_batches(rig: Rig) -> None:
+    """A day that was rebuilt of what is left would lose the event, and every layer would agree that it never was."""
+    land(rig, [at(DAY, 1), at(DAY, 2)], partition=0)
+    land(rig, [at(DAY, 3)], partition=0)
+    rig.execute(f"DELETE FROM landing.{rig.contract.stream} WHERE topic_offset = 1")
+    with rig.connect() as conn:
+        for bounds in ({"upto": {0: 2}}, {"after": {}, "upto": {0: 1, 1: 1}}, {"after": {1: 1}}):
+            with pytest.raises(LostRowsError, match=r"rows where the lake's ledger counts .* Restore the rows"):
+                lake.read_events(conn, rig.topic, day=DAY, **bounds)
+        assert offsets(lake.read_events(conn, rig.topic, day=DAY, after={0: 1}, upto={0: 2})) == [(0, 2)]
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3, 4])
