@@ -63,9 +63,11 @@ def _sentence(compared: Sequence[DayComparison], wrong: Sequence[DayComparison],
     named = "".join(f"; {each}" for each in measures[:_MEASURES_NAMED])
     if len(measures) > _MEASURES_NAMED:
         named += f"; and {len(measures) - _MEASURES_NAMED} more measures"
+    # Without its record in the ledger a day has no batches, and nothing would seem to have landed.
+    counted = " in the batches that the table's ledger names" if left == "landed" else ""
     return (
         f"{left} and {right} differ on {len(wrong)} of {len(compared)} day(s), {span}. First: {first.day}: {left} "
-        f"{first.left.rows} rows, {right} {first.right.rows} rows{named}. Nothing downstream was published. "
+        f"{first.left.rows} rows{counted}, {right} {first.right.rows} rows{named}. Nothing downstream was published. "
         "Rebuild the day (a backfill of it from the UI); if it differs again, compare the offsets of both layers "
         "for that day."
     )

@@ -61,7 +61,13 @@ def test_a_failed_check_says_which_day_what_was_found_and_what_to_do() -> None:
     result = comparison_result(compared, "landed", "core")
     assert not result.passed
     assert result.description is not None
-    for part in ("2 of 2 day(s)", "2010-12-01", "landed 1 rows", "core 0 rows", "Rebuild the day"):
+    for part in (
+        "2 of 2 day(s)",
+        "2010-12-01",
+        "landed 1 rows in the batches that the table's ledger names",
+        "core 0 rows",
+        "Rebuild the day",
+    ):
         assert part in result.description
 
 
