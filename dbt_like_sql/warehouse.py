@@ -34,6 +34,10 @@ TWIN_TRIES = 5
 TWIN_PAUSE_S = 0.3  # a small load takes the emulator 0.1 s
 MAX_ATTEMPTS = 20
 MISSING_TABLE = re.compile(r"Not found: (Dataset|Table)")
+MISSING_COLUMN = re.compile(  # Google's words, then the emulator's
+    r"Unrecognized name: |Column \S+ is not present in table |Name \S+ not found inside |"
+    r"does not have a column (with name|named) "
+)
 REACH_S = 3.0  # an emulator beside us takes a connection within milliseconds, one elsewhere within a second
 # bool is an int, datetime is a date: order matters.
 _TYPES = {bool: "BOOL", int: "INT64", datetime: "TIMESTAMP", date: "DATE", Decimal: "NUMERIC", float: "FLOAT64"}
@@ -338,7 +342,8 @@ def _job_error(error: Any, job_id: str) -> JobError:
         TimeoutError,
     )
     message = " ".join(str(error).split()) or f"no answer in time ({type(error).__name__})"
-    if isinstance(error, exceptions.NotFound) and MISSING_TABLE.search(message):
+    is_lacking = isinstance(error, exceptions.NotFound) and MISSING_TABLE.search(message)
+    if is_lacking or (isinstance(error, exceptions.BadRequest) and MISSING_COLUMN.search(message)):
         message += " [If this warehouse is new, or older than this program, run `dbt-like-sql migrate`.]"
     return JobError(
         f"job {job_id}: {message}", job_id=job_id, is_retryable=isinstance(error, transient), detail=str(error)

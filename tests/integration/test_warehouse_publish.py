@@ -528,6 +528,8 @@ def test_contract_changes_that_bigquery_can_follow_are_made(warehouse: Warehouse
     catalog = _catalog(small)
     (would,) = migrate(warehouse, catalog, dry_run=True)
     assert would.what == "altered schema"
+    with pytest.raises(PublishError, match="run `dbt-like-sql migrate`"):
+        publish(warehouse, catalog, "mart.small", days=None, run_id="before the column is there")
     (did,) = migrate(warehouse, catalog)
     assert did == would
     there = warehouse.client.get_table(warehouse.table_id("mart.small"))
