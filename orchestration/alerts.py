@@ -124,6 +124,19 @@ class Kept:
     silences: int = 0  # how often the receiver did not answer, and may have taken it
 
 
+def kept_from(stored: Mapping[str, Any]) -> Kept:
+    """An alert as it was stored in a cursor (`dataclasses.asdict`).
+
+    Raises:
+        ValueError, TypeError, KeyError: nothing of ours was stored there.
+    """
+    kept = Kept(**stored)
+    datetime.fromisoformat(kept.content["at"])
+    if kept.silences not in range(len(AFTER_SILENCES)) or not {"kind", "subject", "run_id"} <= set(kept.content):
+        raise ValueError("it is no alert that waits")
+    return kept
+
+
 def tell(
     found: Iterable[Alert],
     waiting: Iterable[Kept],

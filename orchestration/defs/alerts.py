@@ -5,7 +5,7 @@ Belongs here: finding them in Dagster's instance. Not here: words and delivery (
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 
 from orchestration import alerts
 from orchestration.alerts import Alert
+from orchestration.defs.cursors import read_cursor
 from orchestration.defs.partitions import days_in_tags
 
 # A check that only warns may fail now and then (the mart moves on while the report is asked); three times in a row is
@@ -37,10 +38,23 @@ def alert_failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
     Dagster's own kind of sensor for this has no place for alerts that are not delivered yet.
     """
-    known = json.loads(context.cursor or "{}")
-    # That kind of sensor, which this one was before, calls its event so.
-    told = {"event": known.get("event", known.get("record_id")), "waiting": known.get("waiting", [])}
+    told = read_cursor(context, _told)
     return _tell(context, told, _failed_runs(context, told))
+
+
+def _told(cursor: Mapping[str, Any]) -> dict[str, Any]:
+    """What both sensors' cursors hold: the newest event that was looked at, and the alerts that wait (`Kept`)."""
+    # Dagster's own kind of sensor, which `alert_failed_runs` was before, calls its event so.
+    event = cursor.get("event", cursor.get("record_id"))
+    waiting = [alerts.kept_from(each) for each in cursor.get("waiting", [])]
+    return {"event": None if event is None else int(event), "waiting": waiting}
+
+
+def _told_of_checks(cursor: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with how often in a row each check has failed, and the checks and assets that were told."""
+    failed = {str(name): int(times) for name, times in cursor.get("checks", {}).items()}
+    names = {each: [str(name) for name in cursor.get(each, [])] for each in ("told", "stale")}
+    return {**_told(cursor), "checks": failed, **names}
 
 
 def _failed_runs(context: dg.SensorEvaluationContext, told: dict[str, Any]) -> Iterable[Alert]:
@@ -67,8 +81,8 @@ def _is_of_here(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool
 
 def _tell(context: dg.SensorEvaluationContext, told: dict[str, Any], found: Iterable[Alert]) -> dg.SkipReason:
     """Tell what was found and what still waits; the cursor keeps what was not taken."""
-    new, waiting = list(found), [alerts.Kept(**each) for each in told.get("waiting", [])]
-    kept = alerts.tell(new, waiting, webhook(), now=datetime.now(UTC))
+    new = list(found)
+    kept = alerts.tell(new, told["waiting"], webhook(), now=datetime.now(UTC))
     context.update_cursor(json.dumps({**told, "waiting": [asdict(each) for each in kept]}, sort_keys=True))
     return dg.SkipReason(f"{len(new)} alert(s)" + (f"; {len(kept)} wait for the receiver" if kept else ""))
 
@@ -112,7 +126,7 @@ def causes(error: Any) -> list[Any]:
 )
 def alert_checks_and_freshness(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Compare with what was told before; the cursor holds that."""
-    told: dict[str, Any] = {"event": None, "checks": {}, "told": [], "stale": [], **json.loads(context.cursor or "{}")}
+    told = read_cursor(context, _told_of_checks)
     return _tell(context, told, [*_checks(context.instance, told), *_freshness(context, told)])
 
 

@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.storage.tags import PRIORITY_TAG
 
 from orchestration.defs import keep_up
+from orchestration.defs.cursors import read_cursor
 from orchestration.defs.jobs import load_days
 from orchestration.defs.partitions import FIRST_DAY, last_day, range_tags, today
 from orchestration.defs.resources import LakeResource
@@ -42,7 +43,7 @@ RANGE_TAG = "retail/range_key"
 def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult | dg.SkipReason:
     """Return as soon as there is a day to load or a batch to report, at the latest after WAIT_S."""
     deadline = time.monotonic() + WAIT_S
-    cursors: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    cursors = read_cursor(context, _horizons)
     with lake.connect("orchestration.landed_batches") as conn, lake.connect("orchestration.wait_landed") as waiting:
         _listen(waiting)
         while True:
@@ -63,6 +64,11 @@ def landed_batches(context: dg.SensorEvaluationContext, lake: LakeResource) -> d
         asset_events=events,
         cursor=json.dumps(moved, sort_keys=True),
     )
+
+
+def _horizons(cursor: Mapping[str, Any]) -> dict[str, str]:
+    """Topic -> the transaction up to which its batches are reported (`lake.batches_after`)."""
+    return {topic: str(int(horizon)) for topic, horizon in cursor.items()}
 
 
 def _request(days: DayRange, keep_up_s: float) -> dg.RunRequest:

@@ -98,6 +98,17 @@ def test_a_batch_is_reported_once_but_its_day_is_asked_for_until_it_is_published
     assert isinstance(tick(instance, second.cursor), dg.SkipReason)
 
 
+@pytest.mark.parametrize("cursor", ["garbage", "[1]", "5", '{"retail.invoices": "abc"}', '{"retail.invoices": null}'])
+def test_a_cursor_that_a_hand_has_spoilt_stops_no_day(
+    landing: HandLanding, instance: dg.DagsterInstance, cursor: str
+) -> None:
+    landing.land([event()])
+    result = tick(instance, cursor)
+    assert isinstance(result, dg.SensorResult)
+    assert asked(result) == [("2010-12-01", "2010-12-01")]
+    assert result.cursor == tick(instance).cursor, "it begins with a new one"
+
+
 def rebuild_core(instance: dg.DagsterInstance, day: str) -> dg.ExecuteInProcessResult:
     """What materializing core/invoice_lines alone does, with the launchpad's configuration of a rebuild."""
     return defs.resolve_job_def("load_days").execute_in_process(

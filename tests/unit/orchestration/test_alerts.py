@@ -271,6 +271,26 @@ def test_the_sensor_goes_on_where_dagster_s_own_kind_of_sensor_stopped(
     assert len(receiver.got) == 1
 
 
+SPOILT = [
+    "garbage",
+    "[1]",
+    '{"event": "x"}',
+    '{"event": 0, "waiting": [{"kind": "x"}]}',
+    '{"waiting": [{"content": 1}]}',
+]
+
+
+@pytest.mark.parametrize("cursor", SPOILT)
+def test_a_cursor_that_a_hand_has_spoilt_silences_no_alert_for_long(
+    receiver: Receiver, failed_runs: FailedRuns, cursor: str
+) -> None:
+    failed_runs.cursor = cursor
+    failed_runs.look()
+    failed_runs.fail()
+    failed_runs.look()
+    assert [got["days"] for got in receiver.got] == [["2010-12-01"]]
+
+
 @dg.asset(check_specs=[dg.AssetCheckSpec("agrees", asset="thing"), dg.AssetCheckSpec("is_close", asset="thing")])
 def thing(context: dg.AssetExecutionContext) -> Iterator[Any]:
     yield dg.MaterializeResult()
@@ -304,6 +324,13 @@ def test_a_check_is_told_when_it_begins_to_fail_and_a_warning_at_the_third_time(
     looks = ("agrees", "", "agrees is_close", "agrees is_close", "agrees is_close", "", "agrees")
     told = [look(failing_checks) for failing_checks in looks]
     assert told == ["", "", "agrees", "", "is_close", "", "agrees"], "the first look tells nothing of the past"
+
+
+@pytest.mark.parametrize("spoilt", [*SPOILT, '{"checks": ["thing"]}', '{"stale": 5}'])
+def test_a_spoilt_cursor_silences_no_check_for_long(instance: dg.DagsterInstance, spoilt: str) -> None:
+    context = dg.build_sensor_context(instance=instance, cursor=spoilt, definitions=dg.Definitions([thing]))
+    sensors.alert_checks_and_freshness(context)
+    assert json.loads(context.cursor or "") == {"checks": {}, "event": 0, "stale": [], "told": [], "waiting": []}
 
 
 def test_the_first_check_that_fails_on_a_new_instance_is_told(look: Callable[..., str]) -> None:
