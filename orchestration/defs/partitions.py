@@ -5,7 +5,7 @@ Belongs here: partitions and how a run's days are read back. Not here: which day
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -20,7 +20,6 @@ from orchestration.triggers import days_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
 # The landing makes earlier events dead letters, so nothing older can ever arrive.
 FIRST_DAY = date(2009, 1, 1)
@@ -58,16 +57,22 @@ def days_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContex
 
 
 def require_days(context: dg.AssetExecutionContext) -> Sequence[date]:
-    """The days of a run that loads or publishes days; a job's launchpad also starts one without any.
+    """The days of a run that loads or publishes days; a job's launchpad also starts one without any, or of any year.
 
     Raises:
-        Failure: it has none. Nothing was read.
+        Failure: it has none, or some that no partition is of. Nothing was read.
     """
     found = days_of_run(context)
     if not found:
         raise dg.Failure(
             f"running {context.job_name}: no day was chosen for this run, and it loads and publishes days. Nothing was "
             "read or written. Choose a partition in the launchpad, or materialize the assets for a range of days."
+        )
+    newest = last_day(datetime.now(UTC))
+    if found[0] < FIRST_DAY or found[-1] > newest:
+        raise dg.Failure(
+            f"running {context.job_name}: the run is of {found[0]} to {found[-1]}, and days have partitions from "
+            f"{FIRST_DAY} to {newest}. Nothing was read or written. Mend the run's days in the launchpad."
         )
     return found
 

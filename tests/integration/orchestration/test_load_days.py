@@ -151,6 +151,20 @@ def test_a_run_without_a_day_is_refused_before_anything_is_loaded(
     assert "no day was chosen for this run" in str(failed.event_specific_data)
 
 
+@pytest.mark.parametrize("days", [("2008-12-31", "2009-01-01"), ("2099-01-01", "2099-01-01")])
+def test_days_that_have_no_partition_are_refused_before_anything_is_loaded(
+    instance: dg.DagsterInstance, line_env: dict[str, str], days: tuple[str, str]
+) -> None:
+    """Dagster takes any in a launchpad's tags, and would show what no day of the calendar has."""
+    tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[1]}
+    job = defs.resolve_job_def("load_days")
+    result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    assert line_env
+    [failed] = [each for each in result.all_events if each.is_step_failure]
+    assert f"the run is of {days[0]} to {days[1]}, and days have partitions" in str(failed.event_specific_data)
+    assert not instance.get_materialized_partitions(dg.AssetKey(["core", "invoice_lines"]))
+
+
 def test_the_metadata_says_what_each_block_did(landing: HandLanding, load_days: Run) -> None:
     landing.land([event()])
     table = metadata(load_days("2010-12-01"), "core/invoice_lines", "2010-12-01")["blocks"]
