@@ -13,7 +13,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from orchestration.defs import keep_up
 from orchestration.defs.partitions import days_in_tags
-from orchestration.triggers import Failures
+from orchestration.triggers import MAX_DAYS_A_RUN, Failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,19 +42,24 @@ def busy_days(records: Sequence[dg.RunRecord], now: float) -> set[date]:
     """Days that any run, of whatever job or backfill, is at work on.
 
     A day that only one run keeps up, and not for long any more, is free for its successor: the two hand over under the
-    day's lock, so that no batch waits for a new run between them. So is one that a backfill has yet to come to: a long
-    one takes many minutes, and today would stand still behind it.
+    day's lock, so that no batch waits for a new run between them. So is one that a backfill, or a run of years, has
+    yet to come to: a long one takes many minutes, and today would stand still behind it.
     """
     count = Counter(
-        day for record in records if not _is_backfill_to_come(record) for day in days_in_tags(record.dagster_run.tags)
+        day for record in records if not _is_long_to_come(record) for day in days_in_tags(record.dagster_run.tags)
     )
     leaving = {day for record in records if _hands_over(record, now) for day in days_in_tags(record.dagster_run.tags)}
     return {day for day, runs in count.items() if runs > 1 or day not in leaving}
 
 
-def _is_backfill_to_come(record: dg.RunRecord) -> bool:
+def _is_long_to_come(record: dg.RunRecord) -> bool:
+    """Whether a run of a backfill, or a longer one than the sensor asks for, has yet to begin.
+
+    A hand can start one of all days, whose planned events alone take Dagster minutes to write.
+    """
     run = record.dagster_run
-    return BACKFILL_ID_TAG in run.tags and run.status in YET_TO_BEGIN
+    is_long = BACKFILL_ID_TAG in run.tags or len(days_in_tags(run.tags)) > MAX_DAYS_A_RUN
+    return is_long and run.status in YET_TO_BEGIN
 
 
 def _hands_over(record: dg.RunRecord, now: float) -> bool:

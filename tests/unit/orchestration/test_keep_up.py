@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ from orchestration.defs.partitions import range_tags
 from orchestration.defs.runs import busy_days, runs_at_work
 from orchestration.defs.topics import project
 from orchestration.errors import MageRunError
+from orchestration.triggers import MAX_DAYS_A_RUN
 
 DAY = date(2010, 12, 1)
 
@@ -196,6 +197,8 @@ def test_a_day_that_a_backfill_has_yet_to_come_to_is_free_and_one_that_waits_for
 
     assert _busy(lambda instance: to_come(instance, **{BACKFILL_ID_TAG: "long"}), after_s=0) == set()
     assert _busy(to_come, after_s=0) == {DAY}
+    years = range_tags(DAY, DAY + timedelta(days=MAX_DAYS_A_RUN))
+    assert _busy(lambda instance: to_come(instance, **years), after_s=0) == set(), "a hand's own, of years"
     assert _busy(lambda instance: _started(instance, **{BACKFILL_ID_TAG: "long"}), after_s=0) == {DAY}
 
 
