@@ -71,9 +71,11 @@ NEXT_STEPS: Mapping[str, str] = {
     "LakeUnavailableError": "Is PostgreSQL up? docs/runbooks/service-down.md. The sensor runs the day again by itself.",
     "JobError": "Read BigQuery's message in the reason; the sensor tries again with growing pauses.",
     "ExportError": "Look whether several runs of the day are at work; the sensor runs it again.",
+    "Failure": "Start it again as the reason says: a person asked for it, and nothing repeats it by itself.",
     "SettingsError": "Set what the reason names (.env.example) and start the code server again.",
 }
 OTHERWISE = "Open the run in Dagster: its last error says more. The sensor runs the day again, with growing pauses."
+REBUILD = " This run was to rebuild its days; the sensor loads only what they lack. So then re-execute it in Dagster."
 CRASHED = "Nothing if it was once: the next run does the rest. Often: is memory short? docs/runbooks/service-down.md."
 
 

@@ -14,11 +14,13 @@ import dagster as dg
 from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
 
 from orchestration import alerts
 from orchestration.alerts import Alert
 from orchestration.defs.cursors import read_cursor
 from orchestration.defs.partitions import days_in_tags
+from orchestration.defs.runs import BACKFILL_TAG
 
 # A check that only warns may fail now and then (the mart moves on while the report is asked); three times in a row is
 # no coincidence.
@@ -100,10 +102,15 @@ def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.D
         kind="run_failed",
         subject=run.job_name,
         reason=reason,
-        next_step=alerts.next_step(names, reason),
+        next_step=alerts.next_step(names, reason) + (alerts.REBUILD if _is_lost_rebuild(run) else ""),
         run_id=run.run_id,
         days=[day.isoformat() for day in days_in_tags(run.tags)],
     )
+
+
+def _is_lost_rebuild(run: dg.DagsterRun) -> bool:
+    """Whether nobody rebuilds what this run of a backfill was to: Dagster itself runs again what has crashed."""
+    return bool({BACKFILL_ID_TAG, BACKFILL_TAG} & set(run.tags)) and run.tags.get(WILL_RETRY_TAG) != "true"
 
 
 def causes(error: Any) -> list[Any]:

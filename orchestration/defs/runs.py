@@ -29,6 +29,7 @@ AT_WORK = [
 ]
 YET_TO_BEGIN = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+BACKFILL_TAG = "retail/backfill"  # ours, beside Dagster's: transform/assets.py says why
 # Enough to see every day's last run in a flow of one run every few seconds; older failures are no reason to wait.
 RUNS_LOOKED_AT = 200
 

@@ -14,7 +14,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from orchestration.definitions import defs
 from orchestration.defs.partitions import range_tags
-from orchestration.defs.transform.assets import BACKFILL_TAG, is_of_backfill
+from orchestration.defs.runs import BACKFILL_TAG
+from orchestration.defs.transform.assets import is_of_backfill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

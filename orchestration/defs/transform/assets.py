@@ -17,6 +17,7 @@ from orchestration.defs.marks import take_back_marks
 from orchestration.defs.pacing import pace_run
 from orchestration.defs.partitions import DAYS, TIME_ZONE, days_of_run, require_days
 from orchestration.defs.resources import LakeResource
+from orchestration.defs.runs import BACKFILL_TAG
 from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import CORE, Feed, feeds, project
 from orchestration.errors import ZoneError
@@ -26,7 +27,6 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
 
 REBUILD, COMPARE = "rebuild", "compare"
-BACKFILL_TAG = "retail/backfill"
 LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
 

@@ -182,6 +182,7 @@ def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert "lake restored" in next_step(["DagsterExecutionStepExecutionError", "MageRunError", "RestoredError"], "")
     assert "Mend the block" in next_step(["MageRunError", "KeyError"], "")
     assert next_step(["KeyError"], "x") == alerts.OTHERWISE
+    assert "sensor" not in next_step(["Failure"], "mode compare writes nothing"), "what a person asked for, refused"
     gone = "The run's process was killed by signal 9 before the run had ended."
     assert next_step([], gone) == alerts.CRASHED
     for found in ("its process 7 is gone", "the code server was started anew and does not have this run"):
@@ -217,8 +218,8 @@ class FailedRuns:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance, self.cursor = instance, ""
 
-    def fail(self, day: str = "2010-12-01") -> None:
-        tags = {"dagster/partition": day}
+    def fail(self, day: str = "2010-12-01", **more: str) -> None:
+        tags = {"dagster/partition": day, **more}
         assert not failing.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags).success
 
     def look(self) -> None:
@@ -245,6 +246,20 @@ def test_a_failed_run_is_told_once_with_its_days_and_our_error_s_own_words(
     assert (got["kind"], got["subject"], got["days"]) == ("run_failed", "failing", ["2010-12-01"])
     assert "postgresql://reader:***@db" in got["reason"]
     assert got["next_step"] == alerts.NEXT_STEPS["ReconcileError"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_told"),
+    [({}, False), ({"dagster/backfill": "b"}, True), ({"dagster/backfill": "b", "dagster/will_retry": "true"}, False)],
+)
+def test_a_failed_rebuild_is_not_left_to_the_sensor_which_rebuilds_nothing(
+    receiver: Receiver, failed_runs: FailedRuns, tags: dict[str, str], *, is_told: bool
+) -> None:
+    failed_runs.look()
+    failed_runs.fail(**tags)
+    failed_runs.look()
+    [got] = receiver.got
+    assert got["next_step"].endswith(alerts.REBUILD) is is_told
 
 
 def test_failed_runs_that_the_receiver_does_not_take_wait_in_the_cursor_without_secrets(
