@@ -4,6 +4,7 @@
     ├── NotInstalledError    a part is missing: `make setup` brings it
     ├── PortInUseError       somebody else listens there
     ├── NotReadyError        the process ended, or did not answer in time; carries its log's tail
+    ├── StateError           the folder cannot be a demo's state
     └── AlreadyRunningError  another demo or server works on the same state
 
 Each message says what was tried, what was found, and what to do. Errors of the rooms themselves do not belong here.
@@ -27,6 +28,10 @@ class NotInstalledError(DeployError):
 
 class AlreadyRunningError(DeployError):
     """The state is in use by another process."""
+
+
+class StateError(DeployError):
+    """A folder cannot be a demo's state."""
 
 
 class PortInUseError(DeployError):

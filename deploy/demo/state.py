@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.errors import AlreadyRunningError, PortInUseError
+from deploy.errors import AlreadyRunningError, PortInUseError, StateError
 from deploy.processes import GUARD, free_port, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PORTS = "ports.json"  # written before anything is started: a folder without it has been no demo's
 LEFTOVER_S = 45.0  # a killed demo's Kafka may take its 20 s of grace, then force
 
 
@@ -60,9 +61,17 @@ class State:
 
         Raises:
             AlreadyRunningError: another demo runs here.
+            StateError: it is no folder, cannot be written, or holds something else than a demo's state.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._require_ours()
+            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StateError(
+                f"Using {self.root} for the demo's state: {error}. Nothing was started or removed. Name a folder that "
+                "can be written with --state, or leave it out."
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,6 +85,15 @@ class State:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         self._await_leftovers(say)
+
+    def _require_ours(self) -> None:
+        """`clean` removes the whole folder, and `claim` ends what runs below it: never somebody's home by a slip."""
+        if not (found := {each.name for each in self.root.iterdir()} - {"lock", "ports.new"}) or PORTS in found:
+            return
+        raise StateError(
+            f"{self.root} is no demo's state: it holds {', '.join(sorted(found)[:3])}{', ...' * (len(found) > 3)} and "  # noqa: PLR2004
+            f"no {PORTS}. Nothing was started or removed. Name a new or an empty folder with --state."
+        )
 
     def release(self) -> None:
         """Give the folder back."""
@@ -119,12 +137,12 @@ class State:
 
     def _ports(self) -> dict[str, int]:
         try:
-            return dict(json.loads((self.root / "ports.json").read_text()))
+            return dict(json.loads((self.root / PORTS).read_text()))
         except (OSError, ValueError):
             return {}
 
     def _remember(self, service: str, port: int) -> int:
-        write_json(self.root / "ports.json", self._ports() | {service: port})
+        write_json(self.root / PORTS, self._ports() | {service: port})
         return port
 
     def write_environment(self, env: Mapping[str, str]) -> None:
@@ -142,6 +160,7 @@ class State:
 
         Raises:
             AlreadyRunningError: a demo runs here.
+            StateError: it is none of a demo.
         """
         if self.root.exists():
             self.claim()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.demo.state import State
-from deploy.errors import AlreadyRunningError, PortInUseError
+from deploy.errors import AlreadyRunningError, PortInUseError, StateError
 from deploy.processes import free_port
 
 if TYPE_CHECKING:
@@ -79,3 +79,27 @@ def test_clean_removes_the_folder_and_does_not_mind_if_there_is_none(tmp_path: P
     state.release()
     state.clean()
     assert not state.root.exists()
+
+
+def test_a_folder_that_is_no_demo_s_is_neither_used_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.odt").write_text("years of work")
+    (tmp_path / ".demo").mkdir()
+    for act in (State(tmp_path).claim, State(tmp_path).clean):
+        with pytest.raises(StateError, match=r"is no demo's state: it holds \.demo, thesis\.odt and no ports\.json"):
+            act()
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".demo", "thesis.odt"]
+
+
+def test_what_a_demo_has_left_is_removed_also_if_it_was_killed_at_once(tmp_path: Path) -> None:
+    for name in ("lock", "ports.json"):
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / name).write_text("")
+        State(tmp_path / "state").clean()
+        assert not (tmp_path / "state").exists()
+
+
+def test_a_state_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StateError, match=r"for the demo's state: .*Nothing was started or removed"):
+            State(path).claim()
