@@ -84,7 +84,7 @@ def run_demo(state: State, wishes: Wishes, *, console: Console) -> int:
     except KeyboardInterrupt:
         console.print("\nStopping")
         code = 130 if wishes.is_exit else 0
-    except DeployError as error:
+    except (DeployError, OSError) as error:  # the latter: a full disk, say
         console.print(f"\n[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         code = 1
     finally:

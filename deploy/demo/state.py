@@ -66,25 +66,33 @@ class State:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._require_ours()
-            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._take_lock()
         except OSError as error:
+            self._let_go()
             raise StateError(
                 f"Using {self.root} for the demo's state: {error}. Nothing was started or removed. Name a folder that "
                 "can be written with --state, or leave it out."
             ) from error
+        self._await_leftovers(say)
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._lock, 32, 0).decode().strip() or "unknown"
-            os.close(self._lock)
-            self._lock = None
+            self._let_go()
             raise AlreadyRunningError(
                 f"A demo is already running in this checkout (process {holder}, state {self.root}). Nothing was "
                 f"started. `make status` shows it; Ctrl-C in its terminal, or `kill {holder}`, stops it."
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        self._await_leftovers(say)
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _require_ours(self) -> None:
         """`clean` removes the whole folder, and `claim` ends what runs below it: never somebody's home by a slip."""
@@ -98,9 +106,7 @@ class State:
     def release(self) -> None:
         """Give the folder back."""
         self.running.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._let_go()
 
     def _await_leftovers(self, say: Any) -> None:
         deadline = time.monotonic() + LEFTOVER_S

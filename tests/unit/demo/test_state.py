@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from deploy.demo.state import State
 from deploy.errors import AlreadyRunningError, PortInUseError, StateError
 from deploy.processes import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_second_claim_names_the_process_that_holds_the_folder(tmp_path: Path) -> None:
@@ -103,3 +101,20 @@ def test_a_state_that_is_no_folder_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StateError, match=r"for the demo's state: .*Nothing was started or removed"):
             State(path).claim()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("/dev/full")
+    with pytest.raises(StateError, match=r"for the demo's state: .*Nothing was started"):
+        State(tmp_path).claim()
+
+
+def test_a_file_that_cannot_be_written_ends_the_demo_with_a_message(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").mkdir()
+    demo = subprocess.run(
+        [sys.executable, "-m", "deploy.demo", "--state", tmp_path, "run"], capture_output=True, text=True, check=False
+    )
+    assert demo.returncode == 1
+    assert re.search(r"error: .*Errno.*ports\.json", demo.stdout)
+    assert "Traceback" not in demo.stdout + demo.stderr
