@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import urllib.error
 import urllib.request
@@ -164,7 +165,7 @@ def start_kafka(
         _format_kafka(java, config, log)
     log.write_bytes(b"")  # "started" must be this start's
     process = start(
-        "Kafka", [*java, "kafka.Kafka", config], log=log, env=_bare_environment(), cwd=data_dir, grace_s=20.0
+        "Kafka", [*java, "kafka.Kafka", config], log=log, env=_java_environment(), cwd=data_dir, grace_s=20.0
     )
     wait_ready(
         process, lambda: b"Kafka Server started" in log.read_bytes() and is_listening(port), timeout_s=KAFKA_READY_S
@@ -199,13 +200,19 @@ def _kafka_config(data_dir: Path, port: int, controller_port: int) -> str:
 
 
 def _lines(settings: Mapping[str, str]) -> str:
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+    return "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    """As Java reads it, which takes a file of properties for Latin-1: a folder with an accent would be another one."""
+    units = (unit for (unit,) in struct.iter_unpack(">H", value.encode("utf-16-be")))
+    return "".join(chr(unit) if unit < 128 else f"\\u{unit:04x}" for unit in units)  # noqa: PLR2004 - ASCII
 
 
 def _format_kafka(java: list[str | Path], config: Path, log: Path) -> None:
     command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", _cluster_id(), "-c", config]
     with log.open("ab") as out:
-        code = subprocess.run(command, stdout=out, stderr=out, env=_bare_environment(), check=False).returncode
+        code = subprocess.run(command, stdout=out, stderr=out, env=_java_environment(), check=False).returncode
     if code:
         raise NotReadyError(
             "Kafka", found=f"formatting its folder ended with code {code}", log=log, remedy="See below."
@@ -364,6 +371,11 @@ def _installed() -> Parts:
             "The embedded parts are not all installed. Run `make setup`. Missing:\n  " + "\n  ".join(missing)
         )
     return found
+
+
+def _java_environment() -> dict[str, str]:
+    """Java names files by the locale; without one it can name none that has an accent in its path."""
+    return _bare_environment() | {"LC_ALL": "C.UTF-8"}
 
 
 def _bare_environment() -> dict[str, str]:

@@ -65,6 +65,14 @@ def test_kafka_keeps_its_events_over_a_kill_and_new_ports(tmp_path: Path) -> Non
     assert message.value().decode() == "naïve ☕"
 
 
+def test_kafka_keeps_its_log_in_a_folder_with_an_accent_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "un café ☕"
+    for _ in range(2):  # the second start looks where the first one wrote
+        start_kafka(folder).stop()
+    assert (folder / "log" / "meta.properties").exists()
+    assert [each.name for each in tmp_path.iterdir()] == [folder.name]
+
+
 def test_postgres_keeps_its_rows_over_a_kill_and_asks_for_its_password(tmp_path: Path) -> None:
     first = start_postgres(tmp_path)
     dsn = first.create_database("kept")
