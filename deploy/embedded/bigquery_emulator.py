@@ -429,6 +429,18 @@ def bound_memory() -> None:
     database.execute("SET GLOBAL allocator_background_threads = true")
 
 
+def follow_folder(data_dir: Path) -> None:
+    """Have each project's catalog name the folder that it lies in, by which its files are found.
+
+    It remembers the path at which it was made, and is refused under another: a checkout that was moved or copied.
+    """
+    for catalog in data_dir.glob("*.ducklake"):
+        with duckdb.connect(str(catalog)) as con, suppress(duckdb.CatalogException):  # killed before it had any table
+            known = con.execute("SELECT value FROM ducklake_metadata WHERE key = 'data_path'").fetchone()
+            if known is not None and Path(known[0]) != (folder := catalog.with_suffix("")):
+                con.execute("UPDATE ducklake_metadata SET value = ? WHERE key = 'data_path'", [f"{folder}/"])
+
+
 def _metadata(project_id: str) -> str:
     return database.quote(f"__ducklake_metadata_{project_id}")
 
@@ -454,6 +466,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--merge-from-files", type=int, default=MERGE_FROM_FILES)
     parser.add_argument("--translations", choices=("known", "check", "own"), default="known")
     ours, rest = parser.parse_known_args(argv)
+    parser.add_argument("--data-dir", type=Path)
+    if (data_dir := parser.parse_known_args(argv)[0].data_dir) is not None:
+        follow_folder(data_dir)
     housekeeper = Housekeeper(
         results_kept_s=ours.results_kept_s,
         small_kept_s=ours.small_kept_s,

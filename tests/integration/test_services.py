@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 import pytest
 
-from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
+from deploy.embedded.services import BigQuery, start_bigquery, start_kafka, start_postgres
 from deploy.errors import AlreadyRunningError, NotReadyError, PortInUseError
 from deploy.processes import start, wait_ready
 
@@ -106,6 +107,24 @@ def test_bigquery_keeps_its_datasets_over_a_kill(tmp_path: Path) -> None:
     first.stop()
     with start_bigquery(tmp_path) as second, urllib.request.urlopen(second.url + path, timeout=10) as response:
         assert b'"kept"' in response.read()
+
+
+def test_bigquery_keeps_its_rows_where_its_folder_is_moved(tmp_path: Path) -> None:
+    def ask(server: BigQuery, sql: str) -> bytes:
+        body = json.dumps({"query": sql, "useLegacySql": False}).encode()
+        url = f"{server.url}/bigquery/v2/projects/local/queries"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return bytes(response.read())
+
+    with start_bigquery(tmp_path / "old") as first:
+        ask(first, "CREATE SCHEMA kept")
+        ask(first, "CREATE TABLE kept.t AS SELECT 'naïve' AS v")
+    moved = (tmp_path / "old").rename(tmp_path / "un café")
+    with start_bigquery(moved) as second:
+        assert "naïve".encode() in ask(second, "SELECT v FROM kept.t")
+        ask(second, "INSERT INTO kept.t SELECT 'more'")
+    assert not (tmp_path / "old").exists()
 
 
 @pytest.mark.parametrize("starter", [start_kafka, start_postgres, start_bigquery])
