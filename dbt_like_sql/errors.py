@@ -64,6 +64,8 @@ class MigrateError(WarehouseError):
 class LoadError(WarehouseError):
     """Rows do not fit their table's contract."""
 
+    is_of_rows = True  # whoever loads days together may try each without the others
+
 
 class FencedError(WarehouseError):
     """Another load of the same day was faster."""

@@ -161,7 +161,8 @@ def _passes(
 def _stage(feed: Feed, passes: Sequence[Sequence[str]], into: str) -> None:
     from orchestration import mage
     from orchestration.defs.topics import project
-    from orchestration.mage_assets import part_label, partition_variables
+    from orchestration.mage_assets import partition_variables
+    from orchestration.mage_passes import part_label
 
     spec = project().pipeline(feed.pipeline)
     with _progress(passes, f"{spec.uuid}, rows of {sum(map(len, passes))} day(s)") as shown:

@@ -39,9 +39,14 @@ class MageSpecError(OrchestrationError):
 
 
 class MageRunError(OrchestrationError):
-    """A block of a pipeline failed. `is_retryable`: the block's own error says that reading again may help."""
+    """A block of a pipeline failed.
+
+    `is_retryable`: the block's own error says that reading again may help. `is_of_partitions`: by what the run's
+    partitions hold, and nothing of them was written, so that each may be tried without the others.
+    """
 
     is_retryable = False
+    is_of_partitions = False
 
     def __init__(self, message: str, *, pipeline: str, block: str, path: Path, line: int | None) -> None:
         self.pipeline, self.block, self.path, self.line = pipeline, block, path, line

@@ -628,6 +628,9 @@ def _block_error(place: _Place, error: BaseException) -> MageRunError:
     )
     has_read_again = place.tries > 1 and not block.upstream
     failure.is_retryable = bool(getattr(error, "is_retryable", False)) and not written and not has_read_again
+    # A loader, or an exporter, may fail by what it asks a server for; which of its errors are of rows, they say.
+    is_of_rows = getattr(error, "is_of_rows", bool(block.upstream) and block.type == "transformer")
+    failure.is_of_partitions = bool(is_of_rows) and not written and not failure.is_retryable
     return failure
 
 
@@ -682,7 +685,7 @@ def failed_test(spec: PipelineSpec, run: PipelineRun, part: Part) -> MageRunErro
         raise ValueError(message)
     block = spec.block(failed.block)
     state = written_told(spec, run.blocks, part)
-    return MageRunError(
+    error = MageRunError(
         f"testing Mage block {spec.uuid}/{block.uuid}: {failed.name} failed: {failed.message} [{state}. "
         "Look at what the block was given, mend, and run it again.]",
         pipeline=spec.uuid,
@@ -690,6 +693,8 @@ def failed_test(spec: PipelineSpec, run: PipelineRun, part: Part) -> MageRunErro
         path=block.path,
         line=None,
     )
+    error.is_of_partitions = not _exporters_of(spec, run.blocks)
+    return error
 
 
 def _exporters_of(spec: PipelineSpec, runs: Sequence[BlockRun]) -> list[str]:

@@ -19,6 +19,7 @@ from orchestration import mage
 from orchestration.errors import MageRunError, MageSpecError
 from orchestration.mage import Part, PipelineRun
 from orchestration.mage_graph import picture
+from orchestration.mage_passes import Outcome, part_label, run_passes
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
 
 # A block's error may say `is_retryable`: what it was given is out of date. Under a steady flow the second reading is
@@ -153,31 +154,30 @@ def _definition(
         config_schema=CONFIG_SCHEMA,
     )
     def run_blocks(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        done: dict[str, PipelineRun] = {}
         variables = {
             "run_id": context.run.run_id,
             "code_version": pipeline.code_version,
             **(runs.variables(context) if runs.variables else {}),
             **context.op_execution_context.op_config["variables"],
         }
-        is_ended = False
+
+        def run_pass(part: Sequence[str], named: Part) -> PipelineRun:
+            return _run_pass(project, pipeline, {**variables, **partition_variables(pipeline, part)}, named)
+
         with runs.around(context, variables) if runs.around else nullcontext():
-            for part in _passes(context, pipeline, runs):
-                named = Part(name=part_label(part) if part else None, before=tuple(done))
-                run = _run_pass(project, pipeline, {**variables, **partition_variables(pipeline, part)}, named)
-                done[part_label(part)] = run
-                is_ended = run.failed is not None
-                if is_ended:
-                    break
-                for block in pipeline.outputs:
-                    for partition in part or (None,):
-                        context.add_asset_metadata(
-                            _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
-                        )
-        yield from _check_results(first_key, pipeline, done)
-        if is_ended:
-            raise mage.failed_test(pipeline, run, named)
+            outcome = run_passes(pipeline, _passes(context, pipeline, runs), run_pass, context.log.warning)
+        done = {part_label(part): run for part, run in outcome.written} | outcome.tested
+        if done:
+            yield from _check_results(first_key, pipeline, done)
+        if outcome.failed:
+            yield from _written(pipeline, keys, outcome)
+            raise outcome.error()
         for block in pipeline.outputs:
+            for part, run in outcome.written:
+                for partition in part or (None,):
+                    context.add_asset_metadata(
+                        _metadata(run, block, partition), asset_key=keys[block.uuid], partition_key=partition
+                    )
             yield dg.MaterializeResult(asset_key=keys[block.uuid])
 
     return run_blocks
@@ -222,9 +222,16 @@ def partition_variables(pipeline: PipelineSpec, part: Sequence[str]) -> dict[str
     return {name: value for name, value in zip(names, ends, strict=False) if name}
 
 
-def part_label(part: Sequence[str]) -> str:
-    """The partitions of a pass as text."""
-    return "the run" if not part else part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+def _written(
+    pipeline: PipelineSpec, keys: Mapping[str, dg.AssetKey], outcome: Outcome
+) -> Iterator[dg.AssetMaterialization]:
+    """The partitions that a run has written though it fails: Dagster shows them as such, and the others as failed."""
+    for block in pipeline.outputs:
+        for part, run in outcome.written:
+            for partition in part:
+                yield dg.AssetMaterialization(
+                    keys[block.uuid], partition=partition, metadata=_metadata(run, block, partition)
+                )
 
 
 def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: AssetOptions) -> dg.AssetSpec:

@@ -67,11 +67,14 @@ class SilentLakeError(LakeUnavailableError):
 class RetiredError(StreamingError):
     """The events asked for are gone by the contract's retention."""
 
+    is_of_rows = True  # whoever reads days together may read each without the others
+
 
 class LostRowsError(StreamingError):
     """Landing has not the rows that its ledger counts. The message has the one next step."""
 
     says_next_step = True
+    is_of_rows = True
 
 
 class RestoredError(StreamingError):

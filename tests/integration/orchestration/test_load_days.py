@@ -132,6 +132,29 @@ def test_a_range_materializes_each_of_its_days_with_its_own_rows(
     assert compared == {1: True, 3: True}, "the day on which nothing has landed waits for no comparison"
 
 
+def test_a_day_that_cannot_be_rebuilt_keeps_no_other_day_of_its_backfill_from_it(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    days = ["2010-12-01", "2010-12-02", "2010-12-03"]
+    landing.land([event(invoiced_at=f"{day}T09:00:00Z", line_no=number) for day in days for number in (1, 2)])
+    assert load_days(days[0], days[-1]).success
+    core = warehouse.table_id("core.invoice_lines")
+    warehouse.run(f"UPDATE `{core}` SET amount_gbp = 1 WHERE invoice_date BETWEEN '2010-12-01' AND '2010-12-03'")
+    with transaction(landing.conn) as cursor:
+        cursor.execute("DELETE FROM landing.retail_invoices WHERE event_day = %s AND topic_offset %% 2 = 0", (days[1],))
+    result = load_days(days[0], days[-1], mode="rebuild")
+    assert not result.success
+    amounts = {day: {row["amount_gbp"] for row in core_rows(warehouse, date.fromisoformat(day))} for day in days}
+    assert [amounts[day] == {Decimal(1)} for day in days] == [False, True, False]
+    assert len(core_rows(warehouse, date(2010, 12, 2))) == 2, "what was loaded before stays"
+    [failure] = [each for each in result.all_events if each.is_step_failure]
+    told = str(failure.step_failure_data.error)
+    assert "LostRowsError: reading retail.invoices 2010-12-02: " in told
+    assert "written after it: 2010-12-03" in told
+    shown = [each.step_materialization_data.materialization for each in result.get_asset_materialization_events()]
+    assert [(each.asset_key.path[0], each.partition) for each in shown] == [("core", days[0]), ("core", days[2])]
+
+
 def test_a_variable_that_no_pipeline_declares_is_refused_before_anything_is_loaded(load_days: Run) -> None:
     result = load_days("2010-12-01", moed="rebuild")
     assert not result.success

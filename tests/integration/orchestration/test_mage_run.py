@@ -24,7 +24,7 @@ import pytest
 
 from orchestration.errors import MageRunError
 from orchestration.mage import run_pipeline
-from orchestration.mage_assets import AssetOptions, build_mage_assets
+from orchestration.mage_assets import AssetOptions, RunOptions, build_mage_assets
 from orchestration.mage_retry import RetryConfig
 from orchestration.mage_spec import load_project
 from tests.integration.orchestration.mage_projects import LOAD, write_project
@@ -320,6 +320,46 @@ def test_failed_pass_is_named_with_those_that_are_written(tmp_path: Path, fails:
     told = failure_of(write_project(tmp_path / "project", "p", blocks), partitions_def=DAYS)
     assert log.read_text() == "out d1;out d2;"
     assert "[Nothing was written of d3; already written before: d1, d2. " in told
+
+
+@pytest.mark.parametrize("how", ["block", "test", "exporter"])
+def test_a_partition_that_is_to_blame_keeps_no_other_one_from_being_written(tmp_path: Path, how: str) -> None:
+    """Its pass is cut until it stands alone; Dagster shows the others as materialized though the run fails."""
+    log = tmp_path / "log"
+    days = "[f'd{n}' for n in range(int(k['day'][1]), int(k['last_day'][1]) + 1)]"
+    raises = "    if 'd2' in read['days']:\n        raise {error}\n"
+    fails = raises.format(error="ValueError(read)") if how == "block" else ""
+    test = "\n\n@test\ndef is_good(read, *a) -> None:\n    assert 'd2' not in read['days']\n"
+    refused = "type('RowsError', (Exception,), {'__module__': 'rows', 'is_of_rows': True})(read)"
+    refuses = raises.format(error=refused) if how == "exporter" else ""
+    out = (
+        f"def out(read, *a, **k):\n{refuses}    with open('{log}', 'a') as f:\n        f.write(str(read['days']))\n"
+        "    return {'partitions': {day: {'rows_read': 7} for day in read['days']}}\n"
+    )
+    named = {"partition_variable": "day", "last_partition_variable": "last_day"}
+    blocks: dict[str, Block] = {
+        "load": ("data_loader", [], f"def load(*a, **k):\n    return {{'days': {days}}}\n"),
+        "changed": (
+            "transformer",
+            ["load"],
+            f"def changed(read, *a, **k):\n{fails}    return read\n{test if how == 'test' else ''}",
+        ),
+        "out": ("data_exporter", ["changed"], out, {"configuration": named}),
+    }
+    project = write_project(tmp_path / "project", "p", blocks)
+    whole = RunOptions(passes=lambda _, days: [days])
+    assets = build_mage_assets(project, options=lambda *_: AssetOptions(partitions_def=DAYS), runs=whole)
+    result = dg.materialize(assets, raise_on_error=False, **RANGE)
+    assert not result.success
+    assert log.read_text() == "['d1']['d3']"
+    found = [each.step_materialization_data.materialization for each in result.get_asset_materialization_events()]
+    assert [each.partition for each in found] == ["d1", "d3"]
+    assert {each.metadata["dagster/partition_row_count"].value for each in found} == {7}
+    [failure] = [each for each in result.all_events if each.is_step_failure]
+    told = str(failure.step_failure_data.error)
+    assert "of d2" in told
+    assert "written after it: d3" in told
+    assert [each.passed for each in result.get_asset_check_evaluations()] == ([False] if how == "test" else [])
 
 
 @pytest.mark.parametrize(
