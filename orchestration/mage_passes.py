@@ -118,11 +118,11 @@ def run_passes(
         outcome.fail(label, error)
         if ended is not None:
             outcome.tested[label] = ended
+        if len(outcome.failed) > 1 or (todo and error.is_of_partitions):  # a run's only failure is what it raises
+            tell(str(error))
         if not error.is_of_partitions or len(outcome.failed) == MOST_FAILED:
             outcome.left = [*todo]
             break
-        if todo or len(outcome.failed) > 1:
-            tell(str(error))
     return outcome
 
 

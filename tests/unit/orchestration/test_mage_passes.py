@@ -70,8 +70,9 @@ def test_a_day_that_fails_alone_is_told_as_it_is() -> None:
 
 
 def test_what_fails_every_day_is_given_up_after_a_few() -> None:
-    outcome, tried, _ = passed([DAYS], set(DAYS))
+    outcome, tried, told = passed([DAYS], set(DAYS))
     assert len(outcome.failed) == MOST_FAILED
+    assert [each for each in told if "two parts" not in each] == [f"bad: {day}" for day in DAYS[:MOST_FAILED]]
     assert written(outcome) == []
     assert [day for part in outcome.left for day in part] == DAYS[MOST_FAILED:]
     assert len(tried) < len(DAYS) + MOST_FAILED
