@@ -339,15 +339,22 @@ def _open(root: Path, spec: PipelineSpec, part: Part) -> Any:
     try:
         return Pipeline.get(spec.uuid, repo_path=str(root))
     except Exception as error:  # Mage has no class for a file that it cannot take
-        block = spec.blocks[0].uuid
-        raise MageRunError(
-            f"running Mage block {spec.uuid}/{block}: {spec.path} cannot be read any more: {error} "
-            f"[{written_told(spec, (), part)}. Mend that file, reload the code location, and run again.]",
-            pipeline=spec.uuid,
-            block=block,
-            path=spec.path,
-            line=None,
-        ) from error
+        problem = f"{spec.path} cannot be read any more: {error}"
+        mend = "Mend that file, reload the code location, and run again."
+        raise _not_begun(spec, part, spec.blocks[0], spec.path, problem=problem, mend=mend) from error
+
+
+def _not_begun(
+    spec: PipelineSpec, part: Part, block: BlockSpec, path: Path, *, problem: str, mend: str
+) -> MageRunError:
+    """The error of a run in which no block has run."""
+    return MageRunError(
+        f"running Mage block {spec.uuid}/{block.uuid}: {problem} [{written_told(spec, (), part)}. {mend}]",
+        pipeline=spec.uuid,
+        block=block.uuid,
+        path=path,
+        line=None,
+    )
 
 
 def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:
@@ -369,15 +376,12 @@ def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:
             problem = f"its file {path} is gone"
         else:
             continue
-        raise MageRunError(
-            f"running Mage block {spec.uuid}/{block.uuid}: {problem}; it was there when the definitions were loaded "
-            f"[{written_told(spec, (), part)}. Reload the code location, so that its assets are what the files say, or "
-            "put back what was removed, and run again.]",
-            pipeline=spec.uuid,
-            block=block.uuid,
-            path=path,
-            line=None,
+        problem += "; it was there when the definitions were loaded"
+        mend = (
+            "Reload the code location, so that its assets are what the files say, or put back what was removed, and "
+            "run again."
         )
+        raise _not_begun(spec, part, block, path, problem=problem, mend=mend)
 
 
 def _retries_of_project(pipeline: Any, spec: PipelineSpec, part: Part) -> Mapping[str, Any]:
@@ -385,14 +389,9 @@ def _retries_of_project(pipeline: Any, spec: PipelineSpec, part: Part) -> Mappin
     found = pipeline.repo_config.retry_config
     problem = retry_problem(found)
     if problem:
-        block, path = spec.blocks[0].uuid, spec.path.parents[2] / "metadata.yaml"
-        raise MageRunError(
-            f"running Mage block {spec.uuid}/{block}: {path}: {problem} [{written_told(spec, (), part)}. "
-            "Mend that file, and run again.]",
-            pipeline=spec.uuid,
-            block=block,
-            path=path,
-            line=None,
+        path = spec.path.parents[2] / "metadata.yaml"
+        raise _not_begun(
+            spec, part, spec.blocks[0], path, problem=f"{path}: {problem}", mend="Mend that file, and run again."
         )
     return found or {}
 

@@ -67,7 +67,7 @@ class Outcome:
             )
             if labels
         ]
-        if not others and not after and (not self.left or not first.is_of_partitions):
+        if not others and not after:
             return first
         error = MageRunError(
             f"{first} [Of the run's partitions {_listed(self.failed)} failed; {'; '.join(told)}.]",
