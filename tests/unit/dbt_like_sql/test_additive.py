@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbt_like_sql.additive import additive_measures, fact_table
+from dbt_like_sql.additive import Measure, additive_measures, fact_table
 from dbt_like_sql.catalog import Catalog, load_catalog
 from tests.unit.dbt_like_sql.models import column, write_table
 from tests.unit.dbt_like_sql.orders import ADDITIVE, DAY, DAYS, LAST, NULL_KEY, ROWS, write_fact, write_orders
@@ -149,6 +149,15 @@ def test_table_of_other_rows_than_the_day_s_is_no_fact_table(tmp_path: Path, que
     assert fact_table(load_catalog(tmp_path), ORDERS) is None
 
 
+def measure_by_sku(models: Path, quantity: str) -> Measure:
+    """The one measure of a mart that sums up quantities by day and article."""
+    write_orders(models)
+    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
+    write_table(models, "mart.by_sku", query=f"SELECT order_day, sku, {quantity}", columns=columns)
+    [found] = additive_measures(load_catalog(models), ORDERS)
+    return found
+
+
 @pytest.mark.parametrize(
     ("groups", "added"),
     [
@@ -160,11 +169,7 @@ def test_table_of_other_rows_than_the_day_s_is_no_fact_table(tmp_path: Path, que
 def test_sums_over_core_itself_count_repeats_and_those_with_subtotals_are_not_derived(
     tmp_path: Path, groups: str, added: str | None
 ) -> None:
-    write_orders(tmp_path)
-    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
-    query = f"SELECT order_day, sku, SUM(qty) AS qty FROM {ORDERS} {DAYS} GROUP BY {groups}"
-    write_table(tmp_path, "mart.by_sku", query=query, columns=columns)
-    [found] = additive_measures(load_catalog(tmp_path), ORDERS)
+    found = measure_by_sku(tmp_path, f"SUM(qty) AS qty FROM {ORDERS} {DAYS} GROUP BY {groups}")
     assert (found.source_sql, found.counts_repeats) == (added, added is not None)
 
 
@@ -183,11 +188,7 @@ def test_sum_that_is_another_one_when_it_is_compared_is_told_and_not_asked_for(
     tmp_path: Path, added: str, of: str
 ) -> None:
     """A comparison has no @today: asking for it failed those of all other measures too."""
-    write_orders(tmp_path)
-    columns = DAY + column("sku", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
-    query = f"SELECT order_day, sku, {added} AS qty FROM {of} {DAYS} GROUP BY order_day, sku"
-    write_table(tmp_path, "mart.by_sku", query=query, columns=columns)
-    [found] = additive_measures(load_catalog(tmp_path), ORDERS)
+    found = measure_by_sku(tmp_path, f"{added} AS qty FROM {of} {DAYS} GROUP BY order_day, sku")
     assert found.source_sql is None
 
 
