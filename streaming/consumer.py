@@ -37,6 +37,7 @@ from streaming.intake import Intake
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.ownership import Ownership
+from streaming.portions import Portions
 from streaming.progress import Progress
 from streaming.rejoining import RejoinError, Rejoins
 from streaming.silence import limited
@@ -56,7 +57,6 @@ CLOSE_S = 0.8
 UNHEALTHY_AFTER_S = 120.0
 NEW_BROKER_S = 2.0  # a broker that has just started may deny a topic for a moment
 FIRST_BATCH_EVENTS = 2_500
-MESSAGES_A_TURN = 2_000  # about 0.5 ms in which no writer gets the interpreter; 20,000 are 5 ms
 REST_S = 0.01  # for what is left of a backlog: the client fetches on while a batch is checked, so it is there already
 
 log = structlog.get_logger()
@@ -104,6 +104,7 @@ class LandingConsumer:
         self._away: str | None = None  # lake or broker, while it is waited for at the start
         self._was_whole = False  # the last batch was as large as batches are
         self._most_events = FIRST_BATCH_EVENTS  # of the next batch, as long as a session is young
+        self._portions = Portions()
         self._session_number = 0  # a consumer that closes slowly still calls back while the next one works
 
     # -- sessions -----------------------------------------------------------------------------------------------
@@ -280,17 +281,22 @@ class LandingConsumer:
         intake knows those.
 
         A session begins with small batches, twice as large each time: PostgreSQL is at work while a large one is read.
+        One of large events ends before it has too many bytes.
         """
         wanted, linger_s = min(self._most_events, self.settings.batch_events), self.settings.linger_s
         deadline = time.monotonic() + (min(REST_S, linger_s) if self._was_whole else linger_s)
         messages: list[PolledMessage] = []
+        portions = self._portions
+        portions.begin()
         while True:
-            size = min(wanted - len(messages), MESSAGES_A_TURN)
-            part = consumer.consume(size, max(deadline - time.monotonic(), 0.0))
-            messages += cast("list[PolledMessage]", part)
-            if len(part) < size or len(messages) >= wanted:
-                self._was_whole = len(messages) >= wanted
-                if self._was_whole:
+            size = portions.size(wanted - len(messages))
+            part = cast("list[PolledMessage]", consumer.consume(size, max(deadline - time.monotonic(), 0.0)))
+            messages += part
+            portions.add(part)
+            has_all = len(messages) >= wanted
+            if len(part) < size or has_all or portions.is_full:
+                self._was_whole = has_all or portions.is_full
+                if has_all:
                     self._most_events = 2 * wanted
                 return messages
 

@@ -25,6 +25,9 @@ Key = tuple[str, int]  # topic and topic partition
 class PolledMessage(Message, Protocol):
     """A message as the consumer gets it."""
 
+    def __len__(self) -> int:
+        """The bytes of its payload."""
+
     def topic(self) -> str:
         """The topic."""
 

@@ -27,6 +27,7 @@ from streaming.errors import (
     TopicError,
     TopicRecreatedError,
 )
+from streaming.portions import BATCH_BYTES
 
 from .rig import Rig, line, make_rig
 
@@ -104,6 +105,14 @@ def test_small_transactions_and_two_writers_land_the_same(rig: Rig) -> None:
     summary = rig.land(batch_events=70, writers=2)
     assert summary.transactions > 20
     rig.assert_exact(2_000)
+
+
+def test_a_backlog_of_large_events_is_landed_in_transactions_of_few_bytes(rig: Rig) -> None:
+    rig.send(line(number, description="x" * 200_000) for number in range(400))  # 80 MB, and far from 20,000 events
+    rig.land()
+    rig.assert_exact(400)
+    transactions = rig.query("SELECT sum(payload_bytes) FROM control.batch GROUP BY written_by")
+    assert max(size for (size,) in transactions) <= BATCH_BYTES + 200_000, "four of them are in memory at a time"
 
 
 BROKEN = [

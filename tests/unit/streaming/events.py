@@ -72,6 +72,9 @@ class FakeMessage:
     stamp: tuple[int, int] = (1, 1_795_521_600_123)
     fields: list[tuple[str, bytes | None]] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        return len(self.payload or b"")
+
     def value(self) -> bytes | None:
         return self.payload
 

@@ -104,6 +104,8 @@ def landing() -> LandingConsumer:
     consumer.ownership.claims[TOPIC, 0] = Claim(TOPIC, 0, 50, 1)
     consumer.ownership.positions[TOPIC, 0] = 50
     consumer.pool.writers = [FakeWriter()]  # type: ignore[list-item]
+    for _ in range(60):
+        consumer._portions.add([event(0)])  # it knows how small the events are
     return consumer
 
 
