@@ -1,7 +1,7 @@
 """How many messages to ask the client for, so that a batch has neither too many events nor too many bytes. Pure.
 
-Events of one topic may be as large as the contract lets them, 1 MB and more: 20,000 of those are no batch. How large the
-next ones are is not known before they are there, so each part is asked for as if they were like the largest seen lately.
+Events may be as large as the contract lets them, 1 MB and more: 20,000 of those are no batch. How large the next ones
+are is not known before they are there, so each part is asked for as if they were like the largest seen lately.
 Here: that guess, and when a batch is full. Not here: how long is waited for a part (consumer.py).
 """
 
