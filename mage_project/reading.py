@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from dbt_like_sql.load import LoadedDay
+    from streaming.lake import DayPart
+
+# What a load reads of a day at once: about 1 KB a row through all blocks. Less makes more loads of a day that has
+# waited for hours, more does not fit beside another run into a container of 3 GB.
+MOST_ROWS, MOST_BYTES = 1_000_000, 256 << 20
 _MODES = get_args(Mode)
 _MEND = "Mend the run's variables (Dagster's launchpad, `mage run`) or the pipeline's metadata.yaml, and run again."
 
@@ -61,7 +67,9 @@ class Request:
 def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Table:
     """The days' events that the table does not hold yet, still raw; for a rebuild all, to compare those that it holds.
 
-    The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read.
+    The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read. Of a day with
+    more of them than memory holds the first ones are: it still differs afterwards, so that the next load reads on. A
+    rebuild replaces the day, and so is read whole.
 
     Raises:
         RestoredError: the lake came back from a backup: it has not what the table holds, and was not told of it.
@@ -84,8 +92,8 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
         landed = {each.event_day: each for each in lake.landed_days(conn, request.topic, days=request.days)}
         frames, plans = [], []
         for day, seen in ledger.items():
-            upto = dict(landed[day].batches) if day in landed else {}
-            upto = dict(holds[day]) if request.mode == "compare" else upto
+            part = _part(conn, request, landed.get(day), seen, holds[day])
+            upto = dict(holds[day]) if request.mode == "compare" else part.batches
             after = holds[day] if request.mode == "incremental" else {}
             frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=upto))
             plans.append(
@@ -96,11 +104,30 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
                     after=holds[day],
                     upto=upto,
                     rows_read=frames[-1].num_rows,
-                    landed_us=dict(landed[day].landed_us) if day in landed else {},
+                    rows_left=part.rows_left,
+                    landed_us=part.landed_us,
                 )
             )
     plan = ReadPlan(topic=request.topic, table=request.table, mode=request.mode, days=tuple(plans))
     return attach_plan(pa.concat_tables(frames).combine_chunks(), plan)
+
+
+def _part(conn: Any, request: Request, landed: Any, seen: LoadedDay, holds: Mapping[int, int]) -> DayPart:
+    """The batches of a day to read: up to the last one, or as many of those that come next as a load holds."""
+    from streaming import lake  # noqa: PLC0415
+
+    if landed is None:
+        return lake.DayPart({}, {}, 0)
+    is_small = landed.rows <= MOST_ROWS and landed.payload_bytes <= MOST_BYTES
+    if request.mode != "incremental" or is_small:
+        return lake.DayPart(dict(landed.batches), dict(landed.landed_us), 0)
+    part = lake.next_part(
+        conn, request.topic, day=landed.event_day, after=holds, upto=landed.batches,
+        most_rows=MOST_ROWS, most_bytes=MOST_BYTES,
+    )  # fmt: skip
+    # where nothing is read, the ledger keeps the batch that it has, and when that landed
+    known = {number: at for number, at in seen.landed_us.items() if seen.batches.get(number) == holds.get(number)}
+    return lake.DayPart({**holds, **part.batches}, {**known, **part.landed_us}, part.rows_left)
 
 
 def _seen(request: Request, seen: Mapping[str, Mapping[str, Any]]) -> dict[date, Any] | None:

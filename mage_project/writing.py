@@ -82,6 +82,7 @@ def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any]) -> dict[str,
         "partitions": {
             each.day.isoformat(): {
                 "rows_read": each.rows_read,
+                **({"rows_left": each.rows_left} if each.rows_left else {}),
                 "incarnation": each.incarnation,
                 "batches": {str(part): batch for part, batch in batches[each.day].items()},
                 "landed_us": {str(part): at for part, at in landed_us[each.day].items()},

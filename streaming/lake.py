@@ -21,6 +21,8 @@ from streaming.copy_out import EVENTS_SCHEMA as EVENTS_SCHEMA  # noqa: PLC0414  
 from streaming.copy_out import Condition, copy_out
 from streaming.database import telling_outages as telling_outages  # noqa: PLC0414
 from streaming.database import transaction
+from streaming.day_parts import DayPart as DayPart  # noqa: PLC0414
+from streaming.day_parts import next_part as next_part  # noqa: PLC0414
 from streaming.errors import LostRowsError
 from streaming.finding import FoundEvent as FoundEvent  # noqa: PLC0414
 from streaming.finding import find_event as find_event  # noqa: PLC0414
@@ -55,6 +57,7 @@ class LandedDay:
 
     event_day: date
     rows: int
+    payload_bytes: int
     batches: dict[int, int]
     landed_us: dict[int, int]
 
@@ -135,7 +138,8 @@ def landed_days(conn: Connection, topic: str, *, days: Iterable[date] | None = N
     """Days that have rows, ascending; of the given days only, if any are given."""
     with transaction(conn) as cursor:
         cursor.execute(
-            "SELECT l.event_day, sum(l.rows)::bigint, jsonb_object_agg(l.topic_partition, l.last_batch), "
+            "SELECT l.event_day, sum(l.rows)::bigint, sum(l.payload_bytes)::bigint, "
+            "jsonb_object_agg(l.topic_partition, l.last_batch), "
             "coalesce(jsonb_object_agg(l.topic_partition, (extract(epoch FROM b.landed_at) * 1000000)::bigint) "
             "FILTER (WHERE b.batch IS NOT NULL), '{}') "
             "FROM control.landed_day AS l LEFT JOIN control.batch AS b ON b.topic = l.topic "
@@ -144,7 +148,7 @@ def landed_days(conn: Connection, topic: str, *, days: Iterable[date] | None = N
             "GROUP BY l.event_day ORDER BY l.event_day",
             (topic, *[None if days is None else list(days)] * 2),
         )
-        return [LandedDay(day, rows, *map(_by_partition, found)) for day, rows, *found in cursor.fetchall()]
+        return [LandedDay(day, rows, size, *map(_by_partition, found)) for day, rows, size, *found in cursor.fetchall()]
 
 
 def _by_partition(batches: dict[str, int]) -> dict[int, int]:

@@ -30,7 +30,7 @@ class DayPlan:
     `incarnation`, `version` and `after` are the table's ledger as the loader saw it, less what a restored lake has
     lost. A rebuild reads from the first batch on and keeps `after` only as what the ledger said; what is only compared
     is read from the first batch to `after`, the events that the table holds. `landed_us`: when the batches of `upto`
-    landed, microseconds since 1970, UTC.
+    landed, microseconds since 1970, UTC. `rows_left`: of the day, landed in batches after `upto`.
     """
 
     day: date
@@ -40,6 +40,7 @@ class DayPlan:
     upto: dict[int, int]
     rows_read: int
     landed_us: dict[int, int] = field(default_factory=dict)
+    rows_left: int = 0
 
     @property
     def has_landed_more(self) -> bool:

@@ -27,6 +27,7 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
 
 REBUILD, COMPARE = "rebuild", "compare"
+BYTES_A_ROW = 1_000  # of a value: one of 50 kB takes as much memory as 50 rows
 LONG_WAIT_S = 0.5  # shorter ones are nothing to tell
 
 
@@ -130,7 +131,8 @@ def _passes(pipeline: PipelineSpec, days: Sequence[str]) -> list[list[str]]:
             if feed.pipeline == pipeline.uuid:
                 _refuse_other_zone(feed, lake.time_zone(conn, feed.topic))
                 for landed in lake.landed_days(conn, feed.topic, days=[date.fromisoformat(day) for day in days]):
-                    rows[landed.event_day.isoformat()] = rows.get(landed.event_day.isoformat(), 0) + landed.rows
+                    day = landed.event_day.isoformat()
+                    rows[day] = rows.get(day, 0) + max(landed.rows, landed.payload_bytes // BYTES_A_ROW)
     return cut_passes(days, rows)
 
 

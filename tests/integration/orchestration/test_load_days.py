@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 
 from dbt_like_sql import reconcile
+from dbt_like_sql.load import loaded_day
 from dbt_like_sql.reconcile import totals
+from mage_project import reading
 from orchestration.definitions import defs
 from orchestration.defs.warehouse.checks import STILL_TRIES, reconcile_marts
 from streaming import lake
@@ -94,6 +96,35 @@ def test_an_incremental_day_and_a_rebuilt_one_hold_the_same_rows(
     assert load_days("2010-12-01", mode="rebuild").success
     assert core_rows(warehouse) == before
     assert len(before) == 3
+
+
+def test_a_day_with_more_rows_than_memory_holds_is_loaded_by_parts(
+    landing: HandLanding, load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after hours in which nothing was loaded: each run leaves a day that agrees, and the rest still waits."""
+    monkeypatch.setattr(reading, "MOST_ROWS", 4)
+    for number, rows in enumerate([3, 1, 2, 3, 2]):
+        lines = [event(line_no=at + 1, invoice_no=str(number)) for at in range(rows)]
+        landing.land(lines, topic_partition=number % 2)  # batches 1, 2, 3 of one topic partition and 1, 2 of the other
+    read, left = list[int](), list[int]()
+    while lake.pending_days(landing.conn, TOPIC, "marts"):
+        result = load_days("2010-12-01")
+        assert result.success
+        assert all(checks(result).values())
+        found = metadata(result, "core/invoice_lines", "2010-12-01")
+        read.append(found["pass/rows_read"])
+        left.append(found.get("rows_left", 0))
+        assert mart_days(warehouse, [DAY])[DAY].rows == sum(read), "what is loaded is published, and nothing else"
+    assert (read, left) == ([4, 2, 3, 2], [7, 5, 2, 0]), (
+        "whole batches, as many as are held, of all topic partitions in turn"
+    )
+    by_parts = core_rows(warehouse)
+    ledger = loaded_day(warehouse, "core.invoice_lines", DAY, TOPIC)
+    [landed] = lake.landed_days(landing.conn, TOPIC)
+    assert (ledger.batches, ledger.landed_us) == (landed.batches, landed.landed_us)
+    assert load_days("2010-12-01", mode="rebuild").success
+    assert core_rows(warehouse) == by_parts
+    assert len(by_parts) == 11
 
 
 def test_a_late_event_restates_its_own_day_and_no_other(landing: HandLanding, load_days: Run, warehouse: Any) -> None:

@@ -63,6 +63,42 @@ def test_events_are_read_by_day_and_batch(rig: Rig) -> None:
         assert lake.read_events(conn, rig.topic, day=date(1999, 1, 1)).num_rows == 0
 
 
+@pytest.mark.parametrize(
+    ("after", "most_rows", "most_bytes", "batches", "rows_left"),
+    [
+        ({}, 100, 1 << 30, {0: 3, 1: 1}, 0),
+        ({}, 4, 1 << 30, {0: 1, 1: 1}, 2),
+        ({}, 5, 1 << 30, {0: 2, 1: 1}, 1),
+        ({0: 1, 1: 1}, 1, 1 << 30, {0: 2}, 1),
+        ({0: 3}, 2, 1 << 30, {1: 1}, 0),
+        ({}, 1, 1 << 30, {0: 1}, 3),  # a batch larger than that is read all the same
+        ({}, 100, 1, {0: 1}, 3),
+        ({}, 100, 1_000, {0: 1, 1: 1}, 2),  # a line has some 200 bytes; of the other day's none are counted
+        ({0: 3, 1: 1}, 2, 1 << 30, {}, 0),
+    ],
+)
+def test_a_day_is_read_by_parts_of_so_many_rows_and_bytes(
+    rig: Rig, after: dict[int, int], most_rows: int, most_bytes: int, batches: dict[int, int], rows_left: int
+) -> None:
+    other = [at(DAY + timedelta(days=1), number) for number in range(20, 40)]
+    land(rig, [at(DAY, 1), at(DAY, 2), at(DAY, 3), *other], partition=0)
+    land(rig, [at(DAY, 4)], partition=0)
+    land(rig, [at(DAY, 5), *other], partition=0)
+    land(rig, [at(DAY, 6)], partition=1)
+    with rig.connect() as conn:
+        [day, _] = lake.landed_days(conn, rig.topic)
+        part = lake.next_part(
+            conn, rig.topic, day=DAY, after=after, upto=day.batches, most_rows=most_rows, most_bytes=most_bytes
+        )
+    assert part.batches == batches
+    stored = rig.query(
+        "SELECT topic_partition, batch, (extract(epoch FROM landed_at) * 1000000)::bigint FROM control.batch"
+    )
+    times = {(number, batch): landed_us for number, batch, landed_us in stored}
+    assert part.landed_us == {number: times[number, batch] for number, batch in batches.items()}
+    assert part.rows_left == rows_left
+
+
 def test_rows_that_were_taken_out_by_hand_are_missed_by_who_reads_their_batches(rig: Rig) -> None:
     """A day that was rebuilt of what is left would lose the event, and every layer would agree that it never was."""
     land(rig, [at(DAY, 1), at(DAY, 2)], partition=0)

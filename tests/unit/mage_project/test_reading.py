@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(dbt_like_sql.warehouse, "open_warehouse", lambda _settings: None)
     monkeypatch.setattr(streaming.lake, "connect", lambda *_args, **_kwargs: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(streaming.lake, "confirm_read", confirm)
-    landed = SimpleNamespace(event_day=DAY, batches={0: 6}, landed_us={0: 66})
+    landed = streaming.lake.LandedDay(DAY, 9, 900, {0: 6}, {0: 66})
     monkeypatch.setattr(streaming.lake, "landed_days", lambda *_args, **_kwargs: [landed])
     monkeypatch.setattr(streaming.lake, "read_events", read)
     return questions
