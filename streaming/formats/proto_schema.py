@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-FILE = "message.proto"
+FILE = (
+    "//message.proto"  # protoc refuses two slashes in a row in an import: no file that a schema refers to has the name
+)
 BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")  # every pool has them, and no registry is asked for them
 
 

@@ -26,7 +26,13 @@ from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2, wrappers_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 
 from streaming import dead_letter, lake, replay
 from streaming.consumer import LandingConsumer
@@ -447,10 +453,11 @@ def test_a_string_that_is_no_utf_8_is_refused_and_not_shown_as_base64(registry: 
     assert read(reader, prefix + good) == {"text": "x", "map": {"k": "v"}, "blob": "/w=="}
 
 
-def proto_framed(registry: StandIn, file: descriptor_pb2.FileDescriptorProto) -> bytes:
+def proto_framed(registry: StandIn, file: descriptor_pb2.FileDescriptorProto, references: Any = ()) -> bytes:
     """The frame of a value of a file's first message."""
     text = base64.b64encode(file.SerializeToString()).decode()
-    number: int = registry.register("any", {"schema": text, "schemaType": "PROTOBUF"})["id"]
+    schema = {"schema": text, "schemaType": "PROTOBUF", "references": references}
+    number: int = registry.register("any", schema)["id"]
     return b"\0" + number.to_bytes(4, "big") + b"\0"
 
 
@@ -470,6 +477,36 @@ def test_every_common_type_of_google_is_known(registry: StandIn) -> None:
     value = b"\x0a\x08\x0a\x061.2300\x12\x07\x08\xea\x0f\x10\x0b\x18\x1d\x1a\x04\x0a\x02+1"
     event = read(reader, proto_framed(registry, file) + value)
     assert (event["amount"], event["day"], event["call"]["e164_number"]) == ("1.2300", "2026-11-29", "+1")
+
+
+def proto_reader(registry: StandIn) -> PayloadReader:
+    reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    return reader
+
+
+def proto_holder(type_name: str, *files: str) -> descriptor_pb2.FileDescriptorProto:
+    """A file whose message has one field, of a type of another file."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="holder.proto", package="shop", syntax="proto3", dependency=files)
+    file.message_type.add(name="Holder").field.add(
+        name="held", number=1, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL, type_name=type_name
+    )
+    return file
+
+
+def test_a_file_that_is_called_message_proto_may_be_imported(registry: StandIn) -> None:
+    """Our own name for the value's file was that, and every event of such a schema was undecodable."""
+    field = descriptor_pb2.FieldDescriptorProto
+    money = descriptor_pb2.FileDescriptorProto(name="message.proto", package="common", syntax="proto3")
+    money.message_type.add(name="Money").field.add(
+        name="units", number=1, type=field.TYPE_INT64, label=field.LABEL_OPTIONAL
+    )
+    text = base64.b64encode(money.SerializeToString()).decode()
+    registry.register("message", {"schema": text, "schemaType": "PROTOBUF"})
+    refers = [{"name": "message.proto", "subject": "message", "version": 1}]
+    prefix = proto_framed(registry, proto_holder(".common.Money", "message.proto"), refers)
+    assert read(proto_reader(registry), prefix + b"\x0a\x02\x08\x05") == {"held": {"units": 5}}
 
 
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
