@@ -163,7 +163,7 @@ def _document(value: Any) -> Any:
 WELL_KNOWN: dict[str, Callable[[Any], Any]] = {
     "google.protobuf.Timestamp": lambda value: value.ToJsonString(),
     "google.protobuf.Duration": lambda value: value.ToJsonString(),
-    "google.protobuf.FieldMask": lambda value: value.ToJsonString(),
+    "google.protobuf.FieldMask": lambda value: ",".join(value.paths),  # as they came: the event's keys are too
     "google.protobuf.Any": _any,
     "google.protobuf.Struct": _document,
     "google.protobuf.Value": _document,

@@ -29,6 +29,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
+    field_mask_pb2,
     message_factory,
     timestamp_pb2,
     wrappers_pb2,
@@ -507,6 +508,15 @@ def test_a_file_that_is_called_message_proto_may_be_imported(registry: StandIn) 
     refers = [{"name": "message.proto", "subject": "message", "version": 1}]
     prefix = proto_framed(registry, proto_holder(".common.Money", "message.proto"), refers)
     assert read(proto_reader(registry), prefix + b"\x0a\x02\x08\x05") == {"held": {"units": 5}}
+
+
+def test_the_paths_of_a_field_mask_are_the_schema_s_names(registry: StandIn) -> None:
+    """Protobuf's own JSON has no word for a path with an upper-case letter: the event became a dead letter."""
+    mask = field_mask_pb2.FieldMask(paths=["unit_price", "orderLine.stock_code", "labels.Env"])
+    prefix = proto_framed(registry, proto_holder(".google.protobuf.FieldMask", "google/protobuf/field_mask.proto"))
+    size = bytes([mask.ByteSize()])
+    held = read(proto_reader(registry), prefix + b"\x0a" + size + mask.SerializeToString())["held"]
+    assert held == "unit_price,orderLine.stock_code,labels.Env"
 
 
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
