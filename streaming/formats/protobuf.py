@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry import dual_schema_id_deserializer, topic_s
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext, SerializationError
-from google.protobuf import descriptor_pb2, json_format, message_factory
+from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
@@ -157,7 +157,17 @@ def _any(value: Any) -> dict[str, str]:
 
 
 def _document(value: Any) -> Any:
-    return json_format.MessageToDict(value)
+    """A Value, Struct or ListValue as what it holds. Protobuf's own JSON refuses NaN and infinities in them."""
+    kind = value.DESCRIPTOR.name
+    if kind == "Struct":
+        return {name: _document(value.fields[name]) for name in value.fields}
+    if kind == "ListValue":
+        return [_document(inner) for inner in value.values]
+    held = value.WhichOneof("kind")
+    if held is None or held == "null_value":
+        return None
+    found = getattr(value, held)
+    return _document(found) if held in {"struct_value", "list_value"} else found
 
 
 WELL_KNOWN: dict[str, Callable[[Any], Any]] = {

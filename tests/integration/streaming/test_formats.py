@@ -31,6 +31,7 @@ from google.protobuf import (
     descriptor_pool,
     field_mask_pb2,
     message_factory,
+    struct_pb2,
     timestamp_pb2,
     wrappers_pb2,
 )
@@ -517,6 +518,18 @@ def test_the_paths_of_a_field_mask_are_the_schema_s_names(registry: StandIn) -> 
     size = bytes([mask.ByteSize()])
     held = read(proto_reader(registry), prefix + b"\x0a" + size + mask.SerializeToString())["held"]
     assert held == "unit_price,orderLine.stock_code,labels.Env"
+
+
+def test_a_document_in_protobuf_keeps_nan_and_infinities_as_text(registry: StandIn) -> None:
+    """As every other number does; Protobuf's own JSON refuses them here, and the event became a dead letter."""
+    document = struct_pb2.Struct()
+    document.update({"a": 1, "b": [float("nan"), float("inf"), -0.5, True, None, {"c": "x", "d": {}}], "e": []})
+    document.fields["unset"].SetInParent()
+    prefix = proto_framed(registry, proto_holder(".google.protobuf.Struct", "google/protobuf/struct.proto"))
+    value = prefix + b"\x0a" + bytes([document.ByteSize()]) + document.SerializeToString()
+    assert read(proto_reader(registry), value)["held"] == {
+        "a": 1, "b": ["NaN", "Infinity", -0.5, True, None, {"c": "x", "d": {}}], "e": [], "unset": None,
+    }  # fmt: skip
 
 
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
