@@ -104,7 +104,17 @@ def _fields(message: ProtoMessage) -> dict[str, Any]:
             found[field.name] = _repeated(getattr(message, field.name), field)
         elif not field.has_presence or message.HasField(field.name):
             found[field.name] = _single(getattr(message, field.name), field)
+    if message.DESCRIPTOR.is_extendable:
+        found |= _extensions(message)
     return found
+
+
+def _extensions(message: ProtoMessage) -> dict[str, Any]:
+    """What proto2's extensions of a message add to it, named as in Protobuf's own JSON: [package.name]."""
+    return {
+        f"[{field.full_name}]": (_repeated if field.is_repeated else _single)(value, field)
+        for field, value in message.ListFields() if field.is_extension
+    }  # fmt: skip
 
 
 def _repeated(values: Any, field: Any) -> Any:

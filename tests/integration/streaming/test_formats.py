@@ -532,6 +532,21 @@ def test_a_document_in_protobuf_keeps_nan_and_infinities_as_text(registry: Stand
     }  # fmt: skip
 
 
+def test_extensions_of_a_message_are_read(registry: StandIn) -> None:
+    """Proto2's: they were left out of the event without a word."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="base.proto", package="shop", syntax="proto2")
+    message = file.message_type.add(name="Base")
+    message.field.add(name="x", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
+    message.extension_range.add(start=100, end=200)
+    for number, (name, label) in enumerate((("one", field.LABEL_OPTIONAL), ("many", field.LABEL_REPEATED),
+                                            ("unset", field.LABEL_OPTIONAL)), start=100):  # fmt: skip
+        file.extension.add(name=name, number=number, type=field.TYPE_SINT64, label=label, extendee=".shop.Base")
+    value = b"\x08\x05\xa0\x06\x01\xa8\x06\x02\xa8\x06\x04"
+    event = read(proto_reader(registry), proto_framed(registry, file) + value)
+    assert event == {"x": 5, "[shop.one]": -1, "[shop.many]": [1, 2]}
+
+
 def test_protobuf_s_message_indexes_name_nested_messages(registry: StandIn) -> None:
     classes = proto_classes()
     reader = open_reader(contract("protobuf"), RegistrySettings(url=registry.url))
