@@ -43,9 +43,21 @@ PASSING = (
     "starting up|shutting down|accepting connections|recovery|too many|remaining connection slots|try again|"
     "terminating connection|authentication due to timeout|No space left|out of memory"
 )
+# Until the log-in is done a server speaks the language of its own lc_messages, and libpq shows no code beside it.
+# The passing ones in the languages that say FATAL too (de, es, fr, ja; any other is taken for passing). No refusal
+# speaks of the database system. In ASCII where it can be, since an answer may be in another encoding than UTF-8.
+PASSING_ELSEWHERE = (
+    "sistema de bases? de datos|demasiad|conexiones restantes|terminando la conexi|"
+    "autentificaci.n debido|memoria agotada|"
+    "das Datenbanksystem|zu viele Verbindungen|verbleibenden Verbindungen|Verbindung wird abgebrochen|"
+    "storniere Authentifizierung|Speicher aufgebraucht|"
+    "me de bases? de donn|trop de c|connexions restant|arr.t des? (?:la )?connexion|annulation de l'authentification|"
+    "moire .puis|"
+    "データベースシステム|多すぎます|残りの接続|接続を終了|認証処理をキャンセル|メモリ不足"
+)
 # What libpq itself has found out before the server could say so: waiting does not mend a setting.
 AMISS = "no password supplied|server does not support SSL|root certificate file|certificate verify failed"
-REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}))|{AMISS}", re.DOTALL)
+REFUSED = re.compile(rf"FATAL:(?!.*(?:{PASSING}|{PASSING_ELSEWHERE}))|{AMISS}", re.DOTALL)
 # Of a URI's query, with what of it stands behind a bare &; of key=value pairs; and of a URI's log-in, which ends at the
 # last @, as a password that is not percent-encoded may hold others, a blank or a slash.
 IN_QUERY = r"(?P<query>[?&][^=&]*password=)(?P<a>[^&]*(?:&[^=&]*(?=&|$))*)"
@@ -74,10 +86,11 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             **KEEPALIVE,
         )
     except psycopg2.OperationalError as error:
-        kind = LakeRefusedError if REFUSED.search(str(error)) else LakeUnavailableError
+        text = str(error)
+        kind = LakeRefusedError if REFUSED.search(text) else LakeUnavailableError
         encode = f" {ENCODE}" if any(map(NOT_ENCODED.search, _passwords(dsn))) else ""
         raise kind(
-            f"connecting to the lake {hide_password(dsn)}: {hide_password(str(error), dsn).strip()}. "
+            f"connecting to the lake {hide_password(dsn)}: {hide_password(text, dsn).strip()}. "
             f"Nothing was written. Check that PostgreSQL is up and LAKE_DSN is right.{encode}"
         ) from None  # libpq's own text may hold the password
     except psycopg2.ProgrammingError as error:
