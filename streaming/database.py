@@ -85,8 +85,8 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             options=f"{parse_dsn(dsn).get('options', '')} {SERVER_OPTIONS}",  # given beside a DSN it takes its place
             **KEEPALIVE,
         )
-    except psycopg2.OperationalError as error:
-        text = str(error)
+    except (psycopg2.OperationalError, UnicodeDecodeError) as error:
+        text = _connect_text(error)
         kind = LakeRefusedError if REFUSED.search(text) else LakeUnavailableError
         encode = f" {ENCODE}" if any(map(NOT_ENCODED.search, _passwords(dsn))) else ""
         raise kind(
@@ -99,6 +99,11 @@ def connect(dsn: str, *, application_name: str) -> Connection:
             f"Check how it is written. {ENCODE}"
         ) from None
     return conn
+
+
+def _connect_text(error: psycopg2.OperationalError | UnicodeDecodeError) -> str:
+    """What was told; psycopg2 stumbles over a server whose own words are not in UTF-8 (lc_messages es_ES, Windows)."""
+    return error.object.decode("cp1252", "replace") if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 @contextmanager

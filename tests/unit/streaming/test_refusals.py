@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+
 import pytest
 from confluent_kafka import KafkaError
 
+from streaming import database
 from streaming.database import REFUSED
+from streaming.errors import LakeRefusedError, LakeUnavailableError
 from streaming.kafka_trouble import is_refusal
 
 ASKED_FOR = "Failed to acquire SASL OAUTHBEARER token: "
@@ -80,3 +86,30 @@ def test_what_kafka_tells(code: int, text: str, *, refuses: bool) -> None:
 )
 def test_what_postgres_tells(text: str, *, refuses: bool) -> None:
     assert bool(REFUSED.search(text)) is refuses
+
+
+def say_fatal(server: socket.socket, words: bytes) -> None:
+    """A Postgres server that answers whoever asks once, before the log-in, in its own encoding."""
+    asker, _ = server.accept()
+    with asker:
+        asker.recv(1024)
+        fields = b"SFATAL\0VFATAL\0C57P03\0M" + words + b"\0\0"
+        asker.sendall(b"E" + struct.pack("!i", len(fields) + 4) + fields)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("el sistema de base de datos está iniciándose", LakeUnavailableError),
+        ("la autentificación password falló para el usuario «lander»", LakeRefusedError),
+    ],
+)
+def test_a_server_whose_words_are_not_in_utf_8_is_understood(words: str, kind: type[Exception]) -> None:
+    """lc_messages = es_ES, or Spanish Windows: psycopg2 raises UnicodeDecodeError, which was a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=say_fatal, args=(server, words.encode("latin-1")))
+        thread.start()
+        dsn = f"postgresql://lander@127.0.0.1:{server.getsockname()[1]}/lake?sslmode=disable&gssencmode=disable"
+        with pytest.raises(kind, match=words):
+            database.connect(dsn, application_name="test")
+        thread.join()
