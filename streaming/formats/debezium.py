@@ -65,8 +65,7 @@ def _row(envelope: Raws, side: str, schema: Any) -> Raws | None:
     row: Raws = msgspec.json.decode(raw, type=Raws)
     if schema is None:  # a schema comes with values that name no type: what has a dot is a column's name
         row = _without_union(row)
-    fields = _fields_of(schema, side)
-    return {name: _converted(value, fields[name]) if name in fields else value for name, value in row.items()}
+    return _converted_fields(row, _row_schema(schema, side))
 
 
 def _without_union(row: Raws) -> Raws:
@@ -94,19 +93,46 @@ def _about(envelope: Raws, operation: str) -> Raws:
 # -- with a schema, of JSON or Avro (avro_schema.py): what Kafka Connect writes as bytes and counts ----------------
 
 
-def _fields_of(schema: Any, side: str) -> dict[str, dict[str, Any]]:
-    """Fields of the row that have to be converted, by the envelope's schema."""
+def _row_schema(schema: Any, side: str) -> dict[str, Any]:
+    """The row's schema, of the envelope's."""
     if not isinstance(schema, dict):
         return {}
-    row: dict[str, Any] = next((field for field in schema.get("fields") or () if field.get("field") == side), {})
-    return {f["field"]: f for f in row.get("fields") or () if f.get("name") in CONVERSIONS}
+    return next((field for field in schema.get("fields") or () if field.get("field") == side), {})
 
 
-def _converted(raw: msgspec.Raw, field: dict[str, Any]) -> msgspec.Raw:
-    if bytes(raw) == b"null":
+def _converted_fields(row: Raws, schema: dict[str, Any]) -> Raws:
+    """A row, or a record within one, with what has to be converted."""
+    fields = {field["field"]: field for field in schema.get("fields") or () if _holds_converted(field)}
+    return {name: _converted(value, fields[name]) if name in fields else value for name, value in row.items()}
+
+
+def _holds_converted(schema: dict[str, Any]) -> bool:
+    """Whether values of a schema have to be converted, themselves or within: PostgreSQL has arrays of numeric."""
+    parts = [*(schema.get("fields") or ()), *(schema[part] for part in ("items", "values") if part in schema)]
+    return schema.get("name") in CONVERSIONS or any(map(_holds_converted, parts))
+
+
+def _converted(raw: msgspec.Raw, schema: dict[str, Any]) -> msgspec.Raw:
+    if bytes(raw) == b"null" or not _holds_converted(schema):
         return raw
-    value = CONVERSIONS[field["name"]](msgspec.json.decode(raw), field.get("parameters") or {})
-    return msgspec.Raw(msgspec.json.encode(value))
+    found: Any
+    if schema.get("name") in CONVERSIONS:
+        found = CONVERSIONS[schema["name"]](msgspec.json.decode(raw), schema.get("parameters") or {})
+    elif "items" in schema:
+        found = [_converted(item, schema["items"]) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])]
+    elif "values" in schema:
+        found = _converted_map(raw, schema["values"])
+    else:
+        found = _converted_fields(msgspec.json.decode(raw, type=Raws), schema)
+    return msgspec.Raw(msgspec.json.encode(found))
+
+
+def _converted_map(raw: msgspec.Raw, schema: dict[str, Any]) -> Any:
+    """A map's values; Connect writes one whose keys are no texts as pairs."""
+    if bytes(raw)[:1] == b"{":
+        return {key: _converted(value, schema) for key, value in msgspec.json.decode(raw, type=Raws).items()}
+    pairs = msgspec.json.decode(raw, type=list[tuple[msgspec.Raw, msgspec.Raw]])
+    return [(key, _converted(value, schema)) for key, value in pairs]
 
 
 def _decimal(value: Any, parameters: dict[str, str]) -> str:

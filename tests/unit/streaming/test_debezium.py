@@ -69,6 +69,32 @@ def test_what_connect_writes_as_bytes_and_counts_is_read_by_its_schema(
     assert json.loads(found)["__deleted"] is False
 
 
+def test_what_lies_in_arrays_maps_and_records_is_read_by_its_schema_too() -> None:
+    """PostgreSQL's numeric[] and date[]: their items landed as base64 and as counts of days, in JSON alone."""
+    price = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    day = {"type": "int32", "name": "io.debezium.time.Date"}
+    fields = [
+        {"field": "prices", "type": "array", "items": price},
+        {"field": "days", "type": "array", "items": {"type": "array", "items": day}},
+        {"field": "by_name", "type": "map", "keys": {"type": "string"}, "values": price},
+        {"field": "by_day", "type": "map", "keys": {"type": "int32"}, "values": day},
+        {"field": "line", "type": "struct", "fields": [day | {"field": "on"}, {"field": "n", "type": "int64"}]},
+        {"field": "plain", "type": "array", "items": {"type": "double"}},
+    ]
+    row = {
+        "prices": [decimal_bytes(-255), None], "days": [[20_781], [], None], "by_name": {"a": decimal_bytes(5)},
+        "by_day": [[7, 20_781]], "line": {"on": 20_781, "n": 2**53 + 1}, "plain": [0.1],
+    }  # fmt: skip
+    found = unwrap(enveloped(row, fields))
+    assert isinstance(found, bytes), found
+    event = json.loads(found)
+    assert {name: event[name] for name in row} == {
+        "prices": ["-2.55", None], "days": [["2026-11-24"], [], None], "by_name": {"a": "0.05"},
+        "by_day": [[7, "2026-11-24"]], "line": {"on": "2026-11-24", "n": 2**53 + 1}, "plain": [0.1],
+    }  # fmt: skip
+    assert json.loads(unwrap(enveloped({"prices": None}, fields)))["prices"] is None  # type: ignore[arg-type]
+
+
 def test_a_delete_is_the_row_before_it_and_says_so() -> None:
     found = unwrap(b'{"before":{"id":7},"after":null,"op":"d","ts_ms":5,"source":{"ts_ms":4}}')
     assert isinstance(found, bytes)
