@@ -34,6 +34,7 @@ UNKNOWN_TEXT = re.compile(r"No (?:content|artifact|version) .*\bfound\b")  # but
 TIMED_OUT = 408
 UNAUTHORIZED = (401, 403)
 TOO_MANY = 429
+REDIRECTED = range(300, 400)
 SERVER_ERROR = 500
 FORM_OF = {"PROTOBUF": "serialized"}  # descriptors instead of .proto text, which would need a compiler
 UNKNOWN_FOR_S = 30.0  # a schema that the registry does not know is asked for again after it, not for every event
@@ -160,6 +161,13 @@ class Registry:
                 f"asking the schema registry {self.url} for schema {schema}: it refuses our log-in (HTTP {status}: "
                 f"{error.error_message}). Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_USERNAME "
                 f"and SCHEMA_REGISTRY_PASSWORD."
+            ) from error
+        if status in REDIRECTED:
+            raise RegistryError(
+                f"asking the schema registry {self.url} for schema {schema}: it sends us elsewhere (HTTP {status}), "
+                f"and redirects are not followed. Nothing was skipped; the consumer stopped. Set SCHEMA_REGISTRY_URL "
+                f"to where it leads (`curl -I` shows it): https:// instead of http://, another host or path, or past "
+                f"a log-in page."
             ) from error
         if status == NOT_FOUND:
             raise RegistryUnavailableError(

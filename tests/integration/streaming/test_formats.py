@@ -606,6 +606,17 @@ def test_a_404_that_is_not_about_the_schema_makes_no_dead_letter(registry: Stand
     assert read(reader, value)["id"] == "p0"
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_registry_that_redirects_is_told_as_one(registry: StandIn, status: int) -> None:
+    """As a load balancer from http to https: "Unknown Schema Registry Error" and its page named no cause."""
+    value, reader = avro(registry.url)(payment()), open_avro(registry.url)
+    registry.fails_with, registry.page = status, b"<html>Moved</html>"
+    with pytest.raises(
+        RegistryError, match=rf"HTTP {status}.*redirects are not followed.*SCHEMA_REGISTRY_URL to where"
+    ):
+        reader(value, [])
+
+
 @pytest.mark.parametrize("page", [b"null", b"[]", b"{}", b"<html>Welcome to nginx!</html>", b'{"schema": 5}'])
 def test_an_answer_that_is_none_is_asked_for_again(registry: StandIn, page: bytes) -> None:
     value, reader = avro(registry.url)(payment()), open_avro(registry.url)
