@@ -154,9 +154,22 @@ def ensure_months(conn: Connection, stream: str, batch: Batch, known: Months) ->
     """Make the landing table's partitions of the batch's months, each in a short transaction of its own."""
     for month in sorted({day.event_day.replace(day=1) for day in batch.days}):
         if (stream, month) not in known:
-            with transaction(conn) as cursor:
-                cursor.execute("SELECT control.ensure_landing_partition(%s, %s)", (stream, month))
+            _ensure_month(conn, stream, month)
             known.add((stream, month))
+
+
+def _ensure_month(conn: Connection, stream: str, month: date) -> None:
+    try:
+        with transaction(conn) as cursor:
+            cursor.execute("SELECT control.ensure_landing_partition(%s, %s)", (stream, month))
+    except psycopg2.errors.InvalidObjectDefinition as error:  # what is in its place may have its very name
+        table = f"{stream}_{month:%Y_%m}"
+        raise LandingError(
+            f"making landing.{table}: {error.diag.message_primary}. Nothing was written. The month's events have a "
+            f"place already, elsewhere or under another name (`\\d+ landing.{stream}` in psql shows it). Move it back "
+            f"(ALTER TABLE ... SET SCHEMA landing); one that was made by hand has to be called {table}, and hold this "
+            f"month alone."
+        ) from error
 
 
 def refuse_by_postgres(conn: Connection, decoder: Decoder, batch: Batch, *, now: datetime) -> Batch:

@@ -447,6 +447,20 @@ def test_a_table_that_is_no_month_of_the_stream_is_not_landed_into(rig: Rig) -> 
     rig.assert_exact(1)
 
 
+def test_a_month_that_was_moved_to_another_schema_is_told_with_what_to_do(rig: Rig) -> None:
+    """Postgres says that a partition would overlap one of the same name."""
+    rig.send([line(0)], partition=0)
+    rig.land()
+    stream = rig.contract.stream
+    rig.execute(f"CREATE SCHEMA archive; ALTER TABLE landing.{stream}_2010_12 SET SCHEMA archive")
+    rig.send([line(1)], partition=0)
+    with pytest.raises(LandingError, match=r"(?s)_2010_12: partition .* would overlap.*SET SCHEMA landing"):
+        rig.land()
+    rig.execute(f"ALTER TABLE archive.{stream}_2010_12 SET SCHEMA landing")
+    rig.land()
+    rig.assert_exact(2)
+
+
 def test_a_migration_that_was_changed_afterwards_is_refused(rig: Rig) -> None:
     rig.execute("UPDATE control.migration SET sha256 = 'x' WHERE number = 1")
     with pytest.raises(MigrationError, match=r"0001_create_control\.sql was changed"):
