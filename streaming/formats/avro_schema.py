@@ -44,8 +44,8 @@ def mark(schema: Any, *, is_connect: bool = False) -> Any:
         for field in schema.get("fields", ()):
             field["type"] = mark(field["type"], is_connect=is_connect)
         _mark_one(schema)
-        if is_connect and schema.get("connect.name") in CONVERSIONS:
-            schema.setdefault("logicalType", CONNECT)
+        if is_connect and schema.get("connect.name") in CONVERSIONS and schema.get("logicalType") != "decimal":
+            schema["logicalType"] = CONNECT  # Avro's own date and timestamp-millis end at the year 9999 with an error
     return schema
 
 

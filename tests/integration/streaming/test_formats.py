@@ -239,6 +239,25 @@ def test_debezium_s_avro_is_read_as_connect_names_its_values(registry: StandIn) 
     assert (plain["at"], plain["free"]["scale"]) == (row["at"], 2), "without the envelope a contract has its own forms"
 
 
+def test_an_infinite_date_in_debezium_s_avro_stays_its_count_as_in_json(registry: StandIn) -> None:
+    """time.precision.mode=connect names Avro's own types too, and Avro's own reading made the row a dead letter."""
+    connect = "org.apache.kafka.connect.data"
+    at = {"type": "long", "logicalType": "timestamp-millis", "connect.name": f"{connect}.Timestamp"}
+    day = {"type": "int", "logicalType": "date", "connect.name": f"{connect}.Date"}
+    row = {"type": "record", "name": "Value", "fields": [
+        {"name": "at", "type": at}, {"name": "until", "type": ["null", day]}, {"name": "day", "type": day},
+    ]}  # fmt: skip
+    schema = {"type": "record", "name": "Envelope", "fields": [
+        {"name": "after", "type": ["null", row]}, {"name": "op", "type": "string"}]}  # fmt: skip
+    counts = {"at": 9_223_372_036_825_200, "until": 2_147_483_647, "day": 20_781}
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {"after": counts, "op": "c"})
+    reader = open_reader(contract("avro", envelope="debezium"), RegistrySettings(url=registry.url))
+    assert reader is not None
+    found = read(reader, framed(registry, schema, out.getvalue()))
+    assert {name: found[name] for name in counts} == counts | {"day": "2026-11-24"}
+
+
 def test_a_schema_s_guid_in_the_header_is_understood(registry: StandIn) -> None:
     serializer = AvroSerializer(
         registry_client(registry.url), json.dumps(AVRO),
