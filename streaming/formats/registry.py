@@ -39,6 +39,7 @@ SERVER_ERROR = 500
 FORM_OF = {"PROTOBUF": "serialized"}  # descriptors instead of .proto text, which would need a compiler
 UNKNOWN_FOR_S = 30.0  # a schema that the registry does not know is asked for again after it, not for every event
 TIMEOUT_S = 2  # twice that and a stop takes more than its 5 s; a slow registry is asked again by the consumer
+MOST_WORDS = 300  # of an error that the registry sends
 RETRIES = 1  # within a call; beyond it the consumer waits, within its outage limit
 
 
@@ -153,13 +154,13 @@ class Registry:
             raise RegistryUnavailableError(self._tried(schema, str(error) or type(error).__name__)) from error
         status = error.http_status_code
         if status == NOT_FOUND and _says_unknown(error):
-            refusal = Refusal("unknown_schema", f"the registry has no schema {schema}: {error.error_message}")
+            refusal = Refusal("unknown_schema", f"the registry has no schema {schema}: {_words(error)}")
             self.unknown[schema] = (refusal, self.clock() + UNKNOWN_FOR_S)
             return refusal
         if status in UNAUTHORIZED:
             raise RegistryError(
                 f"asking the schema registry {self.url} for schema {schema}: it refuses our log-in (HTTP {status}: "
-                f"{error.error_message}). Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_USERNAME "
+                f"{_words(error)}). Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_USERNAME "
                 f"and SCHEMA_REGISTRY_PASSWORD."
             ) from error
         if status in REDIRECTED:
@@ -172,14 +173,14 @@ class Registry:
         if status == NOT_FOUND:
             raise RegistryUnavailableError(
                 f"asking the schema registry {self.url} for schema {schema}: HTTP 404, and not since there "
-                f"is no such schema: {error.error_message}. Nothing was skipped; it is tried again until the outage "
+                f"is no such schema: {_words(error)}. Nothing was skipped; it is tried again until the outage "
                 f"limit. Check the path of SCHEMA_REGISTRY_URL, and what stands before the registry."
             ) from error
         if status in (TIMED_OUT, TOO_MANY, SchemaRegistryError.UNKNOWN) or status >= SERVER_ERROR:
-            raise RegistryUnavailableError(self._tried(schema, f"HTTP {status}: {error.error_message}")) from error
+            raise RegistryUnavailableError(self._tried(schema, f"HTTP {status}: {_words(error)}")) from error
         raise RegistryError(
             f"asking the schema registry {self.url} for schema {schema}: HTTP {error.http_status_code}: "
-            f"{error.error_message}. Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_URL."
+            f"{_words(error)}. Nothing was skipped; the consumer stopped. Check SCHEMA_REGISTRY_URL."
         ) from error
 
     def _tried(self, schema: str, found: str) -> str:
@@ -187,6 +188,12 @@ class Registry:
             f"asking the schema registry {self.url} for schema {schema}: {found}. Nothing was skipped; it is tried "
             f"again until the outage limit. Check that it is up, SCHEMA_REGISTRY_URL and SCHEMA_REGISTRY_CA_FILE."
         )
+
+
+def _words(error: SchemaRegistryError) -> str:
+    """What the registry says, or the beginning of the page that came in its place: some have pictures in them."""
+    text = str(error.error_message)
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}... ({len(text)} characters)"
 
 
 def _says_unknown(error: SchemaRegistryError) -> bool:

@@ -625,6 +625,16 @@ def test_a_404_that_is_not_about_the_schema_makes_no_dead_letter(registry: Stand
     assert read(reader, value)["id"] == "p0"
 
 
+@pytest.mark.parametrize("status", [302, 401, 404, 418, 502])
+def test_of_a_page_that_comes_in_place_of_an_answer_the_beginning_is_told(registry: StandIn, status: int) -> None:
+    """All of it stood in the log, at each try."""
+    value, reader = avro(registry.url)(payment()), open_avro(registry.url)
+    registry.fails_with, registry.page = status, b"<html><title>Sorry</title>" + b"x" * 1_000_000
+    with pytest.raises((RegistryError, RegistryUnavailableError), match=f"HTTP {status}") as told:
+        reader(value, [])
+    assert len(str(told.value)) < 1000
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_registry_that_redirects_is_told_as_one(registry: StandIn, status: int) -> None:
     """As a load balancer from http to https: "Unknown Schema Registry Error" and its page named no cause."""
