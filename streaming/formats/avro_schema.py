@@ -14,15 +14,23 @@ from streaming.formats.debezium import CONVERSIONS
 from streaming.formats.exact_json import exact_decimal, shortest_float
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from decimal import Decimal
 
 SHORTEST = "as-short-as-float32"
 CONNECT = "as-connect-names-it"
+OR_COUNT = "-or-count"
+BOUNDED = (  # Python ends with the year 9999; a field may say "for ever" by more, and its event is as good as others
+    "int-date", "int-time-millis", "long-time-micros", "long-timestamp-millis", "long-timestamp-micros",
+    "long-local-timestamp-millis", "long-local-timestamp-micros",
+)  # fmt: skip
 
 
 def register_readers() -> None:
     """Put our readers into fastavro's table. Only its decimals are replaced; nobody else has the marks."""
-    fastavro.read.LOGICAL_READERS.update({
+    table = fastavro.read.LOGICAL_READERS
+    table.update({f"{kind}{OR_COUNT}": _or_count(table[kind]) for kind in BOUNDED})
+    table.update({
         "bytes-decimal": _read_decimal, "fixed-decimal": _read_decimal, f"float-{SHORTEST}": _read_float,
         **{f"{kind}-{CONNECT}": _read_connect for kind in ("int", "long", "bytes", "record")},
     })  # fmt: skip
@@ -54,11 +62,25 @@ def _mark_one(schema: dict[str, Any]) -> None:
         schema["logicalType"] = SHORTEST
     elif schema["type"] == "string" and schema.get("logicalType") == "uuid":
         del schema["logicalType"]  # a text like any other: read as a UUID it would be written anew, or be refused
+    elif f"{schema['type']}-{schema.get('logicalType')}" in BOUNDED:
+        schema["logicalType"] += OR_COUNT
 
 
 def _read_decimal(data: bytes, writer_schema: Any, _reader_schema: Any = None) -> Decimal:
     """A decimal with every digit: fastavro's own reader rounds to the schema's precision what goes beyond it."""
     return exact_decimal(int.from_bytes(data, "big", signed=True), writer_schema.get("scale", 0))
+
+
+def _or_count(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A reader of times; what is beyond Python's stays a count, as in Debezium's: its field refuses it, not the row."""
+
+    def reader(value: int, writer_schema: Any, reader_schema: Any = None) -> Any:
+        try:
+            return read(value, writer_schema, reader_schema)
+        except (OverflowError, ValueError):
+            return value
+
+    return reader
 
 
 def _read_connect(value: Any, writer_schema: Any, _reader_schema: Any = None) -> Any:

@@ -179,6 +179,33 @@ def test_the_text_of_a_uuid_is_kept_as_it_is(registry: StandIn, text: str) -> No
     assert read(open_avro(registry.url), framed(registry, schema, coded + b"\0" + coded)) == {"a": text, "b": text}
 
 
+@pytest.mark.parametrize(
+    ("kind", "logical_type", "count", "beyond", "expected"),
+    [
+        ("long", "timestamp-millis", -1, 253_402_300_800_000, "1969-12-31T23:59:59.999000Z"),
+        ("long", "timestamp-micros", 1_795_521_600_123_456, 2**63 - 1, "2026-11-24T12:00:00.123456Z"),
+        ("long", "local-timestamp-micros", 1_795_521_600_123_456, -(2**63), "2026-11-24T12:00:00.123456"),
+        ("long", "time-micros", 86_399_999_999, 86_400_000_000, "23:59:59.999999"),
+        ("int", "date", 20_781, 2**31 - 1, "2026-11-24"),
+    ],
+)
+def test_a_time_beyond_the_year_9999_stays_its_count_and_its_event_is_read(
+    registry: StandIn, kind: str, logical_type: str, count: int, beyond: int, expected: str
+) -> None:
+    """As "valid until" for ever: the whole event was undecodable, whether its contract knows the field or not."""
+    field = {"type": kind, "logicalType": logical_type}
+    schema = {"type": "record", "name": "R", "fields": [
+        {"name": "a", "type": field}, {"name": "b", "type": ["null", field]}]}  # fmt: skip
+    value = _coded(count) + b"\x02" + _coded(beyond)  # of the union the second branch
+    assert read(open_avro(registry.url), framed(registry, schema, value)) == {"a": expected, "b": beyond}
+
+
+def _coded(number: int) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", number)
+    return out.getvalue()
+
+
 def test_a_float_is_the_shortest_number_that_means_it(registry: StandIn) -> None:
     inner = {"type": "record", "name": "I", "fields": [{"name": "x", "type": "float"}]}
     schema = {"type": "record", "name": "R", "fields": [
