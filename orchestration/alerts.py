@@ -237,6 +237,13 @@ def _post_in_time(webhook: str, content: Mapping[str, object]) -> _Answer:
         return _Answer(f"no answer within {POST_S:g} s", may_help=True, is_silent=True)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer like any other: urllib would follow it by a GET, without the alert, and call it taken."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
+
+
 def _post(webhook: str, content: Mapping[str, object]) -> _Answer:
     if _address(webhook)[0] not in {"http", "https"}:
         return _Answer("ALERT_WEBHOOK_URL is no http or https address")
@@ -244,14 +251,21 @@ def _post(webhook: str, content: Mapping[str, object]) -> _Answer:
         webhook, data=json.dumps(content).encode(), headers={"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:  # noqa: S310
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=ANSWER_S) as answer:
             return _Answer() if answer.status < 300 else _Answer(f"HTTP {answer.status}")  # noqa: PLR2004
     except urllib.error.HTTPError as error:
         error.close()
-        return _Answer(f"HTTP {error.code}", may_help=error.code in _RETRYABLE)
+        return _Answer(f"HTTP {error.code}{_moved(error)}", may_help=error.code in _RETRYABLE)
     except urllib.error.URLError as error:  # it could not be sent
         return _Answer(f"{type(error).__name__}: {error.reason}", may_help=True)
     except (OSError, http.client.HTTPException) as error:
         return _Answer(f"{type(error).__name__}: {error}", may_help=True, is_silent=True)
     except ValueError as error:
         return _Answer(f"{type(error).__name__}: {error}")
+
+
+def _moved(answer: urllib.error.HTTPError) -> str:
+    """Where a redirect points, in words; of the address no more than is no secret."""
+    target = answer.headers.get("Location", "") if 300 <= answer.code < 400 else ""  # noqa: PLR2004
+    scheme, host = _address(target)
+    return f", a redirect to {scheme}://{host}: set ALERT_WEBHOOK_URL to where it leads" if host else ""

@@ -33,6 +33,7 @@ class Receiver:
     def __init__(self) -> None:
         self.answers, self.got = list[int](), list[dict[str, Any]]()
         self.never, self.delay_s = "nothing", 0.0  # what it answers with 500 always
+        self.moved_to = ""  # where its redirects lead
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,7 +44,12 @@ class Receiver:
                 status = 500 if outer.got[-1]["subject"] == outer.never else 200
                 with contextlib.suppress(BrokenPipeError):
                     self.send_response(outer.answers.pop(0) if outer.answers else status)
+                    self.send_header("Location", outer.moved_to)
                     self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -107,6 +113,17 @@ def test_only_what_another_try_can_help_is_tried_again(receiver: Receiver, answe
     assert bool(waiting) is is_kept
     assert tell([], waiting, receiver.url, now=NOW) == []
     assert len(receiver.got) == 1 + is_kept
+
+
+@pytest.mark.parametrize("answer", [301, 302, 303, 307, 308])
+def test_an_alert_that_is_redirected_does_not_count_as_taken(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, answer: int
+) -> None:
+    receiver.answers, receiver.moved_to = [answer], f"{receiver.url}/moved"
+    assert tell([alert()], [], receiver.url, now=NOW) == []
+    [lost] = [json.loads(each) for each in caplog.messages if "alert not delivered" in each]
+    assert f"HTTP {answer}, a redirect to http://127.0.0.1" in lost["problem"]
+    assert "secret-path" not in caplog.text
 
 
 def test_a_silent_receiver_costs_one_post_a_tick_and_gets_none_for_ever(
