@@ -72,6 +72,14 @@ NEXT_STEPS: Mapping[str, str] = {
     "JobError": "Read BigQuery's message in the reason; the sensor tries again with growing pauses.",
     "ExportError": "Look whether several runs of the day are at work; the sensor runs it again.",
     "Failure": "Start it again as the reason says: a person asked for it, and nothing repeats it by itself.",
+    "DagsterExecutionInterruptedError": (
+        "Nothing if the line was stopped or updated: the run's process was told to end, and what it left is asked for "
+        "again. Else look who stops runs: is memory short? docs/runbooks/service-down.md."
+    ),
+    "VariableError": (
+        "Mend what the reason names: in the launchpad, and start the run again; in the pipeline's metadata.yaml, and "
+        "the sensor runs the day again."
+    ),
     "SettingsError": "Set what the reason names (.env.example) and start the code server again.",
 }
 OTHERWISE = "Open the run in Dagster: its last error says more. The sensor runs the day again, with growing pauses."

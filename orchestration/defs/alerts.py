@@ -21,11 +21,13 @@ from orchestration.alerts import Alert
 from orchestration.defs.cursors import read_cursor
 from orchestration.defs.partitions import days_in_tags
 from orchestration.defs.runs import BACKFILL_TAG
+from orchestration.defs.transform.assets import REBUILD
 
 # A check that only warns may fail now and then (the mart moves on while the report is asked); three times in a row is
 # no coincidence.
 WARNINGS_IN_A_ROW = 3
 EVENTS_A_TICK = 1000
+INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 RUNS_A_TICK = alerts.MAX_WAITING  # as many as a tick can keep, whatever the receiver does; the next tick goes on
 
 
@@ -95,8 +97,9 @@ def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.D
     An error of ours says what was tried and what to do; what caused it stands in its message.
     """
     chain = [each for step in steps[:1] for each in causes(getattr(step.event_specific_data, "error", None))]
-    ours = [each for each in chain if each.cls_name in alerts.NEXT_STEPS]
-    reason = (ours or chain[-1:])[0].message.strip() if chain else (failure.message or "no reason was recorded")
+    telling = [each for each in chain if each.cls_name != INTERRUPTED]  # that one says no more than its name
+    ours = [each for each in telling if each.cls_name in alerts.NEXT_STEPS]
+    reason = (ours or telling[-1:])[0].message.strip() if telling else (failure.message or "no reason was recorded")
     names = [str(each.cls_name) for each in ours or reversed(chain)]
     return Alert(
         kind="run_failed",
@@ -109,8 +112,15 @@ def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.D
 
 
 def _is_lost_rebuild(run: dg.DagsterRun) -> bool:
-    """Whether nobody rebuilds what this run of a backfill was to: Dagster itself runs again what has crashed."""
-    return bool({BACKFILL_ID_TAG, BACKFILL_TAG} & set(run.tags)) and run.tags.get(WILL_RETRY_TAG) != "true"
+    """Whether nobody rebuilds what this run was to: Dagster itself runs again what has crashed."""
+    is_rebuild = bool({BACKFILL_ID_TAG, BACKFILL_TAG} & set(run.tags)) or REBUILD in _modes(run.run_config)
+    return is_rebuild and run.tags.get(WILL_RETRY_TAG) != "true"
+
+
+def _modes(run_config: Mapping[str, Any]) -> list[Any]:
+    """The variable `mode` of each asset that a person has given variables in the launchpad."""
+    configs = [(op or {}).get("config") or {} for op in (run_config.get("ops") or {}).values()]
+    return [(config.get("variables") or {}).get("mode") for config in configs]
 
 
 def causes(error: Any) -> list[Any]:

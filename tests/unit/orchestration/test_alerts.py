@@ -198,6 +198,7 @@ def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert "does-not-reconcile" in next_step(["DagsterExecutionStepExecutionError", "ReconcileError", "ValueError"], "")
     assert "lake restored" in next_step(["DagsterExecutionStepExecutionError", "MageRunError", "RestoredError"], "")
     assert "Mend the block" in next_step(["MageRunError", "KeyError"], "")
+    assert "launchpad" in next_step(["MageRunError", "VariableError"], "mode is 'rebuld'"), "no block is to be mended"
     assert next_step(["KeyError"], "x") == alerts.OTHERWISE
     assert "sensor" not in next_step(["Failure"], "mode compare writes nothing"), "what a person asked for, refused"
     gone = "The run's process was killed by signal 9 before the run had ended."
@@ -229,6 +230,25 @@ def instance(request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
+@dg.job(executor_def=dg.in_process_executor)
+def interrupted() -> None:
+    @dg.op
+    def stop() -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    stop()
+
+
+@dg.op(config_schema={"variables": dict})
+def load(context: dg.OpExecutionContext) -> None:
+    raise ValueError(context.op_config)
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def loading() -> None:
+    load()
+
+
 class FailedRuns:
     """The sensor's looks at an instance; they share a cursor."""
 
@@ -238,6 +258,11 @@ class FailedRuns:
     def fail(self, day: str = "2010-12-01", **more: str) -> None:
         tags = {"dagster/partition": day, **more}
         assert not failing.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags).success
+
+    def load(self, mode: str) -> None:
+        variables = {"ops": {"load": {"config": {"variables": {"mode": mode}}}}}
+        done = loading.execute_in_process(run_config=variables, instance=self.instance, raise_on_error=False)
+        assert not done.success
 
     def look(self) -> None:
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
@@ -277,6 +302,27 @@ def test_a_failed_rebuild_is_not_left_to_the_sensor_which_rebuilds_nothing(
     failed_runs.look()
     [got] = receiver.got
     assert got["next_step"].endswith(alerts.REBUILD) is is_told
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [("rebuild", True), ("incremental", False)])
+def test_a_rebuild_that_a_hand_has_started_is_not_left_to_the_sensor_either(
+    receiver: Receiver, failed_runs: FailedRuns, mode: str, *, is_told: bool
+) -> None:
+    failed_runs.look()
+    failed_runs.load(mode)
+    failed_runs.look()
+    [got] = receiver.got
+    assert got["next_step"].endswith(alerts.REBUILD) is is_told
+
+
+def test_a_run_whose_process_was_told_to_end_is_told_as_that(receiver: Receiver, failed_runs: FailedRuns) -> None:
+    failed_runs.look()
+    with contextlib.suppress(dg.DagsterExecutionInterruptedError):
+        interrupted.execute_in_process(instance=failed_runs.instance, raise_on_error=False)
+    failed_runs.look()
+    [got] = receiver.got
+    assert "interrupted unexpectedly" in got["reason"]
+    assert got["next_step"] == alerts.NEXT_STEPS["DagsterExecutionInterruptedError"]
 
 
 def test_failed_runs_that_the_receiver_does_not_take_wait_in_the_cursor_without_secrets(
