@@ -123,7 +123,7 @@ class Client:
         waited, failures, renewed = 0.0, 0, False
         while True:
             response = self._once(method, url, body, scope, is_last=not repeat or failures >= len(_SERVER_WAITS))
-            if response is not None and response.ok:
+            if response is not None and response.status_code < 300:  # noqa: PLR2004
                 return response
             code = _code(response)
             if response is not None and code == "TokenExpired" and not renewed:
@@ -133,7 +133,9 @@ class Client:
                 wait = _retry_after(response)
                 if waited + wait > _MAXIMUM_WAIT_S:
                     raise ThrottledError(
-                        f"{method} {url}: 429 for {waited:.0f} s. Nothing was done; try later.", status=429
+                        f"{method} {url}: 429, asked to wait for {wait:.0f} s after {waited:.0f} s of waiting. Nothing "
+                        "was done; try later.",
+                        status=429,
                     )
             elif repeat and failures < len(_SERVER_WAITS) and (response is None or response.status_code in _TRANSIENT):
                 wait = _SERVER_WAITS[failures]
@@ -198,6 +200,11 @@ def _failure(method: str, url: str, response: requests.Response | None) -> Servi
         return ServiceError(f"{method} {url}: no answer")
     code, status = _code(response), response.status_code
     text = f"{method} {url}: {status} {code or ''} {response.text[:500]}".strip()
+    if 300 <= status < 400:  # noqa: PLR2004 - not followed: a POST would become a GET, and the token go elsewhere
+        text += (
+            f". A redirect to {response.headers.get('Location', 'nowhere'):.200}, which the service has none of. "
+            "Nothing was done. Is POWERBI_API_URL right, is a proxy in between?"
+        )
     if status in (401, 403):
         return AuthorizationError(
             f"{text}. Retrying with the same identity does not help; see docs/rooms/powerbi.md.",

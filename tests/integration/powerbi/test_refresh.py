@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from powerbi.errors import AuthorizationError, BudgetSpentError, RefreshError, ServiceError, SettingsError
+from powerbi.errors import (
+    AuthorizationError,
+    BudgetSpentError,
+    RefreshError,
+    ServiceError,
+    SettingsError,
+    ThrottledError,
+)
 from powerbi.refresh import Refresher, Wish, budget_left, history, query_row, refresh_model
 from powerbi.rest import StandInCredential
 from powerbi.settings import PowerBiSettings
@@ -139,6 +146,20 @@ def test_throttling_is_waited_out_as_long_as_the_service_says(standin: Running) 
     client.sleep = waits.append
     refresh_model(standin.settings(), client=client)
     assert waits[:3] == [7.0, 7.0, 7.0]
+
+
+def test_throttling_longer_than_anybody_waits_tells_how_long_was_asked_for(standin: Running) -> None:
+    standin.fault(kind="throttle", retry_after=3600, path="refreshes")
+    with pytest.raises(ThrottledError, match="asked to wait for 3600 s"):
+        refresh(standin)
+
+
+@pytest.mark.parametrize("path", ["GET", "POST"])
+def test_a_redirect_is_no_success(standin: Running, path: str) -> None:
+    standin.fault(kind="status", status=302, path=path)
+    with pytest.raises(ServiceError, match="a proxy in between") as told:
+        refresh(standin)
+    assert told.value.status == 302
 
 
 def test_expired_token_is_renewed_once(standin: Running) -> None:

@@ -198,6 +198,9 @@ def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert "does-not-reconcile" in next_step(["DagsterExecutionStepExecutionError", "ReconcileError", "ValueError"], "")
     assert "lake restored" in next_step(["DagsterExecutionStepExecutionError", "MageRunError", "RestoredError"], "")
     assert "Mend the block" in next_step(["MageRunError", "KeyError"], "")
+    assert "backup-and-restore" in next_step(["MageRunError", "LostRowsError"], "")
+    assert "service-down" in next_step(["MageRunError", "SilentLakeError"], "")
+    assert "failed-refresh" in next_step(["ThrottledError"], "429")
     assert "launchpad" in next_step(["MageRunError", "VariableError"], "mode is 'rebuld'"), "no block is to be mended"
     assert next_step(["KeyError"], "x") == alerts.OTHERWISE
     assert "sensor" not in next_step(["Failure"], "mode compare writes nothing"), "what a person asked for, refused"
