@@ -128,8 +128,9 @@ def next_step(error_names: Sequence[str], reason: str) -> str:
     for name in sorted(error_names, key=lambda name: name == "MageRunError"):
         if name in NEXT_STEPS:
             return NEXT_STEPS[name]
-    is_crash = "run worker status FAILED" in reason or ("process" in reason and "before the run had ended" in reason)
-    return CRASHED if is_crash else OTHERWISE
+    is_gone = "run worker status FAILED" in reason or ("process" in reason and "before the run had ended" in reason)
+    is_late = "timed out due to taking longer" in reason and "to start" in reason
+    return CRASHED if is_gone or is_late else OTHERWISE
 
 
 @dataclass(frozen=True, kw_only=True)

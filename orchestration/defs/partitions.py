@@ -63,6 +63,14 @@ def require_days(context: dg.AssetExecutionContext) -> Sequence[date]:
         Failure: it has none, or some that no partition is of. Nothing was read.
     """
     found = days_of_run(context)
+    first, last = (
+        context.run.tags.get(tag) for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    )
+    if not found and first and last:
+        raise dg.Failure(
+            f"running {context.job_name}: the run is of {first} to {last}, and there is no day in it. "
+            "Nothing was read or written. Mend the run's days in the launchpad."
+        )
     if not found:
         raise dg.Failure(
             f"running {context.job_name}: no day was chosen for this run, and it loads and publishes days. Nothing was "

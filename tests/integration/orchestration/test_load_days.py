@@ -205,6 +205,17 @@ def test_a_run_without_a_day_is_refused_before_anything_is_loaded(
     assert "no day was chosen for this run" in str(failed.event_specific_data)
 
 
+def test_a_range_that_ends_before_it_begins_is_told_as_that(
+    instance: dg.DagsterInstance, line_env: dict[str, str]
+) -> None:
+    tags = {"dagster/asset_partition_range_start": "2010-12-20", "dagster/asset_partition_range_end": "2010-12-10"}
+    job = defs.resolve_job_def("load_days")
+    result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    assert line_env
+    [failed] = [each for each in result.all_events if each.is_step_failure]
+    assert "the run is of 2010-12-20 to 2010-12-10, and there is no day in it" in str(failed.event_specific_data)
+
+
 @pytest.mark.parametrize("days", [("2008-12-31", "2009-01-01"), ("2099-01-01", "2099-01-01")])
 def test_days_that_have_no_partition_are_refused_before_anything_is_loaded(
     instance: dg.DagsterInstance, line_env: dict[str, str], days: tuple[str, str]

@@ -206,6 +206,7 @@ def test_the_next_step_follows_from_the_first_error_that_is_known() -> None:
     assert "sensor" not in next_step(["Failure"], "mode compare writes nothing"), "what a person asked for, refused"
     gone = "The run's process was killed by signal 9 before the run had ended."
     assert next_step([], gone) == alerts.CRASHED
+    assert next_step([], "Run timed out due to taking longer than 120 seconds to start.") == alerts.CRASHED
     for found in ("its process 7 is gone", "the code server was started anew and does not have this run"):
         assert (
             next_step([], f"Detected run worker status FAILED: '{found}'. Marking run x as failed.") == alerts.CRASHED
