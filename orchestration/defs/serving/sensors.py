@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from orchestration.defs.jobs import serve_reports
+from orchestration.defs.resources import LakeResource
 from orchestration.defs.runs import at_work, failures_in_a_row
-from orchestration.defs.serving.changes import SEMANTIC_MODEL, changed_since_refresh
+from orchestration.defs.serving.changes import DAILY_MARTS, SEMANTIC_MODEL, Changed, changed_since_refresh
+from orchestration.defs.topics import MARTS_READER, feeds
+from orchestration.defs.warehouse.events import newest_event
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import wait_after
 
@@ -22,6 +25,8 @@ POLL_S = 0.5
 SETTLED_S = 1.0
 # A report that is later than this is a worse evil than a line that runs a little slower beside its refreshes.
 SHARED_PAUSE_MOST_S = 120.0
+# What marts have published by no event that Dagster has: of all days, and long ago.
+NEVER_TOLD = Changed(newest=0, newest_at=0.0, days=None)
 
 
 @dg.sensor(
@@ -38,6 +43,7 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     """Return as soon as a refresh is due, at the latest after WAIT_S."""
     settings = OrchestrationSettings.from_env(os.environ)
     deadline = time.monotonic() + WAIT_S
+    is_history_lost = _is_history_lost(context.instance)
     while True:
         now = datetime.now(tz=UTC).timestamp()
         last = context.instance.get_latest_materialization_event(SEMANTIC_MODEL)
@@ -47,7 +53,9 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
             if due_at - now > settings.serve_every_s:
                 reason = f"the last refresh took long; the next is due in {due_at - now:.0f} s (SERVE_SHARE)"
         else:
-            reason = _why_not(context.instance, settings.serve_every_s, now, last) or _why_the_budget_does_not()
+            changed = changed_since_refresh(context.instance) or (NEVER_TOLD if is_history_lost else None)
+            reason = _why_not(context.instance, changed, settings.serve_every_s, now, last)
+            reason = reason or _why_the_budget_does_not()
         if reason is None:
             return dg.RunRequest()
         left = deadline - time.monotonic()
@@ -101,9 +109,32 @@ def _why_the_budget_does_not() -> str | None:
     return f"{_BUDGET} allows the next refresh at {due:%Y-%m-%d %H:%M} UTC; the change waits"
 
 
-def _why_not(instance: dg.DagsterInstance, every_s: float, now: float, last: dg.EventLogEntry | None) -> str | None:
-    """Why no refresh is due, or None."""
-    changed = changed_since_refresh(instance)
+def _is_history_lost(instance: dg.DagsterInstance) -> bool:
+    """Whether marts were published that Dagster knows nothing of, nor of any refresh: its database was lost or emptied.
+
+    What had been published and not been shown is in no event then, and would wait for the next publication, on a quiet
+    line for days. Asked from the lake, and only while no event is known: a line that is new has no day published.
+    """
+    from streaming import lake
+
+    if instance.get_latest_materialization_event(SEMANTIC_MODEL) or newest_event(instance, DAILY_MARTS)[0]:
+        return False
+    with LakeResource().connect("orchestration.published_days") as conn:
+        for feed in feeds():
+            pending = {each.event_day for each in lake.pending_days(conn, feed.topic, MARTS_READER)}
+            if any(each.event_day not in pending for each in lake.landed_days(conn, feed.topic)):
+                return True
+    return False
+
+
+def _why_not(
+    instance: dg.DagsterInstance,
+    changed: Changed | None,
+    every_s: float,
+    now: float,
+    last: dg.EventLogEntry | None,
+) -> str | None:
+    """Why no refresh of what has changed is due, or None."""
     if changed is None:
         return "the report shows everything that was published"
     if at_work(instance, serve_reports.name):

@@ -327,6 +327,22 @@ def test_the_report_is_served_once_for_each_publication(
     assert [str(day) for day in changed.days] == ["2010-12-01"]
 
 
+def test_the_report_is_served_once_where_dagster_s_database_was_lost(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_sensors, "SETTLED_S", 0.0)
+    monkeypatch.setattr(serving_sensors, "WAIT_S", 0.0)
+    monkeypatch.setenv("SERVE_EVERY_S", "0")
+    landing.land([event()])
+    with dg.DagsterInstance.ephemeral() as emptied:
+        assert isinstance(serve_tick(emptied), dg.SkipReason), "nothing is published yet"
+        assert load_days("2010-12-01").success
+        assert isinstance(serve_tick(emptied), dg.RunRequest), "it was published, and nobody knows whether it is shown"
+        shown = {"covers_event": 0, "refresh_started_at": dg.MetadataValue.timestamp(datetime.now(tz=UTC))}
+        emptied.report_runless_asset_event(dg.AssetMaterialization(SEMANTIC_MODEL, metadata=shown))
+        assert isinstance(serve_tick(emptied), dg.SkipReason)
+
+
 def test_the_report_is_not_served_more_often_than_the_setting_says(
     landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
