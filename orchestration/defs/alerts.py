@@ -101,11 +101,14 @@ def run_alert(run: dg.DagsterRun, failure: dg.DagsterEvent, steps: Sequence[dg.D
     ours = [each for each in telling if each.cls_name in alerts.NEXT_STEPS]
     reason = (ours or telling[-1:])[0].message.strip() if telling else (failure.message or "no reason was recorded")
     names = [str(each.cls_name) for each in ours or reversed(chain)]
+    next_step = alerts.next_step(names, reason)
+    if _is_lost_rebuild(run) and next_step != alerts.NEXT_STEPS["Failure"]:  # what was refused is started anew
+        next_step += alerts.REBUILD
     return Alert(
         kind="run_failed",
         subject=run.job_name,
         reason=reason,
-        next_step=alerts.next_step(names, reason) + (alerts.REBUILD if _is_lost_rebuild(run) else ""),
+        next_step=next_step,
         run_id=run.run_id,
         days=[day.isoformat() for day in days_in_tags(run.tags)],
     )

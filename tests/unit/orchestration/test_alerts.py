@@ -245,6 +245,8 @@ def interrupted() -> None:
 
 @dg.op(config_schema={"variables": dict})
 def load(context: dg.OpExecutionContext) -> None:
+    if "refused" in context.op_config["variables"]:
+        raise dg.Failure("Mend the run's days in the launchpad.")
     raise ValueError(context.op_config)
 
 
@@ -263,9 +265,9 @@ class FailedRuns:
         tags = {"dagster/partition": day, **more}
         assert not failing.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags).success
 
-    def load(self, mode: str) -> None:
-        variables = {"ops": {"load": {"config": {"variables": {"mode": mode}}}}}
-        done = loading.execute_in_process(run_config=variables, instance=self.instance, raise_on_error=False)
+    def load(self, **variables: str) -> None:
+        config = {"ops": {"load": {"config": {"variables": variables}}}}
+        done = loading.execute_in_process(run_config=config, instance=self.instance, raise_on_error=False)
         assert not done.success
 
     def look(self) -> None:
@@ -308,12 +310,15 @@ def test_a_failed_rebuild_is_not_left_to_the_sensor_which_rebuilds_nothing(
     assert got["next_step"].endswith(alerts.REBUILD) is is_told
 
 
-@pytest.mark.parametrize(("mode", "is_told"), [("rebuild", True), ("incremental", False)])
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [({"mode": "rebuild"}, True), ({"mode": "incremental"}, False), ({"mode": "rebuild", "refused": "yes"}, False)],
+)
 def test_a_rebuild_that_a_hand_has_started_is_not_left_to_the_sensor_either(
-    receiver: Receiver, failed_runs: FailedRuns, mode: str, *, is_told: bool
+    receiver: Receiver, failed_runs: FailedRuns, variables: dict[str, str], *, is_told: bool
 ) -> None:
     failed_runs.look()
-    failed_runs.load(mode)
+    failed_runs.load(**variables)
     failed_runs.look()
     [got] = receiver.got
     assert got["next_step"].endswith(alerts.REBUILD) is is_told
