@@ -7,6 +7,7 @@ letter with a reason. Not here: retail rules (mage_project), sending (produce.py
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import hashlib
 import json
 import re
@@ -99,13 +100,18 @@ def open_csv_source(path: Path) -> list[CsvFile]:
             f"reading invoices from {path}: the folder has no .csv files ({others} other entries). Nothing was sent. "
             f"Name a folder with files in the columns {', '.join(SHOWN.values())}."
         )
-    problems, files = [], []
+    problems, files, found = [], [], []
     for one in paths:
         try:
             with _is_read(one, "Nothing was sent."):
-                files.append(_looked_through(_open(one)))
+                file, written = _looked_through(_open(one))
+            files.append(file)
+            found.append(written)
+            _require_as_expected(written)
         except SourceError as error:
             problems.append(str(error))
+    if not problems:
+        _require_as_expected(_of_small_files(path, found))
     if problems:
         raise SourceError("\n".join(problems))
     return files
@@ -198,30 +204,57 @@ def _require_one_column_each(path: Path, header: Sequence[str], columns: dict[st
         )
 
 
-def _looked_through(file: CsvFile) -> CsvFile:
+@dataclass(slots=True)
+class _Written:
+    """How rows write their dates and numbers, and where each kind stands first."""
+
+    where: str
+    file: str
+    rows: int = 0
+    dates: Counter[str] = dataclasses.field(default_factory=Counter)  # order of a date -> rows
+    unread: Counter[str] = dataclasses.field(default_factory=Counter)  # field -> rows in which it cannot be read
+    first: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # order or field -> its first text and where that stands
+
+
+def _looked_through(file: CsvFile) -> tuple[CsvFile, _Written]:
     """The file with what only all of its rows tell: how its dates and numbers are written."""
-    dates, has_decimal_commas = Counter[str](), False
-    first: dict[str, str] = {}  # order of a date -> where such a one stands first
-    rows, unread = 0, Counter[str]()
-    first_unread: dict[str, str] = {}  # field -> where one that cannot be read stands first
+    found, has_decimal_commas = _Written(str(file.path), file.path.name), False
     with file.path.open("rb") as raw:
         for record in _read_rows(file, raw):
             if record.problem:
                 continue
-            rows += 1
+            found.rows += 1
             texts = {field: "".join(record.values[file.places[field] :][:1]).strip() for field in READABLE}
             if date := US_DATE.fullmatch(texts["invoiced_at"]):
                 order = _order(int(date[1]), int(date[2]))
-                dates[order] += 1
-                first.setdefault(order, f"{texts['invoiced_at']} in line {record.line}")
+                found.dates[order] += 1
+                found.first.setdefault(order, f"{texts['invoiced_at']} in line {record.line}")
             has_decimal_commas = has_decimal_commas or DECIMAL_COMMA.fullmatch(texts["unit_price"]) is not None
             for field, text in texts.items():
                 if not _is_readable(field, text[:LONGEST_READ]):
-                    unread[field] += 1
-                    first_unread.setdefault(field, f"{text[:LONGEST_READ]!r} in line {record.line}")
-    _require_month_first(file, dates, first)
-    _require_readable(file, rows, unread, first_unread)
-    return replace(file, has_decimal_commas=has_decimal_commas)
+                    found.unread[field] += 1
+                    found.first.setdefault(field, f"{text[:LONGEST_READ]!r} in line {record.line}")
+    return replace(file, has_decimal_commas=has_decimal_commas), found
+
+
+def _of_small_files(folder: Path, found: Sequence[_Written]) -> _Written:
+    """What the files of too few rows to show anything alone tell together, as a shop's days of a few rows each do."""
+    small = [one for one in found if one.rows * FEW_OF_ALL < FEW_DATES]
+    together = _Written(f"{len(small)} small files of {folder}, taken together", "")
+    for one in small:
+        together.rows += one.rows
+        together.dates += one.dates
+        together.unread += one.unread
+        for kind, text in one.first.items():
+            together.first.setdefault(kind, f"{text} of {one.file}")
+    return together
+
+
+def _require_as_expected(found: _Written) -> None:
+    _require_month_first(found)
+    _require_readable(found)
 
 
 @lru_cache(maxsize=10_000)  # the rows of an invoice have one date, and prices repeat: 2 instead of 8 us a row
@@ -231,19 +264,19 @@ def _is_readable(field: str, text: str) -> bool:
     return (NUMBER.fullmatch(text) if field == "unit_price" else _instant(text)) is not None
 
 
-def _require_readable(file: CsvFile, rows: int, unread: Counter[str], first: dict[str, str]) -> None:
+def _require_readable(found: _Written) -> None:
     """Refuse a column that is written otherwise than it is read; a row or some are dead letters of their own.
 
     Once they are sent, a mended file does not bring them: each row is another one than was sent under its number.
     """
     problems = [
-        f"{SHOWN[field]} in {count:,} of {rows:,} rows, as {first[field]}; expected is {READABLE[field]}"
-        for field, count in unread.items()
-        if count >= max(FEW_DATES, rows * MOST_ROWS)
+        f"{SHOWN[field]} in {count:,} of {found.rows:,} rows, as {found.first[field]}; expected is {READABLE[field]}"
+        for field, count in found.unread.items()
+        if count >= max(FEW_DATES, found.rows * MOST_ROWS)
     ]
     if problems:
         raise SourceError(
-            f"reading the rows of {file.path}: what cannot be read is {', and '.join(problems)}. Nothing was sent. "
+            f"reading the rows of {found.where}: what cannot be read is {', and '.join(problems)}. Nothing was sent. "
             f"Write the column so in the whole file (a spreadsheet writes as its language is set), or leave the file "
             f"out."
         )
@@ -255,17 +288,18 @@ def _order(one: int, two: int) -> str:
     return "D/M/Y" if one > MONTHS else "M/D/Y"
 
 
-def _require_month_first(file: CsvFile, dates: Counter[str], first: dict[str, str]) -> None:
+def _require_month_first(found: _Written) -> None:
     """Refuse D/M/Y: its days up to the 12th would be read as months, without any row to show it.
 
     Of a month, three of five dates show it. Few that do are mistakes of their own rows, which the landing keeps aside.
     """
+    dates, first = found.dates, found.first
     if dates["D/M/Y"] < max(FEW_DATES, dates.total() * FEW_OF_ALL):
         return
     beside = f", beside M/D/Y, as {first['M/D/Y']}" if dates["M/D/Y"] else ""
     count = f"{dates['D/M/Y']} of {dates.total()}"
     raise SourceError(
-        f"reading the dates of {file.path}: {count} are D/M/Y, as {first['D/M/Y']}{beside}; M/D/Y is expected, and "
+        f"reading the dates of {found.where}: {count} are D/M/Y, as {first['D/M/Y']}{beside}; M/D/Y is expected, and "
         f"1/2 would become January 2. Nothing was sent. Write all of the file's dates as YYYY-MM-DD or M/D/Y."
     )
 

@@ -398,6 +398,30 @@ def test_a_column_that_most_rows_write_otherwise_is_refused_before_anything_is_s
         open_csv_source(tmp_path)
 
 
+def test_small_files_that_write_days_before_months_are_refused_together(tmp_path: Path) -> None:
+    for day in range(1, 32):
+        row = f"{day},A,B,1,{day:02}/12/2010 8:26,1.00,,France\n"
+        write(tmp_path, row, name=f"{day:02}.csv")
+    with pytest.raises(
+        SourceError, match=r"(?s)31 small files .* 19 of 31 are D/M/Y, as 13/12/2010 8:26 in line 2 of 13.csv"
+    ):
+        open_csv_source(tmp_path)
+
+
+def test_small_files_with_decimal_commas_are_refused_together(tmp_path: Path) -> None:
+    for day in range(1, 11):
+        write(
+            tmp_path,
+            f"{day};A;B;1;2010-12-01 08:26;1,00;;France\n",
+            header=HEADER.replace(",", ";"),
+            name=f"{day:02}.csv",
+        )
+    with pytest.raises(
+        SourceError, match=r"10 small files .*UnitPrice in 10 of 10 rows, as '1,00' in line 2 of 01.csv"
+    ):
+        open_csv_source(tmp_path)
+
+
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(SourceError, match="found nothing: the file is empty"):
