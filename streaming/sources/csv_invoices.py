@@ -38,7 +38,9 @@ WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII)
-DECIMAL_COMMA = re.compile(r"-?\d+,\d{1,2}")
+DECIMAL_COMMA = re.compile(
+    r"[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|0+,\d+|\d{1,3}(?:\.\d{3})+,\d+)"
+)  # 1,234 may part thousands
 MAYBE_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+")
 QUANTITY_LENGTH = 100  # the contract's largest has 10 digits
 LONGEST_READ = 200  # characters of a date or number that are looked at before anything is sent

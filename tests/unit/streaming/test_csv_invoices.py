@@ -309,12 +309,12 @@ def test_a_decimal_comma_is_never_read_as_another_number(tmp_path: Path, delimit
     assert refusals(path) == ["wrong_type"]
 
 
-def test_a_point_may_part_thousands_where_other_prices_have_decimal_commas(tmp_path: Path) -> None:
+@pytest.mark.parametrize("price", ["2,55", "+2,5", "1.234,50", "1.234,505", "0,125", "2,5500"])
+def test_a_point_may_part_thousands_where_other_prices_have_decimal_commas(tmp_path: Path, price: str) -> None:
     rows = ["1;A;B;1.000;2010-12-01 08:00:00;3;;ES", "1;A;B;1;2010-12-01 08:00:00;1.234;;ES"]
     clear = ["1;A;B;1000;2010-12-01 08:00:00;2.55;;ES", "1;A;B;2;2010-12-01 08:00:00;4;;ES"]
-    path = write(
-        tmp_path, "\n".join([*rows, *clear, "2;A;B;6;2010-12-01 08:00:00;2,55;;ES"]), header=HEADER.replace(",", ";")
-    )
+    other = f"2;A;B;6;2010-12-01 08:00:00;{price};;ES"
+    path = write(tmp_path, "\n".join([*rows, *clear, other]), header=HEADER.replace(",", ";"))
     assert refusals(path) == ["wrong_type", "wrong_type", None, None, "wrong_type"]
     (tmp_path / "alone").mkdir()
     alone = write(tmp_path / "alone", "\n".join([*rows, *clear]), header=HEADER.replace(",", ";"))
