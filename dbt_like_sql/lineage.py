@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
-from sqlglot.lineage import lineage
+from sqlglot.lineage import Node, lineage
 
 from dbt_like_sql.graph import DIALECT, outer_selects, table_nodes, tree
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from dbt_like_sql.catalog import Catalog, Table
 
 Column = tuple[str, str]
+_NOT_OF_ONE_ROW = (
+    exp.AggFunc,
+    exp.Window,
+    exp.Query,
+    exp.Anonymous,
+)  # a function that nobody knows may be of many rows
 
 
 def column_sources(catalog: Catalog, table: str, column: str) -> tuple[Column, ...]:
@@ -35,6 +41,30 @@ def column_ancestors(catalog: Catalog, table: str, column: str) -> tuple[Column,
                 found.append(source)
                 todo.append(source)
     return tuple(found)
+
+
+def column_expression(catalog: Catalog, table: str, column: str, parent: str) -> exp.Expr | None:
+    """What a column is by one row of a parent; none where it is made of several rows, or of another table too."""
+    node = _node(catalog[table], column, _schema(catalog, catalog[table]))
+    return None if node is None else _by_columns_of(parent, node)
+
+
+def _by_columns_of(parent: str, node: Node) -> exp.Expr | None:
+    if isinstance(node.source, exp.Table):
+        is_parent = f"{node.source.db}.{node.source.name}" == parent and not node.downstream
+        return exp.column(node.name.rpartition(".")[2].strip('`"'), quoted=True) if is_parent else None
+    if not isinstance(node.expression, exp.Alias) or node.expression.find(*_NOT_OF_ONE_ROW):
+        return None
+    made = exp.paren(node.expression.this.copy())  # a root, so that a lone column can be replaced too
+    below = {each.name.replace("`", "").replace('"', ""): each for each in node.downstream}
+    for each in list(made.find_all(exp.Column)):
+        source = below.get(f"{each.table}.{each.name}")
+        found = _by_columns_of(parent, source) if source is not None else None
+        if found is None:
+            return None
+        each.replace(found)
+    inner = made.this
+    return inner if isinstance(inner, exp.Column) else made
 
 
 def column_readers(catalog: Catalog, table: str, column: str) -> tuple[Column, ...]:
@@ -58,20 +88,27 @@ def _kind(kind: str) -> str:
     return kind if "<" not in kind else "ARRAY<STRING>"
 
 
-@lru_cache(maxsize=4096)
-def _sources(
-    table: Table, column: str, schema: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-) -> tuple[Column, ...]:
+def _node(table: Table, column: str, schema: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]) -> Node | None:
+    """The column in SQLGlot's graph; none for a loaded table, and where the query cannot be followed."""
     if table.query is None:
-        return ()
+        return None
     nested: dict[str, Any] = {}
     for parent, columns in schema:
         layer, _, name = parent.partition(".")
         nested.setdefault(layer, {})[name] = dict(columns)
     try:
         query = _with_arrays(tree(table.query, table.query_path).copy())
-        node = lineage(column, query, schema=nested, dialect=DIALECT)
+        return lineage(column, query, schema=nested, dialect=DIALECT)
     except (SqlglotError, ValueError, KeyError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _sources(
+    table: Table, column: str, schema: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+) -> tuple[Column, ...]:
+    node = _node(table, column, schema)
+    if node is None or table.query is None:
         return ()
     found: set[Column] = set()
     for each in node.walk():

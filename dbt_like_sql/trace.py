@@ -13,7 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from dbt_like_sql.errors import SelectionError
 from dbt_like_sql.graph import DIALECT, table_nodes, tree
@@ -235,11 +235,20 @@ def _loaded(catalog: Catalog, name: str) -> set[str]:
 
 
 def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]) -> dict[str, str] | None:
-    """The same key by the parent's columns, where each key column is a plain column of it."""
-    from dbt_like_sql.lineage import column_sources  # noqa: PLC0415
+    """The same key by the parent's columns: a plain column of it, or what the model makes of one of its rows."""
+    from dbt_like_sql.lineage import column_expression, column_sources  # noqa: PLC0415
 
     moved = {}
     for column, value in key.items():
+        if column not in table.column_names:
+            made = _by_parent(catalog, table, parent, parse_one(column, dialect=DIALECT))
+        else:
+            made = column_expression(catalog, table.name, column, parent.name)
+        if made is not None and not isinstance(made, exp.Column):
+            moved[made.sql(dialect=DIALECT)] = value
+            continue
+        if column not in table.column_names:
+            return None
         sources = [source for source in column_sources(catalog, table.name, column) if source[0] == parent.name]
         names = {name for _, name in sources}
         same = [name for name in names if parent.column(name).type == table.column(column).type]
@@ -249,6 +258,18 @@ def _moved(catalog: Catalog, table: Table, parent: Table, key: Mapping[str, str]
             return None
         moved[same[0]] = value
     return moved
+
+
+def _by_parent(catalog: Catalog, table: Table, parent: Table, expression: exp.Expr) -> exp.Expr | None:
+    """An expression of the table's columns by those of the parent."""
+    from dbt_like_sql.lineage import column_expression  # noqa: PLC0415
+
+    for each in list(expression.find_all(exp.Column)):
+        made = column_expression(catalog, table.name, each.name, parent.name)
+        if made is None:
+            return None
+        each.replace(made)
+    return expression
 
 
 def _ranges(warehouse: Warehouse, table: Table, key: Mapping[str, str]) -> list[tuple[str, int, int, int, int]]:

@@ -219,6 +219,28 @@ def test_mart_row_is_traced_by_a_missing_key_and_a_value_of_another_type_is_told
             trace_mart(warehouse, catalog, EVERY, {named: value})
 
 
+def test_mart_row_is_traced_by_a_key_that_its_model_makes_of_a_column(
+    warehouse: Warehouse, catalog: Catalog, tmp_path: Path
+) -> None:
+    """The name of missing values stands in no row of core, so that by the column alone nothing was found."""
+    write_view(tmp_path)
+    write_orders(tmp_path)
+    query = (
+        f"WITH upper_case AS (SELECT order_day, UPPER(sku) AS sku, price FROM mart.priced {DAYS}) "
+        "SELECT order_day, COALESCE(sku, 'NONE') AS named, SUM(price) AS price FROM upper_case "
+        "GROUP BY order_day, COALESCE(sku, 'NONE')"
+    )
+    columns = DAY.replace(REQUIRED, KEY) + column("named", "STRING", more=KEY) + column("price", "NUMERIC")
+    write_table(tmp_path, "mart.by_name", query=query, columns=columns)
+    more = Catalog({**catalog.tables, **load_catalog(tmp_path).tables})
+    migrate(warehouse, more)
+    publish_all(warehouse, more, ["mart.by_name"], days=[D1], run_id="r")
+    missing = trace_mart(warehouse, more, "mart.by_name", {"order_day": str(D1), "named": "NONE"})
+    assert (missing.row and missing.row["price"], missing.ranges) == (Decimal(9), ((TOPIC, 0, 3, 4, 2),))
+    changed = trace_mart(warehouse, more, "mart.by_name", {"order_day": str(D1), "named": "A"})
+    assert changed.ranges == ((TOPIC, 0, 1, 2, 2), (TOPIC, 1, 1, 2, 2))
+
+
 def test_event_is_followed_into_a_mart_that_turns_its_values_into_columns(
     warehouse: Warehouse, catalog: Catalog, tmp_path: Path
 ) -> None:
