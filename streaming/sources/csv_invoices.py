@@ -51,7 +51,12 @@ READABLE = {  # what a row cannot do without, and how it is written
     "quantity": "a whole number as 6",
     "invoiced_at": "2010-12-01 08:26 or, with the month first, 12/1/2010 8:26",
     "unit_price": "a number with a decimal point as 2.55",
+    "invoice_no": "all of its digits as 536365",
+    "stock_code": "all of its digits as 5012345678900",
+    "customer_id": "all of its digits as 17850",
 }
+# A spreadsheet shows a long number so, and saves what it shows: many numbers become one.
+ROUNDED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d{2,3}", re.ASCII)
 DELIMITERS = ",;\t|"
 FORMS = {  # how a file begins that is no CSV, whatever it is called
     b"PK\x03\x04": "an Excel workbook (or another zip archive)",
@@ -263,6 +268,8 @@ def _require_as_expected(found: _Written) -> None:
 def _is_readable(field: str, text: str) -> bool:
     if field == "quantity":
         return isinstance(read_quantity(text), int)
+    if field in ("invoice_no", "stock_code", "customer_id"):
+        return ROUNDED_NUMBER.fullmatch(text) is None
     return (NUMBER.fullmatch(text) if field == "unit_price" else _instant(text)) is not None
 
 
@@ -378,7 +385,7 @@ def _is_row(file: CsvFile, values: list[str]) -> bool:
 def _outgoing(file: CsvFile, record: Record, lines_of: Counter[str], *, progress: float) -> Outgoing:
     values = split_line(record.values[0], file.delimiter) if record.problem else record.values
     raw = {field: values[place] for field, place in file.places.items() if place < len(values)}
-    problem = record.problem or _shifted(file, values)
+    problem = record.problem or _shifted(file, values) or _rounded(raw)
     invoice_no = raw.get("invoice_no", "").strip()
     lines_of[invoice_no] += 1
     line_no = lines_of[invoice_no]
@@ -402,6 +409,14 @@ def _shifted(file: CsvFile, values: list[str]) -> str:
     if not any(values[len(file.header) :]):
         return ""
     return f"the row has {len(values)} values, the header {len(file.header)}"
+
+
+def _rounded(raw: dict[str, str]) -> str:
+    """Which number of the row has lost its digits; that it stands for others too shows nowhere later."""
+    for name in ("invoice_no", "stock_code", "customer_id"):
+        if ROUNDED_NUMBER.fullmatch(raw.get(name, "").strip()):
+            return f"{SHOWN[name]} is {raw[name].strip()}, a number that a spreadsheet has rounded"
+    return ""
 
 
 def _readable(file: CsvFile, raw: dict[str, str]) -> dict[str, Any]:

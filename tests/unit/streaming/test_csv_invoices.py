@@ -422,6 +422,28 @@ def test_small_files_with_decimal_commas_are_refused_together(tmp_path: Path) ->
         open_csv_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "5.36365E+11,A,B,1,2010-12-01 08:00,1.00,,UK\n",
+        "1,5.01234E+12,B,1,2010-12-01 08:00,1.00,,UK\n",
+        "1,A,B,1,2010-12-01 08:00,1.00,1e+15,UK\n",
+    ],
+)
+def test_a_number_that_a_spreadsheet_has_rounded_is_refused(tmp_path: Path, row: str) -> None:
+    """It would be one invoice, article or customer in place of many."""
+    assert refusals(write(tmp_path, row)) == ["wrong_type"]
+    assert "a number that a spreadsheet has rounded" in events_of(tmp_path)[0]["problem"]
+    write(tmp_path, row * 10)
+    with pytest.raises(SourceError, match=r"in 10 of 10 rows.*expected is all of its digits.*Nothing was sent"):
+        open_csv_source(tmp_path)
+
+
+@pytest.mark.parametrize("code", ["1E05", "85123E", "1E+5", "E+12"])
+def test_a_code_that_is_no_rounded_number_is_read(tmp_path: Path, code: str) -> None:
+    assert refusals(write(tmp_path, f"1,{code},B,1,2010-12-01 08:00,1.00,,UK\n" * 10)) == [None] * 10
+
+
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(SourceError, match="found nothing: the file is empty"):
