@@ -44,7 +44,10 @@ def files_line(fed: Fed) -> str:
     unreadable = f", {fed['unreadable']:,} of them unreadable" if fed["unreadable"] else ""
     others = f"; left out, as they are no .csv files: {_some(fed['left_out'])}" if fed["left_out"] else ""
     copies = f"; alike to the byte, and each counted: {_some(fed['copies'])}" if fed["copies"] else ""
-    return f"{fed['files']:,} files with {rows:,} rows{unreadable}{others}{copies}"
+    overlaps = (
+        f"; with invoices in common, each counted twice: {_some(found)}" if (found := fed.get("overlaps")) else ""
+    )
+    return f"{fed['files']:,} files with {rows:,} rows{unreadable}{others}{copies}{overlaps}"
 
 
 def _some(names: list[str]) -> str:

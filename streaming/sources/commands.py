@@ -192,7 +192,11 @@ def _source(
             click.echo(_left_out_warning(options["csv_path"], others), err=True)
         if copies := csv_invoices.copies(files):
             click.echo(_copies_warning(options["csv_path"], copies), err=True)
-        return csv_invoices.read_csv_events(files), {"files": len(files), "left_out": others, "copies": copies}
+        copied = {name.partition(" = ")[0] for name in copies}
+        if overlaps := csv_invoices.overlaps([file for file in files if file.path.name not in copied]):
+            click.echo(_overlaps_warning(options["csv_path"], overlaps), err=True)
+        told = {"files": len(files), "left_out": others, "copies": copies, "overlaps": overlaps}
+        return csv_invoices.read_csv_events(files), told
     if options["ndjson_path"]:
         name = options["ndjson_path"]
         lines = piped.read_lines(sys.stdin.fileno(), is_stopped) if name == "-" else _open_lines(Path(name))
@@ -223,6 +227,13 @@ def _copies_warning(folder: Path, copies: list[str]) -> str:
     return (
         f"warning: files of {folder} hold the same bytes: {_some(copies)}. The rows of each are sent, as events of "
         f"their own. If one is a copy, stop, take it out and begin anew."
+    )
+
+
+def _overlaps_warning(folder: Path, overlaps: list[str]) -> str:
+    return (
+        f"warning: files of {folder} have whole invoices in common: {_some(overlaps)}. The rows of each are sent, as "
+        f"events of their own. If these files overlap, stop, take the rows out of one of them and begin anew."
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
@@ -55,6 +56,7 @@ READABLE = {  # what a row cannot do without, and how it is written
     "stock_code": "all of its digits as 5012345678900",
     "customer_id": "all of its digits as 17850",
 }
+NUMBERS = ("quantity", "invoiced_at", "unit_price")
 # A spreadsheet shows a long number so, and saves what it shows: many numbers become one.
 ROUNDED_NUMBER = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d{2,3}", re.ASCII)
 DELIMITERS = ",;\t|"
@@ -93,6 +95,7 @@ class CsvFile:
     places: dict[str, int]
     size: int
     has_decimal_commas: bool = False  # in some price: a point may then part thousands
+    invoices: dict[str, int] = dataclasses.field(default_factory=dict)  # number -> hash of its rows, in any order
 
 
 def open_csv_source(path: Path) -> list[CsvFile]:
@@ -152,6 +155,18 @@ def copies(files: Sequence[CsvFile]) -> list[str]:
         if original != path.name:
             found.append(f"{path.name} = {original}")
     return found
+
+
+def overlaps(files: Sequence[CsvFile]) -> list[str]:
+    """Pairs of files with whole invoices in common, as months that overlap have: these are counted twice."""
+    first: dict[tuple[str, int], CsvFile] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for file in files:
+        for number, rows in file.invoices.items():
+            original = first.setdefault((number, rows), file)
+            if number and original is not file:
+                shared.setdefault((file.path.name, original.path.name), []).append(number)
+    return [f"{one} and {other} ({len(numbers):,}, as {numbers[0]})" for (one, other), numbers in shared.items()]
 
 
 def _is_csv(path: Path) -> bool:
@@ -228,12 +243,21 @@ class _Written:
 def _looked_through(file: CsvFile) -> tuple[CsvFile, _Written]:
     """The file with what only all of its rows tell: how its dates and numbers are written."""
     found, has_decimal_commas = _Written(str(file.path), file.path.name), False
+    invoices: Counter[str] = Counter()
+    values_of = itemgetter(*(file.places[field] for field in COLUMNS))  # the invoice's number is the first
     with file.path.open("rb") as raw:
         for record in _read_rows(file, raw):
             if record.problem:
                 continue
             found.rows += 1
-            texts = {field: "".join(record.values[file.places[field] :][:1]).strip() for field in READABLE}
+            if len(record.values) >= len(file.header):
+                row = values_of(record.values)
+                invoices[row[0].strip()] += hash(row)
+            might_be_rounded = any(
+                "+" in value for value in record.values
+            )  # few rows have one, and each look costs 1 us
+            looked_at = READABLE if might_be_rounded else NUMBERS
+            texts = {field: "".join(record.values[file.places[field] :][:1]).strip() for field in looked_at}
             if date := US_DATE.fullmatch(texts["invoiced_at"]):
                 order = _order(int(date[1]), int(date[2]))
                 found.dates[order] += 1
@@ -243,7 +267,7 @@ def _looked_through(file: CsvFile) -> tuple[CsvFile, _Written]:
                 if not _is_readable(field, text[:LONGEST_READ]):
                     found.unread[field] += 1
                     found.first.setdefault(field, f"{text[:LONGEST_READ]!r} in line {record.line}")
-    return replace(file, has_decimal_commas=has_decimal_commas), found
+    return replace(file, has_decimal_commas=has_decimal_commas, invoices=invoices), found
 
 
 def _of_small_files(folder: Path, found: Sequence[_Written]) -> _Written:

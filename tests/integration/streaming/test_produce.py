@@ -128,7 +128,10 @@ def test_what_is_left_out_of_the_folder_is_told(rig: Rig, tmp_path: Path) -> Non
     assert "hold the same bytes: " in errors
     assert f"left out of {folder}, since only its .csv files are read: more.csv.gz." in errors
     done = json.loads(out.splitlines()[-1])
-    assert (done["files"], done["left_out"], len(done["copies"])) == (2, ["more.csv.gz"], 1)
+    assert (done["files"], done["left_out"], len(done["copies"]), done["overlaps"]) == (2, ["more.csv.gz"], 1, [])
+    with (folder / "copy.csv").open("a") as copy:
+        copy.write("999,A,B,1,2010-12-01 08:00,1.00,,France\n")
+    assert "have whole invoices in common: " in run(rig, "--csv", folder, "--json")[2]
 
 
 def test_without_resume_a_second_run_sends_repeats_with_the_same_ids(rig: Rig, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_the_summary_says_what_was_read_and_what_was_left_out() -> None:
         "3 files with 4,002 rows, 2 of them unreadable; left out, as they are no .csv files: more.csv.gz, old/"
     )
     assert files_line(files | {"unreadable": 0, "left_out": []}) == "3 files with 4,002 rows"
+    overlapping = files | {"unreadable": 0, "left_out": [], "overlaps": ["b.csv and a.csv (2, as 536367)"]}
+    assert files_line(overlapping).endswith("in common, each counted twice: b.csv and a.csv (2, as 536367)")
     copied = files | {"unreadable": 0, "left_out": [], "copies": ["b.csv = a.csv"]}
     assert files_line(copied) == "3 files with 4,002 rows; alike to the byte, and each counted: b.csv = a.csv"
     assert files_line(FED) == ""

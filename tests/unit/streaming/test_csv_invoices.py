@@ -16,6 +16,7 @@ from streaming.sources.csv_invoices import (
     copies,
     left_out,
     open_csv_source,
+    overlaps,
     read_csv_events,
     read_customer,
     read_price,
@@ -465,6 +466,15 @@ def test_files_that_hold_the_same_bytes_are_named(tmp_path: Path) -> None:
     write(tmp_path, A.replace("7", "8", 1), name="b.csv")
     assert copies(open_csv_source(tmp_path)) == ["a.csv = a (1).csv", "c.csv = a (1).csv"]
     assert copies(open_csv_source(tmp_path / "a.csv")) == []
+
+
+def test_files_with_whole_invoices_in_common_are_named(tmp_path: Path) -> None:
+    """Exports of months that overlap: the rows of an invoice in both count twice, and nothing else shows it."""
+    row = "{},A,B,{},2010-12-01 08:26,1.00,,France\n".format
+    write(tmp_path, row(1, 1) + row(2, 1) + row(2, 5) + row(3, 1) + row("", 1), name="a.csv")
+    write(tmp_path, row(2, 5) + row(2, 1) + row(3, 2) + row(4, 1) + row("", 1), name="b.csv")
+    write(tmp_path, row(5, 1), name="c.csv")
+    assert overlaps(open_csv_source(tmp_path)) == ["b.csv and a.csv (1, as 2)"]
 
 
 def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
