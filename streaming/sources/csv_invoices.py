@@ -170,7 +170,8 @@ def overlaps(files: Sequence[CsvFile]) -> list[str]:
 
 
 def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() == ".csv" and path.is_file()
+    """Hidden files are not: nobody sees the ._NAME.csv that macOS puts beside a file, or what a copy left half done."""
+    return path.suffix.lower() == ".csv" and path.name[0] != "." and path.is_file()
 
 
 def _open(path: Path) -> CsvFile:

@@ -460,6 +460,14 @@ def test_what_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
     assert left_out(tmp_path / "a.csv") == []
 
 
+def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path, A)
+    write(tmp_path, A, name=".b.csv")
+    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    assert [file.path.name for file in open_csv_source(tmp_path)] == ["a.csv"]
+    assert [file.path.name for file in open_csv_source(tmp_path / ".b.csv")] == [".b.csv"]
+
+
 def test_files_that_hold_the_same_bytes_are_named(tmp_path: Path) -> None:
     for name in ("a.csv", "a (1).csv", "c.csv"):
         write(tmp_path, A, name=name)
