@@ -5,6 +5,7 @@ pipelines this project has and what its assets depend on (defs/transform), or ho
 """
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=184)
 
 NOT_REACHED = "not reached: the run stopped before this test"
 NOT_DEFINED = "not defined in this run: the condition in the block's file under which it stands did not hold"
+
+DEEPEST = 50  # levels of what an exporter returns; Dagster itself fails on some hundreds
 
 CONFIG_SCHEMA = {
     "variables": dg.Field(
@@ -306,7 +309,7 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
     An exporter may return a mapping; its entry `partitions` says what there is to say of each partition alone.
     """
     report = run.outputs.get(output.uuid)
-    reported = {str(name): _plain(value) for name, value in report.items()} if isinstance(report, dict) else {}
+    reported = _plain(report) if isinstance(report, dict) else {}
     partitions = reported.pop("partitions") if isinstance(reported.get("partitions"), dict) else {}
     own = partitions.get(partition)
     own = own if isinstance(own, dict) else {}
@@ -352,17 +355,45 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
     }
 
 
-def _plain(value: Any) -> Any:
-    """Whatever an exporter returned, as JSON has it: it has written by then, and what it says must not fail the run."""
+def _plain(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """Whatever an exporter returned, as JSON has it: it has written by then, and what it says must not fail the run.
+
+    Of plain types alone: Dagster stores no subclass of them, such as numpy's float64 or an Enum of texts. What is no
+    number (`nan`, as a mean of no rows) is a text, with which JSON and Dagster's UI know what to do.
+
+    Args:
+        value: what it returned, or a part of it.
+        within: what that is a part of, by identity: what holds itself would have no end.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return _plain_single(value)
+    if id(value) in within or len(within) == DEEPEST:
+        return "..."
+    inside = (*within, id(value))
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {_text(name): _plain(each, inside) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each) for each in value]
+        return [_plain(each, inside) for each in value]
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return _plain(value.tolist())
-    return str(value)
+        return _plain(value.tolist(), inside)
+    return _text(value)
+
+
+def _plain_single(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return value
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as failure:  # noqa: BLE001 - whatever its class does
+        return f"(its text cannot be told: {type(failure).__name__})"
 
 
 def _value(value: Any) -> Any:
