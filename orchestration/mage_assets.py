@@ -150,7 +150,9 @@ def _definition(
     @dg.multi_asset(
         name=_name(pipeline.uuid),
         specs=[_spec(pipeline, block, keys[block.uuid], options[block.uuid]) for block in pipeline.outputs],
-        check_specs=[_check_spec(first_key, block, test) for block in pipeline.blocks for test in block.tests],
+        check_specs=[
+            _check_spec(first_key, pipeline, block, test) for block in pipeline.blocks for test in block.tests
+        ],
         partitions_def=partitions,
         backfill_policy=BACKFILL if partitions is not None else None,
         pool=runs.pool,
@@ -258,17 +260,20 @@ def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: A
     )
 
 
-def _check_spec(key: dg.AssetKey, block: BlockSpec, test: TestSpec) -> dg.AssetCheckSpec:
+def _check_spec(key: dg.AssetKey, pipeline: PipelineSpec, block: BlockSpec, test: TestSpec) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
-        name=_check_name(block.uuid, test.name),
+        name=_check_name(pipeline, block.uuid, test.name),
         asset=key,
         blocking=not test.only_warns,
         description=test.description or f"@test {test.name} of block {block.uuid}, line {test.line}.",
     )
 
 
-def _check_name(block: str, test: str) -> str:
-    return _name(f"{block}__{test}")
+def _check_name(pipeline: PipelineSpec, block: str, test: str) -> str:
+    """Of a test; where block `a`'s `b__c` and block `a__b`'s `c` would have one name, with their blocks' in it."""
+    names = [f"{each.uuid}__{its.name}" for each in pipeline.blocks for its in each.tests]
+    name = f"{block}__{test}"
+    return _name(name if names.count(name) == 1 else f"{name} of {block}")
 
 
 def _check_results(
@@ -292,7 +297,7 @@ def _check_results(
             failures = {part: result.message for part, result in found if not result.passed}
             yield dg.AssetCheckResult(
                 asset_key=key,
-                check_name=_check_name(block.uuid, test.name),
+                check_name=_check_name(pipeline, block.uuid, test.name),
                 passed=not failures and (bool(found) or is_absent),
                 severity=dg.AssetCheckSeverity.WARN if test.only_warns else dg.AssetCheckSeverity.ERROR,
                 metadata={

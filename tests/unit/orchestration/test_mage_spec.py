@@ -415,6 +415,18 @@ def test_any_name_that_mage_takes_becomes_one_of_dagster(scratch: Scratch, pipel
     dg.Definitions(assets=[asset]).resolve_asset_graph()
 
 
+def test_checks_of_two_blocks_have_two_names(scratch: Scratch) -> None:
+    code = "@transformer\ndef run(*a, **k): ...\n@test\ndef {}(*a): ...\n"
+    first, second = (block(name, code=code.format(test)) for name, test in (("a", "b__test_c"), ("a__b", "test_c")))
+    scratch.pipeline(first, second, block("out", "data_exporter", "a", "a__b"))
+    [asset] = build_mage_assets(load_project(scratch.root))
+    assert sorted(each.name[:18] for each in asset.check_keys) == [
+        "a__b__test_c_of_a_",
+        "a__b__test_c_of_a_",
+        "out__test_one",
+    ]
+
+
 def test_names_that_differ_to_mage_alone_stay_apart(scratch: Scratch) -> None:
     for name in ("a-b", "a_b"):
         scratch.pipeline(
