@@ -374,6 +374,7 @@ def _why_its_code_leaves_out(pipeline: PipelineSpec) -> str | None:
 def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
     blocks: dict[str, BlockSpec] = {}
     listed = {fields["uuid"]: fields for fields, _ in document.blocks()}
+    notes = {uuid: str(fields["type"]) for uuid, fields in listed.items() if fields.get("type") in NOTES}
     for fields, line in document.blocks():
         kind = str(fields.get("type"))
         if kind in NOTES:
@@ -388,7 +389,7 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         uuid=uuid,
         description=document.fields.get("description"),
         variables=dict(document.fields.get("variables") or {}),
-        blocks=_in_order(document.path, blocks),
+        blocks=_in_order(document.path, blocks, notes),
         path=document.path,
         code_version=_code_version(root, document.path, blocks),
     )
@@ -603,9 +604,14 @@ def _decorators(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     return {each.id for each in functions if isinstance(each, ast.Name)}
 
 
-def _in_order(path: Path, blocks: Mapping[str, BlockSpec]) -> tuple[BlockSpec, ...]:
+def _in_order(path: Path, blocks: Mapping[str, BlockSpec], notes: Mapping[str, str]) -> tuple[BlockSpec, ...]:
     for block in blocks.values():
         for upstream in block.upstream:
+            if upstream in notes:
+                problem = (
+                    f"block {block.uuid} reads {upstream}, a {notes[upstream]}, which runs nothing and hands nothing on"
+                )
+                raise MageSpecError(path, block.line, f"{problem}; take it out of the block's upstream_blocks")
             if upstream not in blocks:
                 raise MageSpecError(path, block.line, f"block {block.uuid} reads {upstream}, which does not exist")
     try:

@@ -267,6 +267,13 @@ def test_a_name_that_stands_twice_is_told(scratch: Scratch) -> None:
         load_project(scratch.root)
 
 
+@pytest.mark.parametrize("kind", ["markdown", "scratchpad"])
+def test_a_block_that_reads_a_note_is_told_that_it_is_one(scratch: Scratch, kind: str) -> None:
+    scratch.pipeline(block("note", kind), block("in", "data_loader", "note"))
+    with pytest.raises(MageSpecError, match=rf"block in reads note, a {kind}.*take it out of the block's upstream_blo"):
+        load_project(scratch.root)
+
+
 def test_a_block_that_reads_nothing_known_is_told(scratch: Scratch) -> None:
     scratch.pipeline(block("in", "data_loader", "ghost"))
     with pytest.raises(MageSpecError, match="reads ghost, which does not exist"):
