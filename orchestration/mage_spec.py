@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
@@ -641,7 +642,7 @@ def _code_version(root: Path, path: Path, blocks: Mapping[str, BlockSpec]) -> st
 
     It changes when the code in Mage's folder does. Other pipelines' blocks are no part of it.
     """
-    digest = hashlib.sha256(path.read_bytes())
+    digest = hashlib.sha256(_without_notes(path.read_bytes()))
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
     for module in _modules(root):
@@ -649,6 +650,36 @@ def _code_version(root: Path, path: Path, blocks: Mapping[str, BlockSpec]) -> st
             content = module.read_bytes()
             digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode() + content)
     return digest.hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=256)  # a run that keeps its day up asks again and again
+def _without_notes(metadata: bytes) -> bytes:
+    """A pipeline's file as if no block had run in Mage's UI, which notes there of each whether it has.
+
+    To look at a block's rows there is no edit: it would show every day as made by older code.
+    """
+    try:
+        text = metadata.decode()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return metadata
+    fields = dict(_fields_of(node))
+    listed = fields["blocks"].value if isinstance(fields.get("blocks"), yaml.SequenceNode) else ()
+    notes: dict[int, tuple[int, str]] = {}
+    for block in map(dict, map(_fields_of, listed)):
+        upstream = block.get("upstream_blocks")
+        is_first = not (isinstance(upstream, yaml.SequenceNode) and upstream.value)
+        for name, note in (("status", "not_executed"), ("all_upstream_blocks_executed", str(is_first).lower())):
+            if isinstance(block.get(name), yaml.ScalarNode):
+                notes[block[name].start_mark.index] = (block[name].end_mark.index, note)
+    for start, (end, note) in sorted(notes.items(), reverse=True):
+        text = text[:start] + note + text[end:]
+    return text.encode()
+
+
+def _fields_of(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    for name, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        yield str(name.value), value
 
 
 def _modules(root: Path) -> Iterator[Path]:

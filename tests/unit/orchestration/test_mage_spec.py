@@ -679,6 +679,20 @@ def test_the_code_version_follows_the_code(scratch: Scratch) -> None:
     assert load_project(scratch.root).pipeline("p").code_version != before
 
 
+def test_a_block_that_was_run_in_mages_ui_is_no_edit(scratch: Scratch) -> None:
+    notes = {"all_upstream_blocks_executed": False, "status": "not_executed"}
+    first = block("in", "data_loader", **notes | {"all_upstream_blocks_executed": True})
+    path = scratch.pipeline(first, block("out", "data_exporter", "in", **notes), variables={"status": "not_executed"})
+    found = load_project(scratch.root)
+    text = path.read_text()
+    path.write_text(text.replace("  status: not_executed", "  status: executed", 1))
+    assert edited_pipelines(found) == []
+    path.write_text(text.replace("all_upstream_blocks_executed: false", "all_upstream_blocks_executed: true"))
+    assert edited_pipelines(found) == []
+    path.write_text(text.replace("variables:\n  status: not_executed", "variables:\n  status: executed"))
+    assert edited_pipelines(found) == ["p"]
+
+
 @pytest.mark.parametrize("edit", ["block", "module", "pipeline", "removed"])
 def test_an_edit_since_the_project_was_read_is_seen(scratch: Scratch, edit: str) -> None:
     path = scratch.pipeline(block("in", "data_loader"), block("out", "data_exporter", "in"))
