@@ -23,12 +23,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import MageRunError
 from orchestration.mage_imports import own_helpers
 from orchestration.mage_retry import RetryConfig, retry_problem
+from orchestration.mage_spec import is_edited
 from orchestration.mage_surroundings import Surroundings, own_surroundings
 from orchestration.mage_timeout import BlockTimeoutError, time_limit
 
@@ -132,6 +134,7 @@ def run_pipeline(
     *,
     keep: Callable[[str, Any], None] | None = None,
     part: Part | None = None,
+    as_read: bool = False,
 ) -> PipelineRun:
     """Run the blocks in order, each on the results of those it reads, each followed by its tests.
 
@@ -144,6 +147,8 @@ def run_pipeline(
         variables: runtime variables, on top of the pipeline's own.
         keep: told each block's result, for whoever wants to look at frames (tests do).
         part: what this is of the caller's run, if not all of it.
+        as_read: refuse files that were edited since `spec` was read, before the first block and before the first
+            exporter: what is written is said to be made by `spec.code_version`.
 
     Raises:
         MageRunError: a block raised, or is there no longer; then none has run.
@@ -152,8 +157,11 @@ def run_pipeline(
     with own_helpers(project.root):
         pipeline = _open(project.root, spec, part) if spec.path.is_file() else None
         _refuse_removed(pipeline, spec, part)
+        refuse_edited = partial(_refuse_edited, project.root, spec, part) if as_read else None
+        if refuse_edited is not None:
+            refuse_edited(spec.blocks[0])
         with own_surroundings():
-            return _run_blocks(pipeline, spec, variables, keep=keep, part=part)
+            return _run_blocks(pipeline, spec, variables, keep=keep, part=part, before_writing=refuse_edited)
 
 
 def _run_blocks(
@@ -163,12 +171,15 @@ def _run_blocks(
     *,
     keep: Callable[[str, Any], None] | None,
     part: Part,
+    before_writing: Callable[[BlockSpec], None] | None,
 ) -> PipelineRun:
     given = _given(spec, variables)
     retry = _retries_of_project(pipeline, spec, part)
     results: dict[str, list[Any]] = {}
     runs: list[BlockRun] = []
     for block in spec.blocks:
+        if before_writing is not None and block.type == "data_exporter" and not _exporters_of(spec, runs):
+            before_writing(block)
         inputs = _inputs(results, block, _read_after(spec, len(runs) + 1))
         _forget_peak()
         started = time.perf_counter()
@@ -347,7 +358,7 @@ def _open(root: Path, spec: PipelineSpec, part: Part) -> Any:
 def _not_begun(
     spec: PipelineSpec, part: Part, block: BlockSpec, path: Path, *, problem: str, mend: str
 ) -> MageRunError:
-    """The error of a run in which no block has run."""
+    """The error of a run that has written nothing of this part."""
     return MageRunError(
         f"running Mage block {spec.uuid}/{block.uuid}: {problem} [{written_told(spec, (), part)}. {mend}]",
         pipeline=spec.uuid,
@@ -382,6 +393,16 @@ def _refuse_removed(pipeline: Any, spec: PipelineSpec, part: Part) -> None:
             "run again."
         )
         raise _not_begun(spec, part, block, path, problem=problem, mend=mend)
+
+
+def _refuse_edited(root: Path, spec: PipelineSpec, part: Part, block: BlockSpec) -> None:
+    """Some blocks would be the new ones, others and their helper modules the old; the rows of neither version."""
+    if is_edited(root, spec):
+        problem = (
+            "files of its pipeline, or modules that it may import, were edited since this run has read them; what it "
+            f"writes would be said to be made by the code as it was ({spec.code_version})"
+        )
+        raise _not_begun(spec, part, block, spec.path, problem=problem, mend="Run it again: that reads them anew.")
 
 
 def _retries_of_project(pipeline: Any, spec: PipelineSpec, part: Part) -> Mapping[str, Any]:

@@ -204,7 +204,7 @@ def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[s
     tries = 1
     while True:
         try:
-            return mage.run_pipeline(project, pipeline, variables, part=part)
+            return mage.run_pipeline(project, pipeline, variables, part=part, as_read=True)
         except MageRunError as error:
             if not error.is_retryable or tries == PASS_TRIES:
                 raise

@@ -122,7 +122,10 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSpec:
-    """One pipeline; its blocks in an order in which each comes after what it reads."""
+    """One pipeline; its blocks in an order in which each comes after what it reads.
+
+    `files_version` is of its blocks' files and the project's modules alone, `code_version` of its own file as well.
+    """
 
     uuid: str
     description: str | None
@@ -130,6 +133,7 @@ class PipelineSpec:
     blocks: tuple[BlockSpec, ...]
     path: Path
     code_version: str
+    files_version: str = ""
 
     def block(self, uuid: str) -> BlockSpec:
         """The block of that name."""
@@ -210,6 +214,43 @@ def _is_edited(root: Path, pipeline: PipelineSpec) -> bool:
         return _code_version(root, pipeline.path, blocks) != pipeline.code_version
     except OSError:  # removed, or just being saved
         return True
+
+
+def is_edited(root: Path, pipeline: PipelineSpec) -> bool:
+    """Whether what runs is another than when the pipeline was read: its blocks, what they read, modules.
+
+    Its variables are not looked at: a run has those of its beginning, and a block may set one for the next run
+    (`set_global_variable`), for which Mage writes the whole file anew.
+    """
+    blocks = {block.uuid: block for block in pipeline.blocks}
+    try:
+        if _hash_of_files(root, blocks) != pipeline.files_version:
+            return True
+        listed = [fields for fields, _ in _Document.read(pipeline.path).blocks() if fields.get("type") not in NOTES]
+    except (OSError, MageSpecError):  # removed, or just being saved
+        return True
+    now = {
+        str(fields["uuid"]): (
+            str(fields.get("type")),
+            _language(fields),
+            tuple(fields.get("upstream_blocks") or ()),
+            dict(fields.get("configuration") or {}),
+            dict(fields.get("retry_config") or {}),
+            read_timeout(fields.get("timeout")),
+        )
+        for fields in listed
+    }
+    return now != {
+        block.uuid: (
+            block.type,
+            block.language,
+            block.upstream,
+            dict(block.configuration),
+            dict(block.retry_config),
+            block.timeout_s,
+        )
+        for block in pipeline.blocks
+    }
 
 
 def _refuse_retries(path: Path) -> None:
@@ -393,6 +434,7 @@ def _pipeline(root: Path, document: _Document, uuid: str) -> PipelineSpec:
         blocks=_in_order(document.path, blocks, notes),
         path=document.path,
         code_version=_code_version(root, document.path, blocks),
+        files_version=_hash_of_files(root, blocks),
     )
     _refuse_other_than_names(pipeline)
     _refuse_two_variables_of_one_day(pipeline)
@@ -642,7 +684,11 @@ def _code_version(root: Path, path: Path, blocks: Mapping[str, BlockSpec]) -> st
 
     It changes when the code in Mage's folder does. Other pipelines' blocks are no part of it.
     """
-    digest = hashlib.sha256(_without_notes(path.read_bytes()))
+    return _hash_of_files(root, blocks, _without_notes(path.read_bytes()))
+
+
+def _hash_of_files(root: Path, blocks: Mapping[str, BlockSpec], metadata: bytes = b"") -> str:
+    digest = hashlib.sha256(metadata)
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
     for module in _modules(root):

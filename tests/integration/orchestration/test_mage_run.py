@@ -362,6 +362,35 @@ def test_a_partition_that_is_to_blame_keeps_no_other_one_from_being_written(tmp_
     assert [each.passed for each in result.get_asset_check_evaluations()] == ([False] if how == "test" else [])
 
 
+@pytest.mark.parametrize("edits", ["out", "load"])
+def test_an_edit_while_a_run_is_at_work_ends_it_before_rows_of_two_versions_are_written(
+    tmp_path: Path, edits: str
+) -> None:
+    log, root = tmp_path / "log", tmp_path / "project"
+    edit = f"    if k['day'] == 'd2':\n        __import__('pathlib').Path('{root}/helpers.py').write_text('RATE = 2')\n"
+    out = writer("out", "load", log=log, then=edit if edits == "out" else "", partition_variable="day")
+    load = ("data_loader", [], LOAD[2].replace("    return", f"{edit if edits == 'load' else ''}    return"))
+    failure = failure_of(write_project(root, "p", {"load": load, "out": out}), partitions_def=DAYS)
+    block, written, left = ("load", "d1, d2", "d3") if edits == "out" else ("out", "d1", "d2")
+    assert failure.startswith(
+        f"running Mage block p/{block}: files of its pipeline, or modules that it may import, were"
+    )
+    assert f"Nothing was written of {left}; already written before: {written}. Run it again" in failure
+    assert log.read_text() == "".join(f"out {day};" for day in written.split(", "))
+
+
+def test_a_block_may_set_a_variable_for_the_next_run(tmp_path: Path) -> None:
+    sets = (
+        "def load(*a, **k):\n    from mage_ai.data_preparation.variable_manager import set_global_variable\n"
+        "    set_global_variable('p', 'seen', 5)\n    return {'n': 1}\n"
+    )
+    out = writer("out", "load", log=tmp_path / "log")
+    project = write_project(tmp_path / "p", "p", {"load": ("data_loader", [], sets), "out": out})
+    assert dg.materialize(build_mage_assets(project)).success
+    [pipeline] = load_project(project.root).pipelines
+    assert pipeline.variables == {"seen": 5}
+
+
 @pytest.mark.parametrize(
     ("returned", "shown"),
     [
@@ -573,7 +602,9 @@ def test_failure_outside_of_a_block_s_code_names_its_file_alone(tmp_path: Path) 
     project = write_project(tmp_path / "p", "p", blocks)
     assert re.search(r"/load\.py: TypeError: takes_two\(\) missing 1", failure_of(project))
     (project.root / "data_loaders" / "load.py").write_text("@data_loader\ndef load():\n    return 1\n")
-    assert re.search(r"block p/out \(\S+/out\.py\): Exception: Block out may have too many", failure_of(project))
+    assert re.search(
+        r"block p/out \(\S+/out\.py\): Exception: Block out may have too many", failure_of(load_project(project.root))
+    )
 
 
 def test_blocks_log_through_the_logger_that_mage_gives_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from orchestration.defs.topics import feeds, feeds_of, project
 from orchestration.errors import MageSpecError
 from orchestration.mage_assets import AssetOptions, build_mage_assets
 from orchestration.mage_graph import picture, svg
-from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, edited_pipelines, load_project
+from orchestration.mage_spec import EXTENSIONS, RUNNABLE, STORAGE, edited_pipelines, is_edited, load_project
 from orchestration.mage_timeout import read_timeout
 
 BLOCK = """@{kind}
@@ -691,6 +691,30 @@ def test_a_block_that_was_run_in_mages_ui_is_no_edit(scratch: Scratch) -> None:
     assert edited_pipelines(found) == []
     path.write_text(text.replace("variables:\n  status: not_executed", "variables:\n  status: executed"))
     assert edited_pipelines(found) == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "edited"),
+    [
+        ({"variables": {"x": 2}}, False),
+        (
+            {"blocks": [block("in", "data_loader"), block("out", "data_exporter", "in"), block("note", "markdown")]},
+            False,
+        ),
+        ({"blocks": [block("in", "data_loader"), block("out", "data_exporter")]}, True),
+        ({"blocks": [block("in", "data_loader"), block("out", "data_exporter", "in", timeout=9)]}, True),
+        ({"blocks": [block("in", "data_loader")]}, True),
+        ({"blocks": 7}, True),
+    ],
+)
+def test_a_run_at_work_is_told_of_other_blocks_and_not_of_variables(
+    scratch: Scratch, edit: dict[str, Any], *, edited: bool
+) -> None:
+    path = scratch.pipeline(block("in", "data_loader"), block("out", "data_exporter", "in"), variables={"x": 1})
+    [pipeline] = load_project(scratch.root).pipelines
+    assert not is_edited(scratch.root, pipeline)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **edit}))
+    assert is_edited(scratch.root, pipeline) is edited
 
 
 @pytest.mark.parametrize("edit", ["block", "module", "pipeline", "removed"])
