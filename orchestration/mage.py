@@ -536,12 +536,28 @@ def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) 
     It does not take them as arguments: it would read what Mage's store holds of its upstream blocks, which is nothing,
     or the frame of an earlier run in Mage's own UI.
     """
-    frames = [each.to_pandas() if hasattr(each, "to_pandas") else each for each in inputs]
+    frames = [_as_pandas(each) for each in inputs]
     mage_block.fetch_input_variables = lambda *_args, **_kwargs: (
         [_for_sql(frame, uuid) for frame, uuid in zip(frames, upstream, strict=True)],
         [{} for _ in frames],
         list(upstream),
     )
+
+
+def _as_pandas(value: Any) -> Any:
+    """What Mage can write to a store; whole numbers stay whole, also beside nulls: `to_pandas` makes floats of them."""
+    frame = value.to_pandas() if hasattr(value, "to_pandas") else value
+    table = value.to_arrow() if hasattr(value, "to_arrow") else value
+    if not hasattr(frame, "columns") or not _module_of(table).startswith("pyarrow."):
+        return frame
+    import pandas as pd
+    import pyarrow as pa
+
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pa.types.is_integer(field.type) and column.null_count and list(frame.columns).count(field.name) == 1:
+            kind = pd.UInt64Dtype() if field.type == pa.uint64() else pd.Int64Dtype()
+            frame[field.name] = kind.__from_arrow__(column)
+    return frame
 
 
 def _rows_of_sql(output: Any, configuration: Mapping[str, Any]) -> list[Any]:

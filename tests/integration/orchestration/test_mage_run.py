@@ -218,6 +218,14 @@ def test_sql_block_that_reads_nothing_is_refused_instead_of_given_an_earlier_run
         told(project, rows=0)
 
 
+@pytest.mark.parametrize("made", ["polars.DataFrame({'n': ids})", "pyarrow.table({'n': ids})"])
+def test_sql_block_reads_whole_numbers_beside_nulls_as_they_are(tmp_path: Path, made: str) -> None:
+    load = f"def load(*a, **k):\n    import polars, pyarrow\n    ids = [2**53 + 1, None]\n    return {made}\n"
+    query = "SELECT typeof(n) AS kind, CAST(n AS VARCHAR) AS n FROM {{ df_1 }} ORDER BY 2 NULLS LAST"
+    project = duckdb_project(tmp_path / "project", load, {"q": sql(query, "load")})
+    assert told(project) == [{"kind": "BIGINT", "n": "9007199254740993"}, {"kind": "BIGINT", "n": None}]
+
+
 def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
     project = duckdb_project(
         tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
