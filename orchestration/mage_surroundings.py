@@ -10,9 +10,12 @@ import contextlib
 import decimal
 import locale
 import os
+import signal
+import threading
 import time
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,11 +66,28 @@ def own_surroundings() -> Iterator[None]:
 
     So is the context of decimal numbers: a precision that a block sets would round the sums that checks compare later.
     So is the locale, which blocks set to read the names of months: Mage reads blocks' files in its encoding.
+    So is what a signal does: a block that ignores SIGTERM would keep Dagster from ending the run, and others after it.
+    So is which warnings are errors or not told: what a block silences is told of the runs' own code.
     """
-    before, spoken = Surroundings.now(), locale.setlocale(locale.LC_ALL)
-    with decimal.localcontext():
+    before, spoken, handlers = Surroundings.now(), locale.setlocale(locale.LC_ALL), _signal_handlers()
+    with decimal.localcontext(), warnings.catch_warnings():
         try:
             yield
         finally:
             before.restore()
             locale.setlocale(locale.LC_ALL, spoken)
+            _restore_signals(handlers)
+
+
+def _signal_handlers() -> Mapping[signal.Signals, Any]:
+    """What Python does on each signal; not of those that are handled outside of Python, which cannot be set back."""
+    found = {each: signal.getsignal(each) for each in signal.valid_signals() if isinstance(each, signal.Signals)}
+    return {each: handler for each, handler in found.items() if handler is not None}
+
+
+def _restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Only the main thread may, and only there can a block have changed one."""
+    if threading.current_thread() is threading.main_thread():
+        for each, handler in handlers.items():
+            if signal.getsignal(each) is not handler:
+                signal.signal(each, handler)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -913,6 +914,8 @@ def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
         "def load(*a, **k):\n    import decimal, os, time\n    os.chdir('{0}')\n    os.environ['KEPT'] = 'a secret'\n"
         "    os.environ['ADDED'] = os.environ.pop('TAKEN')\n    os.environ['TZ'] = 'Asia/Tokyo'\n    time.tzset()\n"
         "    decimal.getcontext().prec = 3\n    import locale\n    locale.setlocale(locale.LC_ALL, 'C')\n"
+        "    import signal, warnings\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    warnings.simplefilter('ignore')\n"
     )
     sees = "def out(*a, **k):\n    import os\n    assert os.getcwd() == '{0}' and os.environ['ADDED'] == 'taken'\n"
     blocks: dict[str, Block] = {
@@ -923,7 +926,8 @@ def test_what_a_block_changes_for_the_process_lasts_as_long_as_its_pass(
 
     def around() -> Any:
         environment = {name: value for name, value in os.environ.items() if name != "MAGE_REPO_PATH"}
-        return Path.cwd(), environment, time.tzname, decimal.getcontext().prec, locale.setlocale(locale.LC_ALL)
+        spoken, handled = locale.setlocale(locale.LC_ALL), signal.getsignal(signal.SIGTERM)
+        return Path.cwd(), environment, time.tzname, decimal.getcontext().prec, spoken, handled, list(warnings.filters)
 
     before = around()
     for _ in range(2):
