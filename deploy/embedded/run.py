@@ -5,6 +5,7 @@ make services          # in one terminal; then, in another, export the lines it 
 
 from __future__ import annotations
 
+import argparse
 import signal
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from deploy.embedded.services import start_bigquery, start_kafka, start_postgres
 
 def main() -> None:
     """Run until Ctrl-C."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
