@@ -437,6 +437,30 @@ def day_checksum(
     return int(rows) + sum(each.rows for each in gone), int(checksum) + sum(each.checksum for each in gone)
 
 
+def miscounted_days(conn: Connection, topic: str, *, days: Iterable[date]) -> dict[date, tuple[int, int]]:
+    """Days on which landing has not the rows that its ledger counts, ascending: what it counts, and what is there.
+
+    Landed rows never change: somebody has taken some out, or put some in, by hand. Of one instant, since a row and its
+    count are landed in one transaction; rows that are gone by retention are not expected.
+    """
+    stream, wanted = _stream(conn, topic), list(days)
+    with transaction(conn) as cursor:
+        cursor.execute(
+            f"""
+            SELECT event_day, coalesce(counted.rows, 0)::bigint, coalesce(there.rows, 0)::bigint
+            FROM (SELECT l.event_day, sum(l.rows - coalesce(r.rows, 0)) AS rows
+                  FROM control.landed_day AS l
+                  LEFT JOIN control.retired_day AS r USING (topic, event_day, topic_partition)
+                  WHERE l.topic = %s AND l.event_day = ANY(%s::date[]) GROUP BY l.event_day) AS counted
+            FULL JOIN (SELECT event_day, count(*) AS rows FROM landing.{stream}
+                       WHERE event_day = ANY(%s::date[]) GROUP BY event_day) AS there USING (event_day)
+            WHERE coalesce(counted.rows, 0) <> coalesce(there.rows, 0) ORDER BY event_day
+            """,
+            (topic, wanted, wanted),
+        )
+        return {day: (counted, there) for day, counted, there in cursor.fetchall()}
+
+
 def dead_letters_by_day(conn: Connection, topic: str, *, days: Iterable[date]) -> dict[date, int]:
     """Open dead letters by the day on which their messages were produced, in the topic's time zone.
 

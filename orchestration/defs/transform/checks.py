@@ -228,4 +228,53 @@ def offsets_result(topic: str, counts: Sequence[Any]) -> dg.AssetCheckResult:
     )
 
 
+def _landing_has_what_it_counts(feed: Feed) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=feed.table_key,
+        name="landing_has_what_it_counts",
+        blocking=False,
+        description=(
+            "The lake has as many landed rows of each day as its ledger counts. Rows that somebody took out by hand "
+            "are in the warehouse still; a rebuild of their day is refused. Looked for every night, on the newest days."
+        ),
+    )
+    def landing_has_what_it_counts(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        """Look at the run's days, or at the newest ones where the run has none."""
+        from streaming import lake as door
+
+        with lake.connect("orchestration.reconcile") as conn:
+            days = days_to_look_at(context, conn)
+            return _counted_result(feed.topic, door.miscounted_days(conn, feed.topic, days=days), len(days))
+
+    return landing_has_what_it_counts
+
+
+def _counted_result(topic: str, found: Mapping[date, tuple[int, int]], looked: int) -> dg.AssetCheckResult:
+    records: list[dict[str, str | int]] = [
+        {"day": str(day), "counted": counted, "there": there} for day, (counted, there) in found.items()
+    ]
+    description = f"the lake has the rows of {topic} that its ledger counts, on {looked} day(s)"
+    if records:
+        first = records[0]
+        description = (
+            f"the lake has other rows of {topic} than its ledger counts on {len(records)} of {looked} day(s). First: "
+            f"{first['day']}: {first['counted']} counted, {first['there']} there. Landed rows never change, so "
+            "somebody has changed the table by hand. What was loaded stays right, and rebuilding such a day is "
+            "refused: restore its rows from a backup (docs/runbooks/backup-and-restore.md)."
+        )
+    return dg.AssetCheckResult(
+        passed=not records,
+        description=description,
+        metadata={
+            "days_checked": looked,
+            "days_that_differ": len(records),
+            "days": dg.MetadataValue.table(
+                [dg.TableRecord(record) for record in records],
+                schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in ("day", "counted", "there")]),
+            ),
+        },
+    )
+
+
 core_checks = [check(feed) for feed in feeds() for check in (_landed_equals_core, _every_offset_is_accounted_for)]
+nightly_core_checks = [_landing_has_what_it_counts(feed) for feed in feeds()]

@@ -377,6 +377,22 @@ def test_the_nightly_comparison_finds_what_was_changed_by_hand_since(
     )
 
 
+def test_landed_rows_that_were_taken_out_by_hand_are_told_at_night(
+    landing: HandLanding, load_days: Run, warehouse: Any, instance: dg.DagsterInstance
+) -> None:
+    """Core holds them, and a day that was compared is not counted anew: landed and core agree on."""
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    with transaction(landing.conn) as cursor:
+        cursor.execute("DELETE FROM landing.retail_invoices WHERE topic_offset = 1")
+    night = defs.resolve_job_def("compare_days").execute_in_process(instance=instance, raise_on_error=False)
+    assert night.success, "the warehouse is right, and goes on"
+    [found] = [each for each in night.get_asset_check_evaluations() if each.check_name == "landing_has_what_it_counts"]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "First: 2010-12-01: 2 counted, 1 there" in (found.description or "")
+    assert trust(warehouse, "is_reconciled") == [{"is_reconciled": True}]
+
+
 @pytest.mark.parametrize("together", [True, False] if IS_WHOLE else [True])
 def test_an_event_that_comes_again_on_another_day_blocks_no_day_and_is_told_at_night(
     landing: HandLanding, load_days: Run, warehouse: Any, instance: dg.DagsterInstance, *, together: bool

@@ -111,6 +111,26 @@ def test_rows_that_were_taken_out_by_hand_are_missed_by_who_reads_their_batches(
         assert offsets(lake.read_events(conn, rig.topic, day=DAY, after={0: 1}, upto={0: 2})) == [(0, 2)]
 
 
+def test_days_whose_rows_are_not_those_that_the_ledger_counts_are_told(rig: Rig) -> None:
+    other, empty = date(2010, 12, 2), date(2010, 12, 3)
+    land(rig, [at(DAY, 1), at(DAY, 2)], partition=0)
+    land(rig, [at(DAY, 3)], partition=1)
+    land(rig, [at(other, 4), at(other, 5)], partition=0)
+    table = f"landing.{rig.contract.stream}"
+    with rig.connect() as conn:
+        assert lake.miscounted_days(conn, rig.topic, days=[DAY, other, empty]) == {}
+        rig.execute(f"DELETE FROM {table} WHERE topic_partition = 0 AND topic_offset = 1")
+        rig.execute(f"DELETE FROM {table} WHERE event_day = '{other}'")
+        assert lake.miscounted_days(conn, rig.topic, days=[DAY, other, empty]) == {DAY: (3, 2), other: (2, 0)}
+        assert lake.miscounted_days(conn, rig.topic, days=[other]) == {other: (2, 0)}
+        assert lake.miscounted_days(conn, rig.topic, days=[]) == {}
+        rig.execute(
+            "INSERT INTO control.retired_day (topic, event_day, topic_partition, rows, checksum, last_batch) "
+            f"VALUES ('{rig.topic}', '{other}', 0, 2, 0, 2)"
+        )
+        assert lake.miscounted_days(conn, rig.topic, days=[other]) == {}, "retention has taken them, and remembers it"
+
+
 @pytest.mark.parametrize("copies", [1, 2, 3, 4])
 def test_many_rows_are_read_by_several_copies_as_by_one(rig: Rig, monkeypatch: pytest.MonkeyPatch, copies: int) -> None:
     spread = json.dumps(at(DAY, 5, description='over\nlines, "quoted"'), indent=1).encode()
