@@ -337,6 +337,58 @@ def mart_days(warehouse: Warehouse, days: Iterable[date] | None, *, fact: Fact) 
     return {} if fact.table is None else scanned_days(warehouse, fact.table, days, fact=fact)
 
 
+def rows_not_as_published(
+    warehouse: Warehouse, catalog: Catalog, days: Iterable[date]
+) -> dict[str, list[tuple[date | None, int, int]]]:
+    """Rows of each published table that has others than its latest publication left: day, published, there.
+
+    Somebody has changed them by hand since. A whole table has no day, and is counted without being read; of a table
+    with days, these days are counted. One query, so that a publication meanwhile is in the ledger and in the table, or
+    in neither. Publications that did not record their rows are left out.
+    """
+    wanted, tables = sorted(set(days)), [table for table in catalog.layer("mart") if table.materialization == "table"]
+    whole = [table.name for table in tables if not table.partition_column]
+    daily = {table.name: table.partition_column for table in tables if table.partition_column} if wanted else {}
+    counts = [
+        f"SELECT {quote(name)} AS table_name, CAST(NULL AS DATE) AS event_day, COUNT(*) AS row_count\n"
+        f"FROM `{warehouse.table_id(name)}`"
+        for name in whole
+    ] + [
+        f"SELECT {quote(name)} AS table_name, {column} AS event_day, COUNT(*) AS row_count\n"
+        f"FROM `{warehouse.table_id(name)}` WHERE {day_sql(column, wanted)} GROUP BY {column}"
+        for name, column in daily.items()
+    ]
+    if not counts:
+        return {}
+    listed = "\nUNION ALL\n".join(counts)
+    of_whole = f"table_name IN ({', '.join(map(quote, whole)) or quote('')}) AND event_day IS NULL"
+    of_daily = (
+        f"table_name IN ({', '.join(map(quote, daily))}) AND {day_sql('event_day', wanted)}" if daily else "FALSE"
+    )
+    sql = f"""
+WITH latest AS (
+  SELECT table_name, event_day, row_count
+  FROM `{warehouse.table_id("control.publication")}`
+  WHERE ({of_whole}) OR ({of_daily})
+  QUALIFY ROW_NUMBER() OVER (PARTITION BY table_name, event_day ORDER BY version DESC) = 1
+),
+there AS (
+{listed}
+)
+SELECT latest.table_name, latest.event_day, latest.row_count AS published, COALESCE(there.row_count, 0) AS found
+FROM latest
+LEFT JOIN there
+  ON there.table_name = latest.table_name
+  AND COALESCE(there.event_day, DATE '0001-01-01') = COALESCE(latest.event_day, DATE '0001-01-01')
+WHERE latest.row_count != COALESCE(there.row_count, 0)
+ORDER BY latest.table_name, latest.event_day
+"""
+    found: dict[str, list[tuple[date | None, int, int]]] = {}
+    for row in warehouse.run(sql, kind="reconcile").rows:
+        found.setdefault(row["table_name"], []).append((row["event_day"], row["published"], row["found"]))
+    return found
+
+
 def moves(warehouse: Warehouse, days: Iterable[date]) -> dict[date, int]:
     """A number for each day that grows with every load and every publication of it; days without any are left out."""
     wanted = sorted(set(days))

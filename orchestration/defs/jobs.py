@@ -28,7 +28,7 @@ load_days = dg.define_asset_job(
 
 serve_reports = dg.define_asset_job(
     "serve_reports",
-    selection=dg.AssetSelection.assets(whole_marts) | dg.AssetSelection.groups(SERVING),
+    selection=(dg.AssetSelection.assets(whole_marts) - _NIGHTLY) | dg.AssetSelection.groups(SERVING),
     executor_def=_EXECUTOR,
     description="Dimensions, then the refresh of the semantic model, then the report. Started by `published_days`.",
     tags={"stage": SERVING},

@@ -186,6 +186,67 @@ def _two_days_result(found: Sequence[Mapping[str, Any]], days: Sequence[date]) -
     )
 
 
+def _published_tables() -> dict[str, dg.AssetKey]:
+    from dbt_like_sql.catalog import load_catalog
+
+    tables = [table for table in load_catalog().layer("mart") if table.materialization == "table"]
+    return {table.name: dg.AssetKey(table.name.split(".")) for table in tables}
+
+
+@dg.multi_asset_check(
+    name="rows_are_as_published",
+    specs=[
+        dg.AssetCheckSpec(
+            name="rows_are_as_published",
+            asset=key,
+            blocking=False,
+            description=(
+                "The table has as many rows as its latest publication left, whole or on each of the newest days: rows "
+                "that somebody took out or put in by hand since are told. Looked for every night."
+            ),
+        )
+        for key in _published_tables().values()
+    ],
+)
+def rows_are_as_published(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+) -> Iterable[dg.AssetCheckResult]:
+    """Look at whole tables, and at the run's days of the others, or at the newest ones where the run has none."""
+    from dbt_like_sql.catalog import load_catalog
+    from dbt_like_sql.reconcile import rows_not_as_published
+
+    with lake.connect("orchestration.reconcile") as conn:
+        days = days_to_look_at(context, conn)
+    found = rows_not_as_published(warehouse.open(), load_catalog(), days)
+    for name, key in _published_tables().items():
+        yield _published_result(name, key, found.get(name, []))
+
+
+def _published_result(
+    name: str, key: dg.AssetKey, found: Sequence[tuple[date | None, int, int]]
+) -> dg.AssetCheckResult:
+    description = f"{name} has the rows that its latest publication left"
+    if found:
+        day, published, there = found[0]
+        first = f" on {len(found)} day(s). First: {day}" if day else ""
+        again = f"dbt-like-sql publish {name}" + "".join(f" --day {each}" for each, _, _ in found[:_DAYS_NAMED] if each)
+        description = (
+            f"{name} has other rows than its latest publication left{first}: {published} published, {there} there. "
+            f"Somebody has changed it by hand; the report shows it with its next refresh. Publish it again: `{again}`"
+            f"{' and the other days' if len(found) > _DAYS_NAMED else ''}."
+        )
+    return dg.AssetCheckResult(
+        asset_key=key,
+        passed=not found,
+        description=description,
+        metadata={
+            "differences": len(found),
+            "rows_published": sum(published for _, published, _ in found),
+            "rows_there": sum(there for _, _, there in found),
+        },
+    )
+
+
 def reconcile_marts(
     conn: Any, warehouse: Any, days: Sequence[date], run_id: str, *, of: Sequence[Feed] | None = None
 ) -> dg.AssetCheckResult:
@@ -359,4 +420,4 @@ nightly_checks = [
     for asset, of in _SHOWN_AT.items()
     for feed in of
     if fact_of_feed(feed).event_key
-]
+] + [rows_are_as_published]

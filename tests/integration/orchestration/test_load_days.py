@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from dbt_like_sql import reconcile
+from dbt_like_sql.__main__ import main
+from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.load import loaded_day
 from dbt_like_sql.reconcile import totals
 from mage_project import reading
@@ -375,6 +378,38 @@ def test_the_nightly_comparison_finds_what_was_changed_by_hand_since(
     assert "2010-12-01" not in str(checks_days(job.execute_in_process(instance=instance, raise_on_error=False))), (
         "a day that waits for its run is left to it"
     )
+
+
+def test_rows_of_any_mart_that_were_changed_by_hand_are_told_at_night_with_what_heals_them(
+    landing: HandLanding, load_days: Run, warehouse: Any, instance: dg.DagsterInstance
+) -> None:
+    """A table without days is compared with no other layer; nor is a line of sums that are all nothing."""
+    landing.land([event(), event(line_no=2, country="France", unit_price="0", quantity=0)])
+    assert load_days("2010-12-01").success
+    for name in ("products", "countries"):
+        assert CliRunner().invoke(main, ["publish", f"mart.{name}"]).exit_code == 0
+    job = defs.resolve_job_def("compare_days")
+
+    def night() -> dict[str, str]:
+        done = job.execute_in_process(instance=instance, raise_on_error=False)
+        found = [each for each in done.get_asset_check_evaluations() if each.check_name == "rows_are_as_published"]
+        assert len(found) == len([each for each in load_catalog().layer("mart") if each.materialization == "table"])
+        return {".".join(each.asset_key.path): each.description or "" for each in found if not each.passed}
+
+    assert night() == {}
+    warehouse.run(f"DELETE FROM `{warehouse.table_id('mart.countries')}` WHERE TRUE")
+    sales = warehouse.table_id("mart.daily_sales_by_country")
+    warehouse.run(
+        f"INSERT INTO `{sales}` SELECT * FROM `{sales}` WHERE invoice_date = '2010-12-01' AND country = 'France'"
+    )
+    told = night()
+    assert told.keys() == {"mart.countries", "mart.daily_sales_by_country"}
+    assert "2 published, 0 there" in told["mart.countries"]
+    assert "on 1 day(s). First: 2010-12-01: 2 published, 3 there" in told["mart.daily_sales_by_country"]
+    for each in told.values():
+        command = each.partition("`dbt-like-sql ")[2].partition("`")[0].split()
+        assert CliRunner().invoke(main, command).exit_code == 0
+    assert night() == {}
 
 
 def test_landed_rows_that_were_taken_out_by_hand_are_told_at_night(
