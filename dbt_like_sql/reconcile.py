@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from dbt_like_sql.additive import additive_measures, fact_table
+from dbt_like_sql.additive import additive_measures, fact_table, label_hashes
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.difference import Kept
 from dbt_like_sql.graph import tree
+from dbt_like_sql.publish_state import rule_version
 from dbt_like_sql.render import day_sql, newest_sql, quote
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ def _hands_on(table: Table, column: str) -> bool:
 def core_measures(catalog: Catalog, core: str) -> tuple[Measure, ...]:
     """Every additive measure of the tables with days that are built from core, and what a row of core adds to it."""
     return additive_measures(catalog, core)
+
+
+def core_labels(catalog: Catalog, core: str) -> tuple[Measure, ...]:
+    """The same of the labels: a sum of hashes for each table with days. It reads many more columns than measures do."""
+    return label_hashes(catalog, core)
 
 
 def core_days(
@@ -258,12 +264,12 @@ def measured_days(
     found = {day: {measure.name: _NOTHING for measure in measures} for day in wanted or ()}
     if wanted == [] or not measures:
         return found
-    columns = {table: [each.column for each in measures if each.table == table] for table in _tables(measures)}
-    day_of = {table: load_catalog()[table].partition_column or "" for table in columns}
+    summed = {table: [each for each in measures if each.table == table] for table in _tables(measures)}
+    day_of = {table: load_catalog()[table].partition_column or "" for table in summed}
     selects = "\nUNION ALL\n".join(
-        f"SELECT {quote(table)} AS table_name, {day_of[table]} AS day, {_named_sums_sql(names)} AS sums\n"
+        f"SELECT {quote(table)} AS table_name, {day_of[table]} AS day, {_named_sums_sql(of_table)} AS sums\n"
         f"FROM `{warehouse.table_id(table)}` WHERE {_days_sql(day_of[table], wanted)} GROUP BY {day_of[table]}"
-        for table, names in columns.items()
+        for table, of_table in summed.items()
     )
     for row in warehouse.run(selects, kind="reconcile").rows:
         found.setdefault(row["day"], {measure.name: _NOTHING for measure in measures}).update(
@@ -276,10 +282,11 @@ def _tables(measures: Iterable[Measure]) -> list[str]:
     return list(dict.fromkeys(each.table for each in measures))
 
 
-def _named_sums_sql(columns: Sequence[str]) -> str:
+def _named_sums_sql(measures: Sequence[Measure]) -> str:
     listed = ", ".join(
-        f"STRUCT({quote(name)} AS name, COALESCE(CAST(SUM({name}) AS NUMERIC), NUMERIC '0') AS total)"
-        for name in columns
+        f"STRUCT({quote(each.column)} AS name, "
+        f"COALESCE(CAST(SUM({each.table_sql or each.column}) AS NUMERIC), NUMERIC '0') AS total)"
+        for each in measures
     )
     return f"[{listed}]"
 
@@ -386,6 +393,26 @@ ORDER BY latest.table_name, latest.event_day
     found: dict[str, list[tuple[date | None, int, int]]] = {}
     for row in warehouse.run(sql, kind="reconcile").rows:
         found.setdefault(row["table_name"], []).append((row["event_day"], row["published"], row["found"]))
+    return found
+
+
+def days_of_another_rule(
+    warehouse: Warehouse, catalog: Catalog, tables: Sequence[str], days: Iterable[date]
+) -> dict[str, set[date]]:
+    """Of these tables the days that were published last by another query or contract than there is now."""
+    wanted = sorted(set(days))
+    if not tables or not wanted:
+        return {}
+    sql = f"""
+SELECT table_name, event_day, model_version
+FROM `{warehouse.table_id("control.publication")}`
+WHERE table_name IN ({", ".join(map(quote, tables))}) AND {day_sql("event_day", wanted)}
+QUALIFY ROW_NUMBER() OVER (PARTITION BY table_name, event_day ORDER BY version DESC) = 1
+"""
+    found: dict[str, set[date]] = {}
+    for row in warehouse.run(sql, kind="reconcile").rows:
+        if row["model_version"] != rule_version(catalog, catalog[row["table_name"]]):
+            found.setdefault(row["table_name"], set()).add(row["event_day"])
     return found
 
 

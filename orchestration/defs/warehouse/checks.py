@@ -60,7 +60,7 @@ def core_equals_mart_check(of: Sequence[Feed], asset: dg.AssetKey) -> dg.AssetCh
         description=(
             f"Each day's rows of {', '.join(feed.table for feed in of)}, less repeated deliveries, are the mart's "
             "rows, and the exact sum of every additive measure of every daily mart is what core's rows add up to; and "
-            "the rows of core are still exactly what has landed, as its ledger says."
+            "the rows of core are still exactly what has landed, as its ledger says. At night labels are compared too."
         ),
     )
     def core_equals_mart(
@@ -83,7 +83,8 @@ def core_equals_mart_check(of: Sequence[Feed], asset: dg.AssetKey) -> dg.AssetCh
                         description="handed over: the run that keeps the day up compares it within its loop",
                         metadata={"days_checked": 0},
                     )
-            result = reconcile_marts(conn, opened, days, context.run.run_id, of=of)
+            is_night = not days_of_run(context)  # labels are many columns: a run that has days does not wait for them
+            result = reconcile_marts(conn, opened, days, context.run.run_id, of=of, labels=is_night)
             left = left_days(context, conn, opened, days_of_run(context))
         take_back_marks(lake, left)
         return with_left_days(result, left)
@@ -248,7 +249,13 @@ def _published_result(
 
 
 def reconcile_marts(
-    conn: Any, warehouse: Any, days: Sequence[date], run_id: str, *, of: Sequence[Feed] | None = None
+    conn: Any,
+    warehouse: Any,
+    days: Sequence[date],
+    run_id: str,
+    *,
+    of: Sequence[Feed] | None = None,
+    labels: bool = False,
 ) -> dg.AssetCheckResult:
     """Compare core with the marts, record landed, core and mart of each day, and say what differs.
 
@@ -258,6 +265,7 @@ def reconcile_marts(
         days: which days.
         run_id: for the record.
         of: which topics; all of them by default.
+        labels: also compare labels, by a sum of their hashes.
     """
     from dbt_like_sql import reconcile
     from dbt_like_sql.catalog import load_catalog
@@ -266,7 +274,10 @@ def reconcile_marts(
     told: dict[str, list[str]] = {"measures": [], "measures_not_derivable": [], "days_left_out": []}
     for feed in feeds() if of is None else of:
         measures = reconcile.core_measures(load_catalog(), feed.table)
-        of_feed = _still(conn, warehouse, feed, days, measures)
+        hashes = reconcile.core_labels(load_catalog(), feed.table) if labels else ()
+        of_feed = _still(conn, warehouse, feed, days, (*measures, *hashes))
+        other = reconcile.days_of_another_rule(warehouse, load_catalog(), [each.table for each in hashes], days)
+        of_feed = [each.without_hashes(hashes, other) for each in of_feed]
         found += of_feed
         told["measures"] += [each.name for each in measures if each.source_sql]
         told["measures_not_derivable"] += [each.name for each in measures if each.source_sql is None]
@@ -333,6 +344,12 @@ class Compared:
     def without_stale(self, stale: Mapping[str, Sequence[date]]) -> Self:
         """Without measures of tables that wait for their publication on this day: it brings what is new."""
         return replace(self, marts=without_stale(self.marts, stale))
+
+    def without_hashes(self, hashes: Sequence[Any], other: Mapping[str, Collection[date]]) -> Self:
+        """Without labels of tables whose rule has changed since this day was published: they are not wrong, but old."""
+        old = {each.name for each in hashes if self.day in other.get(each.table, ())}
+        sums = {name: total for name, total in self.marts.left.sums.items() if name not in old}
+        return replace(self, marts=replace(self.marts, left=replace(self.marts.left, sums=sums)))
 
     def as_record(self) -> Any:
         """For control.reconciliation."""

@@ -498,6 +498,38 @@ def test_any_measure_of_any_daily_mart_that_differs_from_core_is_named_with_both
     assert reconcile_marts(landing.conn, warehouse, [DAY], "undone").passed
 
 
+def test_a_label_that_was_changed_by_hand_is_told_at_night_of_each_mart_whose_sums_stay(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    """Repeats, a missing label and a quote in one are no difference; nor do they hide one."""
+    landing.land([event(event_id="twice"), event(event_id="twice", country="EIRE"), event(line_no=2, customer_id=None)])
+    landing.land([event(line_no=3, description='6" "RULER"', country="France"), event(line_no=4, description=None)])
+    landing.land([event(invoiced_at="2010-12-02T08:26:00Z")])
+    assert load_days("2010-12-01", "2010-12-02").success
+    days, table_of_countries = [DAY, DAY + timedelta(1)], "mart.daily_sales_by_country"
+    assert reconcile_marts(landing.conn, warehouse, days, "night", labels=True).passed
+    for table, column, was in (
+        ("mart.invoice_lines", "description", '6" "RULER"'),
+        ("mart.invoice_lines", "customer_id", "guest"),
+        ("mart.daily_sales_by_country", "country", "France"),
+        ("mart.daily_sales_by_product", "stock_code", "85123A"),
+    ):
+        update = f"UPDATE `{warehouse.table_id(table)}` SET {column} = {{}} WHERE invoice_date = DATE '2010-12-01' AND "
+        warehouse.run(update.format("'other'") + f"{column} = '{was}'")
+        assert reconcile_marts(landing.conn, warehouse, days, "by day").passed
+        found = reconcile_marts(landing.conn, warehouse, days, "night", labels=True)
+        assert not found.passed, table
+        assert f"{table}.hash of its labels: core " in (found.description or "")
+        assert "differ on 1 of 2 day(s)" in (found.description or "")
+        warehouse.run(update.format(f"'{was}'") + f"{column} = 'other'")
+    assert reconcile_marts(landing.conn, warehouse, days, "undone", labels=True).passed
+    countries, publication = (warehouse.table_id(name) for name in (table_of_countries, "control.publication"))
+    warehouse.run(f"UPDATE `{countries}` SET country = 'Eire' WHERE invoice_date = '2010-12-01' AND country = 'France'")
+    warehouse.run(f"UPDATE `{publication}` SET model_version = 'older' WHERE table_name = '{table_of_countries}'")
+    older = reconcile_marts(landing.conn, warehouse, days, "another rule", labels=True)
+    assert older.passed, f"what an older rule called it is not wrong: {older.description}"
+
+
 def test_repeats_count_once_in_every_measure(landing: HandLanding, load_days: Run) -> None:
     landing.land([event(event_id="twice"), event(event_id="twice"), event(line_no=2)])
     result = load_days("2010-12-01")

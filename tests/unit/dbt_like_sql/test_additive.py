@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbt_like_sql.additive import Measure, additive_measures, fact_table
+from dbt_like_sql.additive import HASH, Measure, additive_measures, fact_table, label_hashes
 from dbt_like_sql.catalog import Catalog, load_catalog
 from tests.unit.dbt_like_sql.models import column, write_table
 from tests.unit.dbt_like_sql.orders import ADDITIVE, DAY, DAYS, LAST, NULL_KEY, ROWS, write_fact, write_orders
@@ -198,3 +198,33 @@ def test_column_of_the_fact_table_that_depends_on_the_clock_is_told_and_not_gues
     write_fact(tmp_path, "mart.a_first", query=query, grows_by="")
     found = {each.name: each.source_sql for each in additive_measures(load_catalog(tmp_path), ORDERS)}
     assert found == {"mart.a_first.qty": None, "mart.a_first.price": "price"}
+
+
+def test_labels_are_hashed_in_terms_of_core_and_as_often_as_rows_were_counted() -> None:
+    found = {each.table: each for each in label_hashes(load_catalog(), CORE)}
+    assert found.keys() == {"mart.invoice_lines", "mart.daily_sales_by_country", "mart.daily_sales_by_product"}
+    fact, sums = found["mart.invoice_lines"], found["mart.daily_sales_by_country"]
+    assert "(COALESCE(customer_id, 'guest')) AS STRING)" in (fact.source_sql or "")
+    assert "gross_sales_gbp" not in (fact.source_sql or ""), "measures have sums of their own"
+    assert (sums.table_sql or "").endswith(" * lines")
+    assert not (sums.source_sql or "").endswith(" * lines")
+    assert "country" in (sums.source_sql or "")
+    assert sums.name == f"mart.daily_sales_by_country.{HASH}"
+
+
+def test_labels_of_sums_that_count_no_rows_or_read_more_than_a_row_are_not_compared(tmp_path: Path) -> None:
+    write_orders(tmp_path)
+    asked = ROWS.replace("event_id,", "CAST(CURRENT_DATE() AS STRING) AS event_id,")
+    write_fact(tmp_path, "mart.a_lines", query=asked, grows_by=None)
+    query = f"SELECT order_day, sku AS item, SUM(qty) AS qty FROM {ORDERS} {DAYS} GROUP BY order_day, sku"
+    columns = DAY + column("item", "STRING", more=NULL_KEY) + column("qty", "INT64", more=ADDITIVE)
+    write_table(tmp_path, "mart.b_sums", query=query, columns=columns)
+    query = query.replace("SUM(qty) AS qty", "COUNT(*) AS orders")
+    write_table(tmp_path, "mart.c_counts", query=query, columns=columns.replace("name: qty", "name: orders"))
+    found = {each.table: each for each in label_hashes(load_catalog(tmp_path), ORDERS)}
+    assert found.keys() == {"mart.a_lines", "mart.c_counts"}
+    assert "CURRENT_DATE" not in (found["mart.a_lines"].source_sql or "")
+    assert "event_id" not in (found["mart.a_lines"].table_sql or "")
+    assert "item" in (found["mart.c_counts"].table_sql or "")
+    assert "sku" in (found["mart.c_counts"].source_sql or "")
+    assert found["mart.c_counts"].counts_repeats
