@@ -427,7 +427,7 @@ def _publishers(warehouse: Warehouse, catalog: Catalog, made: Collection[str], *
     try:
         if missing:
             old = warehouse.run(f"SELECT * FROM `{shared}`").rows if is_shared else []
-            versions = {row["table_name"]: row["version"] for row in old}
+            versions = _published_versions(warehouse, missing) | {row["table_name"]: row["version"] for row in old}
             warehouse.run(_fence_rows(incarnation, missing, versions), kind="migrate")
         if is_shared:
             warehouse.run(f"DROP TABLE IF EXISTS `{shared}`", kind="migrate")
@@ -435,6 +435,19 @@ def _publishers(warehouse: Warehouse, catalog: Catalog, made: Collection[str], *
         message = f"migrating {FENCE}: {error}. Tables are there; run migrate again."
         raise JobError(message, job_id=error.job_id, is_retryable=True) from error
     return changes
+
+
+def _published_versions(warehouse: Warehouse, names: Iterable[str]) -> dict[str, int]:
+    """How far the ledger knows each table: a fence that was lost goes on from there.
+
+    From 0 on, each publication would look older in the ledger than those before, and the next be compared with these.
+    """
+    sql = f"""
+SELECT table_name, MAX(version) AS version
+FROM `{warehouse.table_id("control.publication")}`
+WHERE table_name IN ({", ".join(map(quote, names))}) GROUP BY table_name
+"""
+    return {row["table_name"]: row["version"] for row in warehouse.run(sql, kind="migrate").rows}
 
 
 def _fence_rows(incarnation: str, fences: Mapping[str, str], versions: Mapping[str, int]) -> str:

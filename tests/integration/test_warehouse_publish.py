@@ -345,6 +345,22 @@ def test_fences_of_a_warehouse_that_had_one_for_all_go_on_from_there(warehouse: 
     publish(warehouse, CATALOG, FACT, days=[D1], run_id="goes on")
 
 
+@pytest.mark.parametrize("lost", ["DELETE FROM `{}` WHERE TRUE", "DROP TABLE `{}`"])
+def test_fence_that_was_lost_goes_on_from_what_the_ledger_knows(warehouse: Warehouse, lost: str) -> None:
+    """From 0 on, the next publications were older than those before, and each was compared with the last of these."""
+    day, name = date(2011, 2, 1 if "DROP" in lost else 2), FACT
+    load(warehouse, day, day_lines(day, 0, 9_000, 3))
+    for _time in range(3):
+        publish_all(warehouse, CATALOG, DAILY, days=[day], run_id="before")
+    warehouse.run(lost.format(warehouse.table_id(fence_name(name))))
+    assert migrate(warehouse, CATALOG)
+    load(warehouse, day, day_lines(day, 0, 9_100, 3))
+    assert [each["rows_after"] for each in publish(warehouse, CATALOG, name, days=[day], run_id="after").restated] == [
+        6
+    ]
+    assert publish(warehouse, CATALOG, name, days=[day], run_id="again").restated == (), "nothing is new since"
+
+
 def test_first_publications_of_a_day_at_once_double_nothing(warehouse: Warehouse) -> None:
     """Nothing is there to delete, so only the fence is between two that insert."""
     day = date(2010, 12, 9)
