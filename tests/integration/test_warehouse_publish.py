@@ -359,6 +359,7 @@ def test_fence_that_was_lost_goes_on_from_what_the_ledger_knows(warehouse: Wareh
         6
     ]
     assert publish(warehouse, CATALOG, name, days=[day], run_id="again").restated == (), "nothing is new since"
+    publish_all(warehouse, CATALOG, DAILY[1:] + DIMENSIONS, days=[day], run_id="what other tests find")
 
 
 def test_first_publications_of_a_day_at_once_double_nothing(warehouse: Warehouse) -> None:
