@@ -37,7 +37,7 @@ from streaming.intake import Intake
 from streaming.membership import InstanceSlot
 from streaming.metrics import LandingMetrics
 from streaming.ownership import Ownership
-from streaming.portions import Portions
+from streaming.portions import Portions, weigh
 from streaming.progress import Progress
 from streaming.rejoining import RejoinError, Rejoins
 from streaming.silence import limited
@@ -292,7 +292,7 @@ class LandingConsumer:
             size = portions.size(wanted - len(messages))
             part = cast("list[PolledMessage]", consumer.consume(size, max(deadline - time.monotonic(), 0.0)))
             messages += part
-            portions.add(part)
+            portions.add(len(part), weigh(part))
             has_all = len(messages) >= wanted
             if len(part) < size or has_all or portions.is_full:
                 self._was_whole = has_all or portions.is_full

@@ -2,20 +2,43 @@
 
 Events may be as large as the contract lets them, 1 MB and more: 20,000 of those are no batch. How large the next ones
 are is not known before they are there, so each part is asked for as if they were like the largest seen lately.
-Here: that guess, and when a batch is full. Not here: how long is waited for a part (consumer.py).
+Here: that guess, and when a batch is full. Not here: how long is waited for a part (consumer.py), values that
+become larger when they are read (intake.py).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence, Sized
+from streaming.headers import read_headers
 
-BATCH_BYTES = 16 << 20  # of values; 20,000 events of 800 bytes. Four batches are kept at a time, and rows made of them
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streaming.polled import PolledMessage
+
+BATCH_BYTES = (
+    16 << 20
+)  # of messages; 20,000 events of 800 bytes. Four batches are kept at a time, and rows made of them
 MESSAGES_A_TURN = 2_000  # about 0.5 ms in which no writer gets the interpreter; 20,000 are 5 ms
 UNKNOWN_BYTES = 1 << 20  # an event, as long as none has been seen: what a broker takes unless it is told otherwise
+EACH = 16  # the headers of every 16th message are weighed: to ask for them costs more than all else here
+HEADER_BYTES = 200  # what a header takes in memory beside its name and value
 FORGETS = 0.8  # of the guess, a part later: small events after large ones are soon fetched in large parts again
+
+
+def weigh(messages: Sequence[PolledMessage]) -> int:
+    """About how many bytes messages hold: values, keys and headers, any of which may be the largest."""
+    if not messages:
+        return 0
+    keys = [key for key in map(type(messages[0]).key, messages) if key]
+    sampled = messages[::EACH]
+    headers = sum(
+        HEADER_BYTES + len(name) + len(value or b"")
+        for message in sampled
+        for name, value in read_headers(message) or ()
+    )
+    return sum(map(len, messages)) + sum(map(len, keys)) + headers * len(messages) // len(sampled)
 
 
 class Portions:
@@ -33,12 +56,11 @@ class Portions:
         """How many messages to ask for, one at least."""
         return max(min(most_events, MESSAGES_A_TURN, int(self._left_bytes / self._event_bytes)), 1)
 
-    def add(self, part: Sequence[Sized]) -> None:
-        """A part has come."""
-        if part:
-            part_bytes = sum(map(len, part))
+    def add(self, events: int, part_bytes: int) -> None:
+        """A part has come: so many events, which weigh so much."""
+        if events:
             self._left_bytes -= part_bytes
-            self._event_bytes = max(part_bytes / len(part), self._event_bytes * FORGETS, 1.0)
+            self._event_bytes = max(part_bytes / events, self._event_bytes * FORGETS, 1.0)
 
     @property
     def is_full(self) -> bool:

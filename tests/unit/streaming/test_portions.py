@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from streaming.portions import BATCH_BYTES, MESSAGES_A_TURN, UNKNOWN_BYTES, Portions
+import pytest
+
+from streaming.portions import BATCH_BYTES, MESSAGES_A_TURN, UNKNOWN_BYTES, Portions, weigh
+
+from .events import FakeMessage
 
 
 def fetch(portions: Portions, event_bytes: int, *, most_events: int = 20_000) -> tuple[int, int]:
@@ -11,7 +15,7 @@ def fetch(portions: Portions, event_bytes: int, *, most_events: int = 20_000) ->
     events, largest = 0, 0
     while True:
         size = portions.size(most_events - events)
-        portions.add([bytes(event_bytes)] * size)
+        portions.add(size, event_bytes * size)
         events, largest = events + size, max(largest, size)
         if events >= most_events or portions.is_full:
             return events, largest
@@ -54,3 +58,16 @@ def test_messages_without_a_value_are_counted_as_events() -> None:
     portions = Portions()
     for _ in range(3):
         assert fetch(portions, 0)[0] == 20_000
+
+
+@pytest.mark.parametrize("part", ["key", "headers"])
+def test_keys_and_headers_fill_a_batch_as_values_do(part: str) -> None:
+    """Small values with keys of 100 kB were 20,000 to a batch: 2 GB, four of which are in memory at a time."""
+    of_key, of_headers = (bytes(100_000), []) if part == "key" else (b"k", [("name", bytes(100))] * 1_000)
+    messages = [FakeMessage(offset, b"{}", message_key=of_key, fields=[*of_headers]) for offset in range(100)]
+    assert 100 * 100_000 <= weigh(messages) <= 100 * 400_000  # type: ignore[arg-type]
+
+
+def test_messages_without_anything_weigh_nothing() -> None:
+    assert weigh([]) == 0
+    assert weigh([FakeMessage(0, None, message_key=None)]) == 0  # type: ignore[list-item]

@@ -105,7 +105,7 @@ def landing() -> LandingConsumer:
     consumer.ownership.positions[TOPIC, 0] = 50
     consumer.pool.writers = [FakeWriter()]  # type: ignore[list-item]
     for _ in range(60):
-        consumer._portions.add([event(0)])  # it knows how small the events are
+        consumer._portions.add(1, 200)  # it knows how small the events are
     return consumer
 
 
