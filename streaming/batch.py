@@ -149,6 +149,7 @@ def prepare_batch(
     now: datetime,
     refused: dict[int, Refusal] | None = None,
     offsets: NDArray[np.int64] | None = None,
+    most_bytes: int | None = None,
 ) -> Batch:
     """Decode, check and encode consecutive messages of one topic partition.
 
@@ -160,10 +161,13 @@ def prepare_batch(
         now: the clock, for events from the future.
         refused: offsets that are already known to be refused (by Postgres), with the reason.
         offsets: the messages' own, where the caller has read them already.
+        most_bytes: of JSON that is made from another format; the batch ends with the message that reaches it, and its
+            `messages` are those it took.
     """
     contract, tombstones = decoder.contract, tuple[Gap, ...]()
     if decoder.translates:
-        messages = translate(decoder, messages)
+        messages = translate(decoder, messages, most_bytes=most_bytes)
+        offsets = None if offsets is None else offsets[: len(messages)]
     columns = read_columns(messages, offsets)
     offsets = columns.offsets
     if decoder.translates:

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streaming.batch import Batch, extend_to_end, prepare_batch, read_offsets
 from streaming.errors import RegistryUnavailableError
 from streaming.polled import group_messages, is_ascending
+from streaming.portions import BATCH_BYTES
 from streaming.refusal_window import RefusalWindow
 from streaming.rejoining import RejoinError
 from streaming.topic_identity import TopicWatch
@@ -102,34 +103,77 @@ class Intake:
             batch = Batch(*key, first_offset=owned.positions[key], next_offset=owned.positions[key])
             fresh, offsets = self._expected(consumer, claim, groups.get(key, []))
             if fresh:
-                batch = self._prepare(key, fresh, offsets, batch.first_offset, now)
+                prepared = self._prepare_in_parts(consumer, claim, fresh, offsets, now, shares=shares, stop=stop)
+                if prepared is None:
+                    continue
+                batch = prepared
             if fresh or (key not in groups and self._is_believed_end(consumer, claim, ends[key])):
                 batch = extend_to_end(batch, ends.get(key, 0))
-            if batch.next_offset == batch.first_offset:
-                continue
-            self.windows[key[0]].add(batch)
-            owned.positions[key] = batch.next_offset
-            shares[key[1] % len(writers)].append((batch, claim))
+            if batch.next_offset > batch.first_offset:
+                self._add(shares, batch, claim)
+        self._hand_over(consumer, shares, stop)
+
+    def _add(self, shares: list[Claimed], batch: Batch, claim: Claim) -> None:
+        self.windows[batch.topic].add(batch)
+        self.ownership.positions[batch.topic, batch.topic_partition] = batch.next_offset
+        shares[batch.topic_partition % len(shares)].append((batch, claim))
+
+    def _hand_over(self, consumer: Consumer, shares: Sequence[Claimed], stop: threading.Event) -> None:
+        """Each writer's share into its queue."""
         topics = {batch.topic for share in shares for batch, _ in share}
         if not topics:
             return
         proof = self.watch.ask(topics)
-        for writer, share in zip(writers, shares, strict=True):
+        for writer, share in zip(self.pool.writers, shares, strict=True):
             if share:
                 self._put(consumer, writer, (share, proof), stop)
+
+    def _prepare_in_parts(
+        self,
+        consumer: Consumer,
+        claim: Claim,
+        messages: Sequence[PolledMessage],
+        offsets: NDArray[np.int64],
+        now: datetime,
+        *,
+        shares: list[Claimed],
+        stop: threading.Event,
+    ) -> Batch | None:
+        """A checked batch of the messages, or of their last ones where they become too much as JSON.
+
+        What comes before those is on its way to the writers by then, together with the shares so far. None if the topic
+        partition was taken away meanwhile, or the consumer stops.
+        """
+        key = claim.topic, claim.topic_partition
+        while True:
+            room = BATCH_BYTES - sum(len(batch.copy_rows) for share in shares for batch, _ in share)
+            batch = self._prepare(key, messages, offsets, now, most_bytes=room)
+            taken = len(batch.messages)
+            if taken == len(messages):
+                return batch
+            messages, offsets = messages[taken:], offsets[taken:]
+            self._add(shares, batch, claim)
+            self._hand_over(consumer, shares, stop)
+            shares[:] = [[] for _ in shares]
+            if stop.is_set() or self.ownership.claims.get(key) is not claim:
+                return None
 
     def _prepare(
         self,
         key: tuple[str, int],
         messages: Sequence[PolledMessage],
         offsets: NDArray[np.int64],
-        first_offset: int,
         now: datetime,
+        *,
+        most_bytes: int,
     ) -> Batch:
         """A checked batch; while the schema registry is away nothing can be checked, nor skipped."""
-        decoder = self.decoders[key[0]]
+        decoder, first_offset = self.decoders[key[0]], self.ownership.positions[key]
         try:
-            return prepare_batch(decoder, key[1], messages, expected_offset=first_offset, now=now, offsets=offsets)
+            return prepare_batch(
+                decoder, key[1], messages,
+                expected_offset=first_offset, now=now, offsets=offsets, most_bytes=most_bytes,
+            )  # fmt: skip
         except RegistryUnavailableError as error:
             raise RejoinError(f"the schema registry cannot be reached: {error}") from error
 

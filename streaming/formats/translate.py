@@ -55,11 +55,19 @@ class Translated:
         return self.message.headers()
 
 
-def translate(decoder: Decoder, messages: Sequence[Message]) -> list[Translated]:
-    """Each message as the event that it holds; what was translated before stays as it is."""
-    return [
-        message if isinstance(message, Translated) else _translate_one(decoder, message) for message in messages
-    ]  # fmt: skip
+def translate(decoder: Decoder, messages: Sequence[Message], *, most_bytes: int | None = None) -> list[Translated]:
+    """Each message as the event that it holds; what was translated before stays as it is.
+
+    `most_bytes` of JSON end it: fewer come back than were given, one at least. Avro of a wide row, mostly null, becomes
+    fifty times as large: it is a byte a field, and JSON writes the name.
+    """
+    made, made_bytes = list[Translated](), 0
+    for message in messages:
+        made.append(message if isinstance(message, Translated) else _translate_one(decoder, message))
+        made_bytes += len(made[-1].json or b"")
+        if most_bytes is not None and made_bytes >= most_bytes:
+            break
+    return made
 
 
 def _translate_one(decoder: Decoder, message: Message) -> Translated:

@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from streaming.consumer import FIRST_BATCH_EVENTS, LandingConsumer
+from streaming.decode import Decoder
 from streaming.errors import StreamingError, TopicError
 from streaming.fencing import FENCE_LIMIT
 from streaming.ledger import Claim
@@ -125,6 +126,33 @@ def test_a_stale_message_is_dropped_and_the_right_ones_are_taken(landing: Landin
     consumer = FakeConsumer()
     assert take(landing, consumer, event(90)) == []
     assert take(landing, consumer, event(50), event(51)) == [(50, 52, 0)]
+
+
+def expand(landing: LandingConsumer) -> None:
+    """Read the topic's values as a format that takes little, and is 1 MB as JSON."""
+    decoder = Decoder(landing.contracts[TOPIC], reader=lambda value, _: value + b" " * (1 << 20))
+    landing.decoders[TOPIC] = decoder
+
+
+def test_values_that_become_large_as_json_are_handed_over_in_batches_of_few_bytes(landing: LandingConsumer) -> None:
+    expand(landing)
+    assert take(landing, FakeConsumer(), *map(event, range(50, 90))) == [(50, 66, 0), (66, 82, 0), (82, 90, 0)]
+    assert landing.ownership.positions[TOPIC, 0] == 90
+
+
+def test_the_rest_of_what_is_handed_over_in_parts_is_left_to_the_next_owner(landing: LandingConsumer) -> None:
+    expand(landing)
+    writer = landing.pool.writers[0]
+    put = writer.queue.put
+
+    def put_and_lose(*args: Any, **named: Any) -> None:
+        put(*args, **named)
+        landing.ownership.claims.clear()  # as a rebalance does while a full queue is waited for
+        landing.ownership.positions.clear()
+
+    writer.queue.put = put_and_lose  # type: ignore[method-assign]
+    assert take(landing, FakeConsumer(), *map(event, range(50, 90))) == [(50, 66, 0)]
+    assert not landing.ownership.positions
 
 
 def test_a_rebalance_between_two_parts_of_a_poll_neither_loses_nor_doubles_an_event(landing: LandingConsumer) -> None:
