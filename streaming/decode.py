@@ -25,6 +25,7 @@ from streaming.event_type import EPOCH_FACTORS, event_struct, struct_fields
 from streaming.iso_times import iso_times_us
 from streaming.long_fractions import LONG_FRACTION, MOST_DIGITS, has_long_fraction, may_have_long_fraction
 from streaming.nesting import MOST_LEVELS, is_one_too_deep, is_too_deep
+from streaming.slow_check import SlowCheckError, limited_check
 from streaming.turns import listed
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ NUL_ESCAPE = b"\\u0000"
 DETAIL_CHARS = 500
 LONGEST_JSON_BYTES = 200_000_000  # of JSON made from another format, whose own size the contract limits
 LAST_YEAR = 2200  # zones have no rules known beyond; later instants take the zone's last known offset
+SLOW_BATCH_S = 5.0  # of the processor, where a contract has patterns; 20,000 events take 0.1
+SLOW_EVENT_S = 1.0
+SLOW_EVENTS = 10  # of a batch get that much; the others only
+LESS_SLOW_EVENT_S = 0.05  # so that a batch of nothing else ends, and is counted as too many dead letters
 
 ODDEST_ZONE = timedelta(hours=16)
 EDGE_YEARS = frozenset({1, 9999})
@@ -83,7 +88,7 @@ REASONS = {
     "unknown_schema": "the schema registry does not know the schema that the value names",
     "undecodable": "the value cannot be read by the schema that it names",
     "not_an_envelope": "the value is no Debezium envelope with the row",
-    "not_judged": "the check itself failed on the value: a defect of this room, not of the event",
+    "not_judged": "the check failed on the value (a defect of this room), or a pattern of the contract takes too long",
     "refused_by_postgres": "PostgreSQL refused the value although the checks let it pass",
 }
 
@@ -225,6 +230,8 @@ class Decoder:
         self.names = {f.event_key: f.name for f in contract.fields}
         self.struct = event_struct("Event", required, optional, contract.fields)
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.struct).decode
+        self.patterns = [f.name for f in contract.fields if f.pattern is not None]
+        self._slow_events = 0  # of the batch at work
         self._time_text: Callable[[Any], str] = attrgetter(contract.event_time_field)
         self.numbers = {f.name: NumberReader(f) for f in contract.fields if f.logical_type == "number"}
         self._decode_quick: Callable[[bytes], Any] | None = None
@@ -273,6 +280,18 @@ class Decoder:
         self, values: Sequence[bytes | None], *, now: datetime, stamps_us: Sequence[int | None] = ()
     ) -> NDArray[np.int64]:
         """The times of `decode_all`, and its checks, without the events: the landing's way, and the quicker one."""
+        self._slow_events = 0
+        if not self.patterns:
+            return self._check_all(values, now=now, stamps_us=stamps_us)
+        try:
+            with limited_check(SLOW_BATCH_S):
+                return self._check_all(values, now=now, stamps_us=stamps_us)
+        except SlowCheckError as error:
+            raise DoubtError from error
+
+    def _check_all(
+        self, values: Sequence[bytes | None], *, now: datetime, stamps_us: Sequence[int | None]
+    ) -> NDArray[np.int64]:
         if self._decode_quick is not None:
             joined = self._join_values(values)
             if self._has_more_instants and may_have_long_fraction(joined):  # of the event time six digits are read here
@@ -368,12 +387,26 @@ class Decoder:
     def judge_fields(self, value: bytes) -> Any:
         """The event or a Refusal, whenever it happened."""
         try:
-            event = self.decode(value)
+            event = self._decode_limited(value) if self.patterns else self.decode(value)
+        except SlowCheckError:
+            return Refusal(
+                "not_judged",
+                f"its check took too long: a pattern of the contract ({', '.join(self.patterns)}) tries too many ways "
+                f"on it, as a repeat within a repeat does. Mend the pattern, then replay"[:DETAIL_CHARS],
+            )
         except msgspec.ValidationError as error:
             return self._refused_by_type(value, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Refusal("not_json", _short(error))
         return self._judge_numbers(event) or self._judge_containers(event) or self._judge_zones(event) or event
+
+    def _decode_limited(self, value: bytes) -> Any:
+        try:
+            with limited_check(SLOW_EVENT_S if self._slow_events < SLOW_EVENTS else LESS_SLOW_EVENT_S):
+                return self.decode(value)
+        except SlowCheckError:
+            self._slow_events += 1
+            raise
 
     def _judge_numbers(self, event: Any) -> Refusal | None:
         judged = (reader.judge(bytes(getattr(event, name)))[1] for name, reader in self.numbers.items())

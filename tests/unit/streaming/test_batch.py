@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streaming import decode
 from streaming.batch import (
     COPY_COLUMNS,
     EPOCH_2000_US,
@@ -194,3 +195,24 @@ def test_every_offset_is_landed_dead_or_a_gap(steps: list[tuple[int, bytes | Non
 @pytest.mark.parametrize("days", [[3], [3, 3], [5, 4, 5, 4], [-2, 7, -2, 0], [0, 2_000_000, -700_000, 0]])
 def test_the_days_of_a_batch_are_found_once_each_however_far_apart(days: list[int]) -> None:
     assert _distinct(np.array(days)).tolist() == sorted(set(days))
+
+
+@pytest.mark.parametrize("keep_headers", ["false", "true"])
+def test_a_pattern_that_takes_for_ever_costs_its_event_alone(
+    monkeypatch: pytest.MonkeyPatch, keep_headers: str
+) -> None:
+    """Hours for forty letters, in which the process did nothing else; SIGTERM was not heard either."""
+    monkeypatch.setattr(decode, "SLOW_BATCH_S", 0.1)
+    monkeypatch.setattr(decode, "SLOW_EVENT_S", 0.1)
+    slow = r'maxLength: 60, pattern: "^(\\w+\\s?)*$"'
+    keeps = f"- {{property: keepHeaders, value: {keep_headers}}}\n  - {{property: messageKey"
+    contract = orders_contract(**{'maxLength: 20, pattern: "^[^#]*$"': slow, "- {property: messageKey": keeps})
+    values = [order_bytes(note="good"), order_bytes(note="a" * 40 + "!"), order_bytes(note="a!"), order_bytes()]
+    messages = [FakeMessage(at, value) for at, value in enumerate(values)]
+    batch = prepare_batch(Decoder(contract), 0, messages, expected_offset=0, now=NOW)
+    assert batch.rows == 2
+    assert [(letter.topic_offset, letter.refusal.reason) for letter in batch.rejected] == [
+        (1, "not_judged"),
+        (2, "out_of_range"),
+    ]
+    assert "a pattern of the contract (note)" in batch.rejected[0].refusal.detail
