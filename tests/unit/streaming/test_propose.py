@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.__main__ import main
-from streaming.contract import Contract, load_contract
+from streaming.contract import Contract, load_contract, read_contract
 from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
 from streaming.propose import propose_contract, stream_name
@@ -132,6 +132,17 @@ def test_times_with_zones_are_told_in_utc_and_one_that_utc_cannot_hold_is_a_text
     )
     assert "at: in every event, 2026-10-31T23:30:00Z to 2026-11-02T01:00:00Z" in text
     assert {field.name: field.logical_type for field in contract.fields} == {"at": "timestamp", "ends": "string"}
+
+
+@pytest.mark.parametrize("has_schemas", [False, True])
+def test_debezium_s_envelopes_are_told_as_such(*, has_schemas: bool) -> None:
+    change = {"before": None, "after": {"id": 1}, "source": {"ts_ms": 1}, "op": "c", "ts_ms": 1_795_521_600_123}
+    text, contract = propose({"schema": {}, "payload": change} if has_schemas else change)
+    assert contract.envelope == "none", "the sample lands by it as it is"
+    offered = "  # - property: envelope\n  #   value: debezium\n"
+    assert offered in text
+    assert read_contract(text.replace(offered, offered.replace("# ", ""))).envelope == "debezium"
+    assert "debezium" not in propose({"op": "c", "after": 1})[0] + propose({"schema": 1, "payload": 2})[0]
 
 
 def test_without_a_time_the_message_s_own_timestamp_is_the_event_time() -> None:
