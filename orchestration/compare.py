@@ -45,7 +45,7 @@ def main(days: Sequence[datetime]) -> None:
     try:
         for feed, planned in compare_rules(os.environ, days=wanted):
             if not planned:
-                click.echo(f"{feed.table}: no day of it is loaded")
+                click.echo(f"{feed.table}: no day of it to compare")
                 continue
             for each in planned:
                 click.echo("\n".join(each.lines()))
@@ -67,6 +67,7 @@ def compare_rules(
 
     Raises:
         CompareError: a day was never loaded, or the lake has its events no more.
+        RestoredError: the lake came back from a backup, and was not told of it.
         MageRunError: a block or a test of the changed rules failed.
     """
     from dbt_like_sql.settings import WarehouseSettings
@@ -135,6 +136,7 @@ def _passes(
     warehouse: Warehouse, feed: Feed, env: Mapping[str, str], days: Sequence[date] | None
 ) -> tuple[list[list[str]], bool]:
     """The days cut into passes, and whether they are every day that any table has."""
+    from dbt_like_sql.load import loaded_days
     from dbt_like_sql.publish import loaded_event_days
     from orchestration.settings import OrchestrationSettings
     from orchestration.triggers import cut_passes
@@ -142,8 +144,12 @@ def _passes(
 
     dsn = OrchestrationSettings.from_env(env).lake_dsn
     loaded = loaded_event_days(warehouse)
+    ledger = loaded_days(warehouse, feed.table, days or loaded, feed.topic) if loaded else {}
     with contextlib.closing(lake.connect(dsn, application_name="orchestration.compare")) as conn:
         gone = lake.retired_days(conn, feed.topic)
+        # of what a restored lake has lost nothing would be read, and the rules be said to drop all those rows
+        held = lake.confirm_read(conn, feed.topic, {day: seen.read for day, seen in ledger.items()})
+        lost = {day for day, seen in ledger.items() if held[day] != seen.batches} - gone
         rows = {each.event_day.isoformat(): each.rows for each in lake.landed_days(conn, feed.topic, days=loaded)}
     for day in days or ():
         if day not in loaded:
@@ -152,9 +158,18 @@ def _passes(
             raise CompareError(
                 f"comparing {day} of {feed.table}: retention has taken its events out of the lake. Nothing was read."
             )
-    wanted = [day for day in (loaded if days is None else sorted(set(days))) if day not in gone]
-    if len(wanted) < len(loaded) and days is None:
-        click.echo(f"{len(loaded) - len(wanted)} day(s) are left out: retention has taken their events.", err=True)
+        if day in lost:
+            raise CompareError(
+                f"comparing {day} of {feed.table}: the lake came back from a backup and lacks batches that the table "
+                "was loaded from. Nothing was read. Compare it when the day has been loaded again, which begins as "
+                "soon as something of it lands; one that stays as it is needs a rebuild "
+                "(docs/runbooks/backup-and-restore.md)."
+            )
+    wanted = [day for day in (loaded if days is None else sorted(set(days))) if day not in gone | lost]
+    for out, why in ((gone, "retention has taken their events"), (lost, "the restored lake has to load them again")):
+        left_out = out.intersection(loaded)
+        if left_out and days is None:
+            click.echo(f"{len(left_out)} day(s) are left out: {why}.", err=True)
     return cut_passes([day.isoformat() for day in wanted], rows), wanted == loaded
 
 

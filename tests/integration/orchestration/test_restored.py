@@ -21,6 +21,7 @@ from dbt_like_sql.reconcile import totals
 from deploy.status import ask as asking
 from mage_project.reading import read_landed
 from mage_project.transforms.plan import plan_of
+from orchestration.compare import main as compare_rules
 from orchestration.definitions import defs
 from orchestration.defs.alerts import run_alert
 from orchestration.defs.partitions import range_tags
@@ -205,6 +206,18 @@ def test_marts_alone_neither_publish_nor_mark_what_the_restored_lake_lacks(
     publish()
     [day] = lake.pending_days(restored.hand.conn, TOPIC, MARTS_READER)
     assert (day.landed, day.read) == ({0: 2}, {})
+
+
+def test_rules_are_not_compared_on_a_day_whose_batches_the_restored_lake_lacks(restored: Restored) -> None:
+    """None of its events would be read, and the rules be said to drop all that the table has."""
+    restored.hand.land(EVENTS[1:3])
+    restored.tell()
+    ran = CliRunner().invoke(compare_rules, ["--day", DAY])
+    assert ran.exit_code == 1
+    assert f"CompareError: comparing {DAY} of {CORE}: the lake came back from a backup" in ran.output
+    ran = CliRunner().invoke(compare_rules, [])
+    assert "1 day(s) are left out: the restored lake has to load them again." in ran.output
+    assert (ran.exit_code, "would" in ran.output) == (0, False)
 
 
 def test_the_nightly_comparison_finds_a_restore_after_which_nothing_lands(
