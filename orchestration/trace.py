@@ -20,6 +20,7 @@ import click
 from orchestration.errors import OrchestrationError, TraceError
 
 _EVENT = re.compile(r"^(?P<topic>[A-Za-z0-9._-]+)/(?P<part>\d+)/(?P<offset>\d+)$")
+_LAST_PARTITION = 2**31 - 1  # PostgreSQL refuses to compare with more
 _SHOWN_RANGES = 20
 
 
@@ -144,7 +145,10 @@ def _parse(name: str) -> tuple[str, int, int]:
     matched = _EVENT.match(name)
     if matched is None:
         raise TraceError(f"tracing {name!r}: expected TOPIC/PARTITION/OFFSET such as retail.invoices/3/18411.")
-    return matched["topic"], int(matched["part"]), int(matched["offset"])
+    part, offset = int(matched["part"]), int(matched["offset"])
+    if part > _LAST_PARTITION:
+        raise TraceError(f"tracing {name!r}: Kafka has no topic partition above {_LAST_PARTITION}. Nothing was read.")
+    return matched["topic"], part, offset
 
 
 def _measures_of(traced: Any) -> list[str]:

@@ -71,3 +71,10 @@ def test_a_lake_that_was_never_migrated_is_told(line_env: dict[str, str]) -> Non
     ran = CliRunner().invoke(main, ["event", "retail.invoices/0/2"], env=line_env)
     assert (ran.exit_code, type(ran.exception)) == (1, SystemExit)
     assert "`streaming migrate`" in ran.output
+
+
+def test_a_topic_partition_that_kafka_cannot_have_is_told_as_that_and_not_as_a_lake_that_is_down() -> None:
+    name = "retail.invoices/2147483648/0"
+    ran = CliRunner().invoke(main, ["event", name], env={"LAKE_DSN": "host=nowhere.invalid"})
+    assert (ran.exit_code, f"TraceError: tracing {name!r}: Kafka has no topic" in ran.output) == (1, True)
+    assert "PostgreSQL" not in ran.output
