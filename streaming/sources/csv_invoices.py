@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NAMESPACE = uuid.UUID("5b1c4f6e-3f0a-4b7e-9a5d-2f1f6a1f7c11")
 TILL_ZONE = ZoneInfo("Europe/London")
 HEADER_LIMIT = 1_000_000  # characters in which a header must end
+LINES_ABOVE = 50  # in which a header is looked for that is not the first line, to say so
 WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -178,17 +179,37 @@ def _open(path: Path) -> CsvFile:
     _require_text(path)
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="", errors="cp1252_or_latin1") as text:
-        first = next((line for line in text.read(HEADER_LIMIT).split("\n") if line.strip()), "").rstrip("\r")
+        lines = [line.rstrip("\r") for line in text.read(HEADER_LIMIT).split("\n")]
+    first = next((line for line in lines if line.strip()), "")
     if "\r" in first:
         raise SourceError(
             f"reading the header of {path}: lines end with CR alone. Nothing was sent. Save the file with LF or CRLF."
         )
-    headers = {delimiter: tuple(split_line(first, delimiter)) for delimiter in DELIMITERS}
-    delimiter, header = max(headers.items(), key=lambda found: len(_columns(found[1])))
+    delimiter, header = _header(first)
     columns = _columns(header)
+    _require_header_first(path, lines, columns)
     _require_one_column_each(path, header, columns)
     places = {field: found[0] for field, found in columns.items()}
     return CsvFile(path, encoding, delimiter, header, places, path.stat().st_size)
+
+
+def _header(line: str) -> tuple[str, tuple[str, ...]]:
+    """The delimiter that finds most columns in the line, and all names that it parts."""
+    headers = {delimiter: tuple(split_line(line, delimiter)) for delimiter in DELIMITERS}
+    return max(headers.items(), key=lambda found: len(_columns(found[1])))
+
+
+def _require_header_first(path: Path, lines: Sequence[str], columns: dict[str, list[int]]) -> None:
+    """Tell of lines above the header, as Excel's sep=; or a report's title: renaming columns would not help."""
+    if len(columns) == len(COLUMNS):
+        return
+    at = next((at for at, line in enumerate(lines[:LINES_ABOVE]) if len(_columns(_header(line)[1])) == len(COLUMNS)), 0)
+    if at:
+        above = next(line for line in lines if line.strip())
+        raise SourceError(
+            f"reading the header of {path}: the columns stand in line {at + 1}, the file begins with {above[:100]!r}. "
+            f"Nothing was sent. Remove what stands above them, or leave the file out."
+        )
 
 
 def _require_text(path: Path) -> None:

@@ -332,6 +332,21 @@ def test_missing_columns_are_told_before_anything_is_sent(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("above", "line"),
+    [
+        ("sep=;\n", 2),
+        ('"sep=,"\r\n', 2),
+        ("Invoices of December,,,,,,,\nInvoiceNo,of,a,shop\n\n", 4),
+    ],
+)
+def test_lines_above_the_header_are_told_as_what_they_are(tmp_path: Path, above: str, line: int) -> None:
+    write(tmp_path, "1,A,B,1,2010-12-01 08:00:00,1,,UK\n", header=above + HEADER)
+    begins = re.escape(repr(above.splitlines()[0]))
+    with pytest.raises(SourceError, match=rf"columns stand in line {line}, the file begins with {begins}.*Remove what"):
+        open_csv_source(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("column", "named"),
     [("Price", "'UnitPrice' and 'Price'"), ("Invoice", "'InvoiceNo' and 'Invoice'"), ("QUANTITY", "'Quantity' and")],
 )
