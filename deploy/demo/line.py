@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound="Running")
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / ".venv" / "bin"
+CONTRACTS = ROOT / "streaming" / "contracts"
 PROJECT = "demo-project"
 DAGSTER_PORT, REPORT_PORT, MAGE_PORT = 3000, 8050, 6789
 LOCATION = "orchestration"
@@ -194,8 +195,9 @@ class Line:
 
     def _landing(self, feed: Callable[[], object]) -> None:
         self.step("migrate the lake", ["-m", "streaming", "migrate"])
-        self.step("create the topic", ["-m", "streaming", "topic", "create", "retail.invoices"])
-        self.spawn(CONSUMER, ["-m", "streaming", "consume", "--topic", "retail.invoices"])
+        for contract in sorted(CONTRACTS.glob("*.yaml")):  # a stream that the user has added lands as well
+            self.step("create the topic", ["-m", "streaming", "topic", "create", contract.stem])
+        self.spawn(CONSUMER, ["-m", "streaming", "consume"])
         feed()
 
     def _warehouse(self) -> None:

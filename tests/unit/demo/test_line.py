@@ -54,6 +54,20 @@ def test_whatever_else_ends_goes_on_with_the_next_start(tmp_path: Path, name: st
     assert "DEAD_LETTER" not in told
 
 
+def test_a_stream_of_the_user_s_own_gets_its_topic_and_lands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "contracts").mkdir()
+    for topic in ("retail.invoices", "web.visits"):
+        (tmp_path / "contracts" / f"{topic}.yaml").touch()
+    steps: list[list[str]] = []
+    monkeypatch.setattr("deploy.demo.line.CONTRACTS", tmp_path / "contracts")
+    monkeypatch.setattr(Line, "step", lambda _line, _name, arguments: steps.append(list(arguments)))
+    monkeypatch.setattr(Line, "spawn", lambda _line, _name, arguments: steps.append(list(arguments)))
+    line_in(tmp_path)._landing(lambda: steps.append(["fed"]))
+    created = [step[-1] for step in steps if step[1:4] == ["streaming", "topic", "create"]]
+    assert created == ["retail.invoices", "web.visits"]
+    assert steps[-2:] == [["-m", "streaming", "consume"], ["fed"]]
+
+
 def ended(folder: Path, name: str, words: str) -> str:
     """What the line says of a process that wrote these words and ended."""
     line, log = line_in(folder), folder / "ended.log"
