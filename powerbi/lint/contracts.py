@@ -107,7 +107,7 @@ def _column(column: Column, promised: dict[str, Any], mart: str) -> Iterator[Fin
             place.line,
             "source-type",
             f"column {column.name!r}: {mart}.{column.source_column} is {_base(found)}",
-            "annotation UnderlyingDateTimeDataType = Date belongs to DATE columns only.",
+            f"{'Add' if is_date else 'Remove'} `annotation UnderlyingDateTimeDataType = Date`.",
         )
 
 

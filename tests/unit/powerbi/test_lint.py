@@ -171,6 +171,12 @@ def test_a_function_that_only_the_preview_lacks_is_a_warning(project: Path, cata
     assert "MEDIAN" in found[0].what
 
 
+def test_a_day_without_its_annotation_is_told_to_add_it(project: Path, catalog: Any) -> None:
+    _edit(project / CUSTOMER, "\t\tannotation UnderlyingDateTimeDataType = Date\n", "")
+    (found,) = (one for one in _errors(project, catalog) if one.rule == "source-type")
+    assert found.remedy == "Add `annotation UnderlyingDateTimeDataType = Date`."
+
+
 @pytest.mark.parametrize("storage", ["directQuery", "hybrid"])
 def test_each_storage_mode_is_a_model_that_asks_the_warehouse_live(storage: str) -> None:
     files = {
