@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, wrap_file
 
 from streaming import contract as contracts
 from streaming.settings import KafkaSettings
@@ -25,12 +26,14 @@ from streaming.stopping import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from streaming.produce import Outgoing, Produced
 
 TOPIC = "retail.invoices"
 TELL_EVERY_S = 1.0
 OTHERS_SHOWN = 10
+LONG_FILE_BYTES = 8_000_000  # some seconds
 
 
 def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -173,6 +176,15 @@ def _require_unchanged(counts: Produced, topic: str) -> None:
         )
 
 
+def _watch(raw: BinaryIO, path: Path, *, is_shown: bool) -> AbstractContextManager[BinaryIO]:
+    """The same file, whose checks are shown on the terminal where they take more than a moment; nothing is sent yet."""
+    size = path.stat().st_size
+    return wrap_file(
+        raw, size, description=f"checking {path.name}", console=Console(stderr=True), transient=True,
+        disable=not is_shown or size < LONG_FILE_BYTES,
+    )  # fmt: skip
+
+
 def _limited(events: Iterator[Outgoing], limit: int | None) -> Iterator[Outgoing]:
     for number, event in enumerate(events):
         if limit is not None and number >= limit:
@@ -187,7 +199,8 @@ def _source(
     from streaming.sources import csv_invoices, ndjson, piped, shop  # noqa: PLC0415
 
     if options["csv_path"]:
-        files, others = csv_invoices.open_csv_source(options["csv_path"]), csv_invoices.left_out(options["csv_path"])
+        files = csv_invoices.open_csv_source(options["csv_path"], partial(_watch, is_shown=not options["is_json"]))
+        others = csv_invoices.left_out(options["csv_path"])
         if others:
             click.echo(_left_out_warning(options["csv_path"], others), err=True)
         if copies := csv_invoices.copies(files):

@@ -27,10 +27,13 @@ from streaming.produce import Outgoing
 from streaming.sources.csv_records import read_records, split_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from streaming.sources.csv_records import Record
+
+    Watch = Callable[[BinaryIO, Path], AbstractContextManager[BinaryIO]]
 
 NAMESPACE = uuid.UUID("5b1c4f6e-3f0a-4b7e-9a5d-2f1f6a1f7c11")
 TILL_ZONE = ZoneInfo("Europe/London")
@@ -99,8 +102,15 @@ class CsvFile:
     invoices: dict[str, int] = dataclasses.field(default_factory=dict)  # number -> hash of its rows, in any order
 
 
-def open_csv_source(path: Path) -> list[CsvFile]:
-    """The CSV files of a folder (or the one file), in order of their names; all headers and dates are checked first."""
+def _unwatched(raw: BinaryIO, _path: Path) -> AbstractContextManager[BinaryIO]:
+    return raw
+
+
+def open_csv_source(path: Path, watch: Watch = _unwatched) -> list[CsvFile]:
+    """The CSV files of a folder (or the one file), in order of their names; all headers and dates are checked first.
+
+    `watch` is given each file as it is opened to be looked through, and may give another one that tells how it is read.
+    """
     if not path.exists():
         raise SourceError(f"reading invoices from {path}: it does not exist. Nothing was sent. Check --csv.")
     with _is_read(path, "Nothing was sent."):
@@ -115,7 +125,7 @@ def open_csv_source(path: Path) -> list[CsvFile]:
     for one in paths:
         try:
             with _is_read(one, "Nothing was sent."):
-                file, written = _looked_through(_open(one))
+                file, written = _looked_through(_open(one), watch)
             files.append(file)
             found.append(written)
             _require_as_expected(written)
@@ -262,12 +272,12 @@ class _Written:
     )  # order or field -> its first text and where that stands
 
 
-def _looked_through(file: CsvFile) -> tuple[CsvFile, _Written]:
+def _looked_through(file: CsvFile, watch: Watch) -> tuple[CsvFile, _Written]:
     """The file with what only all of its rows tell: how its dates and numbers are written."""
     found, has_decimal_commas = _Written(str(file.path), file.path.name), False
     invoices: Counter[str] = Counter()
     values_of = itemgetter(*(file.places[field] for field in COLUMNS))  # the invoice's number is the first
-    with file.path.open("rb") as raw:
+    with watch(file.path.open("rb"), file.path) as raw:
         for record in _read_rows(file, raw):
             if record.problem:
                 continue

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from decimal import Decimal
@@ -534,3 +535,20 @@ def test_the_real_month_has_its_known_sum(retail_dir: Path) -> None:
         total += body["quantity"] * Decimal(body["unit_price"])
         rows += 1
     assert (rows, total) == (42_481, Decimal("748957.02"))
+
+
+def test_whoever_watches_is_given_each_file_that_is_looked_through(tmp_path: Path) -> None:
+    """A large file is looked through for minutes, which the terminal shows."""
+    read = dict[str, int]()
+
+    class Watched(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            chunk = super().read(size)
+            read[str(self.name)] = read.get(str(self.name), 0) + len(chunk)
+            return chunk
+
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for number, path in enumerate(paths):
+        path.write_text(f"{HEADER}\n53636{number},85123A,A,6,2010-12-01 08:26,2.55,17850,France\n", encoding="utf-8")
+    open_csv_source(tmp_path, lambda _raw, path: Watched(path.open("rb", buffering=0)))
+    assert read == {str(path): path.stat().st_size for path in paths}
