@@ -550,5 +550,5 @@ def test_whoever_watches_is_given_each_file_that_is_looked_through(tmp_path: Pat
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for number, path in enumerate(paths):
         path.write_text(f"{HEADER}\n53636{number},85123A,A,6,2010-12-01 08:26,2.55,17850,France\n", encoding="utf-8")
-    open_csv_source(tmp_path, lambda _raw, path: Watched(path.open("rb", buffering=0)))
+    open_csv_source(tmp_path, lambda raw, _path: Watched(raw.detach()))  # type: ignore[attr-defined]
     assert read == {str(path): path.stat().st_size for path in paths}
