@@ -8,9 +8,10 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from typing import Any
 
 import dagster as dg
@@ -36,6 +37,12 @@ NOT_REACHED = "not reached: the run stopped before this test"
 NOT_DEFINED = "not defined in this run: the condition in the block's file under which it stands did not hold"
 
 DEEPEST = 50  # levels of what an exporter returns; Dagster itself fails on some hundreds
+# Of what an exporter returns, in characters under one name: an event holds it whole, of each partition of a pass. A
+# million ids were 7 MB in each of them, and Dagster's tables and pages read events whole.
+MOST_SHOWN = 50_000
+MOST_NAMES = 200
+MORE = "..."
+LONGEST_INT = 10_000  # bits; Python writes none of more than 4,300 digits
 
 CONFIG_SCHEMA = {
     "variables": dg.Field(
@@ -314,10 +321,12 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
     An exporter may return a mapping; its entry `partitions` says what there is to say of each partition alone.
     """
     report = run.outputs.get(output.uuid)
-    reported = _plain(report) if isinstance(report, dict) else {}
-    partitions = reported.pop("partitions") if isinstance(reported.get("partitions"), dict) else {}
-    own = partitions.get(partition)
-    own = own if isinstance(own, dict) else {}
+    report = report if isinstance(report, dict) else {}
+    partitions = report.get("partitions")
+    partitions = partitions if isinstance(partitions, Mapping) else {}
+    own = next((each for name, each in partitions.items() if _text(name) == partition), None)
+    own = _named(own, (id(report), id(partitions))) if isinstance(own, Mapping) else {}
+    reported = _named({name: report[name] for name in report if report[name] is not partitions}, (id(report),))
     written = next((each for each in run.blocks if each.block == output.uuid), None)
     rows = own.get("rows_read", reported.get("rows_inserted", written.rows_in if written else None))
     return {
@@ -360,7 +369,26 @@ def _metadata(run: PipelineRun, output: BlockSpec, partition: str | None) -> dic
     }
 
 
-def _plain(value: Any, within: tuple[int, ...] = ()) -> Any:
+def _named(values: Mapping[Any, Any], within: tuple[int, ...]) -> dict[str, Any]:
+    """What an exporter returned, plain and by name; of very many names the first."""
+    named = {_text(name): _plain(values[name], within, _Room()) for name in islice(values, MOST_NAMES)}
+    return named if len(values) <= MOST_NAMES else {**named, MORE: f"{len(values) - MOST_NAMES} more, not shown"}
+
+
+@dataclass
+class _Room:
+    """What is left of MOST_SHOWN."""
+
+    left: int = MOST_SHOWN
+
+    def cut(self, text: str) -> str:
+        """As much of the text as there is room for."""
+        shown = text[: max(self.left, 0)]
+        self.left -= len(text) + 2
+        return text if len(shown) == len(text) else f"{shown}{MORE} {len(text) - len(shown)} characters more, not shown"
+
+
+def _plain(value: Any, within: tuple[int, ...], room: _Room) -> Any:
     """Whatever an exporter returned, as JSON has it: it has written by then, and what it says must not fail the run.
 
     Of plain types alone: Dagster stores no subclass of them, such as numpy's float64 or an Enum of texts. What is no
@@ -369,26 +397,34 @@ def _plain(value: Any, within: tuple[int, ...] = ()) -> Any:
     Args:
         value: what it returned, or a part of it.
         within: what that is a part of, by identity: what holds itself would have no end.
+        room: for how much more of it there is room.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
-        return _plain_single(value)
+        return _plain_single(value, room)
     if id(value) in within or len(within) == DEEPEST:
-        return "..."
+        return MORE
     inside = (*within, id(value))
     if isinstance(value, Mapping):
-        return {_text(name): _plain(each, inside) for name, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(each, inside) for each in value]
+        named = {room.cut(_text(name)): _plain(each, inside, room) for name, each in _while_room(value.items(), room)}
+        return named if len(named) == len(value) else {**named, MORE: f"{len(value) - len(named)} more, not shown"}
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return _plain(value.tolist(), inside)
-    return _text(value)
+        return _plain(value.tolist(), inside, room)
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        return room.cut(_text(value))
+    listed = [_plain(each, inside, room) for each in _while_room(value, room)]
+    return listed if len(listed) == len(value) else [*listed, f"{MORE} {len(value) - len(listed)} more, not shown"]
 
 
-def _plain_single(value: Any) -> Any:
+def _while_room(values: Iterable[Any], room: _Room) -> Iterator[Any]:
+    return takewhile(lambda _: room.left > 0, values)
+
+
+def _plain_single(value: Any, room: _Room) -> Any:
     if isinstance(value, str):
-        return str.__str__(value)
+        return room.cut(str.__str__(value))
+    room.left -= 10  # as many characters as a number takes, about
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
+        return int(value) if value.bit_length() < LONGEST_INT else _text(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     return value

@@ -418,6 +418,7 @@ def test_a_block_may_set_a_variable_for_the_next_run(tmp_path: Path) -> None:
             {"pass/v": "(its text cannot be told: ZeroDivisionError)"},
         ),
         ("{'v': {7}}", {"pass/v": [7]}),
+        ("{'v': 10**5000}", {"pass/v": "(its text cannot be told: ValueError)"}),
         ("{'v': {1: {'a': [__import__('decimal').Decimal(1)]}}}", {"pass/v": {"1": {"a": ["1"]}}}),
         ("{'v': object}", {"pass/v": "<class 'object'>"}),
         ("{5: None}", {"pass/5": None}),
@@ -440,6 +441,32 @@ def test_what_an_exporter_returns_is_shown_and_never_fails_the_run(
     metadata = event.step_materialization_data.materialization.metadata
     told = {name: each.value for name, each in metadata.items() if name.startswith(("pass/", "dagster/row_count"))}
     assert {"dagster/row_count": None, **told} == {"dagster/row_count": 3, **shown}
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        ("{'v': list(range(1_000_000))}", "... 995000 more, not shown"),
+        ("{'v': __import__('pandas').Series(range(1_000_000))}", "... 995000 more, not shown"),
+        ("{'v': 'x' * 1_000_000}", "... 950000 characters more, not shown"),
+        ("{'v': {n: n for n in range(1_000_000)}}", "more, not shown"),
+        ("{'partitions': {day: {'v': [[0] * 1000] * 1000} for day in ('d1', 'd2', 'd3')}}", "... 995 more, not shown"),
+        ("{n: n for n in range(1_000_000)}", "999800 more, not shown"),
+    ],
+)
+def test_of_very_much_that_an_exporter_returns_each_partition_is_told_the_beginning(
+    tmp_path: Path, returned: str, shown: str
+) -> None:
+    named = {"configuration": {"partition_variable": "day", "last_partition_variable": "last_day"}}
+    out: Block = ("data_exporter", ["load"], f"def out(*a, **k):\n    return {returned}\n", named)
+    project = write_project(tmp_path / "project", "p", {"load": LOAD, "out": out})
+    whole = RunOptions(passes=lambda _, days: [days])
+    assets = build_mage_assets(project, options=lambda *_: AssetOptions(partitions_def=DAYS), runs=whole)
+    events = dg.materialize(assets, **RANGE).get_asset_materialization_events()
+    assert sorted(str(each.partition) for each in events) == ["d1", "d2", "d3"]
+    for told in map(dg.serialize_value, events):
+        assert shown in told
+        assert len(told) < 200_000
 
 
 @pytest.mark.parametrize(
