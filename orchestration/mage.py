@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
+from decimal import Decimal
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ _FIXED = (
 )  # cannot change in place
 # Of an error's text, in characters: a whole frame in it (10 MB) would be in each event, check and alert of the run.
 _TOLD = 10_000
+_EXACT_FLOAT = 2**53  # whole numbers up to it are floats as they are
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
 
@@ -495,8 +497,10 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
     global_vars = mage_block.enrich_global_vars({**own, "context": variables["context"]})
     if place.block.language == "sql":
         _hand_over(mage_block, inputs, place.block.upstream)
+    is_read = place.block.language == "sql" and any(_reads_frame(each, place.block) for each in place.spec.blocks)
     try:
-        output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
+        with _rounding_told(place) if is_read else contextlib.nullcontext():
+            output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
         if place.block.language == "sql":
             output = _rows_of_sql(output, mage_block.configuration)
         _refuse_used_up(output, mage_block, place)
@@ -558,6 +562,60 @@ def _as_pandas(value: Any) -> Any:
             kind = pd.UInt64Dtype() if field.type == pa.uint64() else pd.Int64Dtype()
             frame[field.name] = kind.__from_arrow__(column)
     return frame
+
+
+def _reads_frame(reader: BlockSpec, block: BlockSpec) -> bool:
+    """Whether it is given what a SQL block's table gives as a frame; SQL of the same store reads the table itself."""
+    return block.uuid in reader.upstream and (reader.language != "sql" or reader.store != block.store)
+
+
+@contextlib.contextmanager
+def _rounding_told(place: _Place) -> Iterator[None]:
+    """Name the columns in which Mage's reading of a SQL block's result makes other numbers, as it does without a word.
+
+    The frame stays what Mage gives: it makes floats of decimals, and pandas of whole numbers beside nulls.
+    """
+    from mage_ai.io import sql
+
+    read = sql.read_sql
+
+    def read_and_tell(query: str, conn: Any, **ways: Any) -> Any:
+        frame = read(query, conn, **{**ways, "coerce_float": False})
+        rounded = _rounded(frame) if ways.get("coerce_float", True) else []
+        if rounded:
+            logging.getLogger(f"mage.{place.spec.uuid}").warning(
+                "Block %s gives other numbers than its query: Mage reads %s as floats, which keep about 16 digits; "
+                "cast to text in the query where they must be exact",
+                place.block.uuid,
+                ", ".join(f"column {name}" for name in rounded),
+            )
+        return frame
+
+    sql.read_sql = read_and_tell
+    try:
+        yield
+    finally:
+        sql.read_sql = read
+
+
+def _rounded(frame: Any) -> list[str]:
+    """Make floats of a result's decimals, as pandas does by default; the columns that are, or may be, rounded by it."""
+    from pandas.api.types import infer_dtype
+
+    rounded = []
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        if column.dtype == object and infer_dtype(column, skipna=True) == "decimal":
+            floats = column.astype("float64")
+            pairs = zip(column, floats, strict=True)
+            if any(each is not None and each.is_finite() and Decimal(repr(its)) != each for each, its in pairs):
+                rounded.append(str(name))
+            frame.isetitem(place, floats)
+        elif column.dtype == "float64" and column.hasnans:  # of whole numbers, as far as can be told
+            known = column.dropna()
+            if (known.abs() >= _EXACT_FLOAT).any() and (known % 1 == 0).all():
+                rounded.append(str(name))
+    return rounded
 
 
 def _rows_of_sql(output: Any, configuration: Mapping[str, Any]) -> list[Any]:

@@ -227,6 +227,30 @@ def test_sql_block_reads_whole_numbers_beside_nulls_as_they_are(tmp_path: Path, 
     assert told(project) == [{"kind": "BIGINT", "n": "9007199254740993"}, {"kind": "BIGINT", "n": None}]
 
 
+@pytest.mark.parametrize(
+    ("values", "given", "warnings_told"),
+    [
+        ("(9007199254740993::BIGINT), (NULL)", [2.0**53, None], 1),
+        ("(9007199254740991::BIGINT), (NULL)", [2.0**53 - 1, None], 0),
+        ("(12345678901234567890.01::DECIMAL(38, 2)), (NULL)", [1.2345678901234567e19, None], 1),
+        ("(1234567890.1::DECIMAL(38, 2)), (0.3), (NULL)", [1234567890.1, 0.3, None], 0),
+        ("(0.1::DOUBLE), (NULL)", [0.1, None], 0),
+        ("(9007199254740993::BIGINT), (7)", [2**53 + 1, 7], 0),
+    ],
+)
+def test_a_column_of_a_sql_block_s_result_that_is_rounded_is_named(
+    tmp_path: Path, values: str, given: list[float | None], caplog: pytest.LogCaptureFixture, warnings_told: int
+) -> None:
+    query = sql(f"SELECT * FROM (VALUES {values}) AS t (amount)", "load")
+    rows = told(duckdb_project(tmp_path / "project", TYPED, {"q": query}), rows=1)
+    assert [None if pd.isna(row["amount"]) else row["amount"] for row in rows] == given
+    warned = [each.getMessage() for each in caplog.records if each.name == "mage.p"]
+    assert len(warned) == warnings_told
+    assert all(
+        each.startswith("Block q gives other numbers than its query: Mage reads column amount") for each in warned
+    )
+
+
 def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
     project = duckdb_project(
         tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
