@@ -55,6 +55,7 @@ _FIXED = (
 # Of an error's text, in characters: a whole frame in it (10 MB) would be in each event, check and alert of the run.
 _TOLD = 10_000
 _EXACT_FLOAT = 2**53  # whole numbers up to it are floats as they are
+_FIRST_ROWS = 1000  # that Mage reads of a table which raw SQL has written (`execute_raw_sql`)
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
 
@@ -499,7 +500,7 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
         _hand_over(mage_block, inputs, place.block.upstream)
     is_read = place.block.language == "sql" and any(_reads_frame(each, place.block) for each in place.spec.blocks)
     try:
-        with _rounding_told(place) if is_read else contextlib.nullcontext():
+        with _reading_told(place, mage_block.content) if is_read else contextlib.nullcontext():
             output = mage_block.execute_block(input_args=list(inputs), global_vars=global_vars)["output"]
         if place.block.language == "sql":
             output = _rows_of_sql(output, mage_block.configuration)
@@ -570,24 +571,32 @@ def _reads_frame(reader: BlockSpec, block: BlockSpec) -> bool:
 
 
 @contextlib.contextmanager
-def _rounding_told(place: _Place) -> Iterator[None]:
-    """Name the columns in which Mage's reading of a SQL block's result makes other numbers, as it does without a word.
+def _reading_told(place: _Place, query_of_block: str) -> Iterator[None]:
+    """Tell where Mage's reading of a SQL block's result gives less than is there, as it does without a word.
 
-    The frame stays what Mage gives: it makes floats of decimals, and pandas of whole numbers beside nulls.
+    That is rows of a table that raw SQL has written, and digits of a column. The frame stays what Mage gives: it makes
+    floats of decimals, and pandas of whole numbers beside nulls.
     """
     from mage_ai.io import sql
 
-    read = sql.read_sql
+    read, log = sql.read_sql, logging.getLogger(f"mage.{place.spec.uuid}")
 
     def read_and_tell(query: str, conn: Any, **ways: Any) -> Any:
         frame = read(query, conn, **{**ways, "coerce_float": False})
         rounded = _rounded(frame) if ways.get("coerce_float", True) else []
         if rounded:
-            logging.getLogger(f"mage.{place.spec.uuid}").warning(
+            log.warning(
                 "Block %s gives other numbers than its query: Mage reads %s as floats, which keep about 16 digits; "
                 "cast to text in the query where they must be exact",
                 place.block.uuid,
                 ", ".join(f"column {name}" for name in rounded),
+            )
+        if len(frame) == _FIRST_ROWS and query.endswith(f" LIMIT {_FIRST_ROWS}") and query not in query_of_block:
+            log.warning(
+                "Block %s gives the first %d rows of the table that its raw SQL has written, and no more, as Mage has "
+                "it; where a later block needs all of them, let it read the table itself",
+                place.block.uuid,
+                _FIRST_ROWS,
             )
         return frame
 

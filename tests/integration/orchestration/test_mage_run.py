@@ -251,6 +251,20 @@ def test_a_column_of_a_sql_block_s_result_that_is_rounded_is_named(
     )
 
 
+@pytest.mark.parametrize(("rows", "given", "warnings_told"), [(999, 999, 0), (5000, 1000, 1)])
+def test_that_mage_gives_a_thousand_rows_of_a_table_that_raw_sql_has_written_is_told(
+    tmp_path: Path, rows: int, given: int, caplog: pytest.LogCaptureFixture, warnings_told: int
+) -> None:
+    queries = {
+        "made": sql("CREATE OR REPLACE TABLE mine (n BIGINT)", "load", use_raw_sql=True),
+        "q": sql("INSERT INTO mine SELECT n FROM {{ df_1 }}", "load", "made", use_raw_sql=True),
+    }
+    assert len(told(duckdb_project(tmp_path / "project", TYPED, queries), rows=rows)) == given
+    warned = [each.getMessage() for each in caplog.records if each.name == "mage.p"]
+    assert len(warned) == warnings_told
+    assert all(each.startswith("Block q gives the first 1000 rows of the table") for each in warned)
+
+
 def test_sql_block_may_follow_what_it_does_not_read(tmp_path: Path) -> None:
     project = duckdb_project(
         tmp_path / "project", "def load(*a, **k):\n    pass\n", {"q": sql("SELECT 7 AS n", "load")}
