@@ -541,7 +541,7 @@ def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) 
     It does not take them as arguments: it would read what Mage's store holds of its upstream blocks, which is nothing,
     or the frame of an earlier run in Mage's own UI.
     """
-    frames = [_as_pandas(each) for each in inputs]
+    frames = [_without_categories(_as_pandas(each)) for each in inputs]
     mage_block.fetch_input_variables = lambda *_args, **_kwargs: (
         [_for_sql(frame, uuid) for frame, uuid in zip(frames, upstream, strict=True)],
         [{} for _ in frames],
@@ -563,6 +563,18 @@ def _as_pandas(value: Any) -> Any:
             kind = pd.UInt64Dtype() if field.type == pa.uint64() else pd.Int64Dtype()
             frame[field.name] = kind.__from_arrow__(column)
     return frame
+
+
+def _without_categories(frame: Any) -> Any:
+    """Categories beside nulls as the texts that Mage makes of them, and nulls as nulls: it makes the text `nan`."""
+    if not _module_of(frame).startswith("pandas.") or not hasattr(frame, "isetitem"):
+        return frame
+    own = frame.copy(deep=False)
+    for place, dtype in enumerate(frame.dtypes):
+        column = frame.iloc[:, place]
+        if str(dtype) == "category" and column.hasnans:
+            own.isetitem(place, column.astype(str).astype(object).where(column.notna(), None))
+    return own
 
 
 def _reads_frame(reader: BlockSpec, block: BlockSpec) -> bool:

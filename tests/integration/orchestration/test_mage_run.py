@@ -228,6 +228,21 @@ def test_sql_block_reads_whole_numbers_beside_nulls_as_they_are(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    "made",
+    [
+        "pandas.DataFrame({'kind': pandas.Categorical(['1', None])})",
+        "pandas.DataFrame({'kind': pandas.Categorical([1, None])})",
+        "polars.DataFrame({'kind': ['1', None]}, schema={'kind': polars.Categorical})",
+    ],
+)
+def test_sql_block_reads_nulls_among_categories_as_nulls(tmp_path: Path, made: str) -> None:
+    load = f"def load(*a, **k):\n    import pandas, polars\n    return {made}\n"
+    query = sql("SELECT typeof(kind) AS t, kind FROM {{ df_1 }} ORDER BY 2 NULLS LAST", "load")
+    rows = told(duckdb_project(tmp_path / "project", load, {"q": query}))
+    assert rows == [{"t": "VARCHAR", "kind": "1"}, {"t": "VARCHAR", "kind": None}]
+
+
+@pytest.mark.parametrize(
     ("values", "given", "warnings_told"),
     [
         ("(9007199254740993::BIGINT), (NULL)", [2.0**53, None], 1),
