@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from powerbi.definitions import KINDS, Files
 from powerbi.errors import OperationError
+from powerbi.rest import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Fabric:
         token: str | None = None
         while True:
             query = f"?continuationToken={quote(token)}" if token else ""
-            page = self.client.send("GET", self.url(path) + query).json()
+            page = answer(self.client.send("GET", self.url(path) + query), "value")
             found += page["value"]
             token = page.get("continuationToken")
             if not token:
@@ -51,7 +52,7 @@ class Fabric:
     def create_workspace(self, name: str, capacity: str) -> str:
         """Create a workspace; returns its id."""
         body = {"displayName": name, **({"capacityId": capacity} if capacity else {})}
-        made = self.client.send("POST", self.url("/workspaces"), body, is_repeatable=False).json()
+        made = answer(self.client.send("POST", self.url("/workspaces"), body, is_repeatable=False), "id")
         return str(made["id"])
 
     def create(self, workspace: str, kind: str, name: str, files: Files) -> str:
@@ -86,8 +87,7 @@ class Fabric:
             OperationError: it failed, or has not ended after a quarter of an hour.
         """
         if response.status_code != 202:  # noqa: PLR2004 - the number says itself
-            done: dict[str, Any] = response.json() if response.content else {}
-            return done
+            return answer(response) if response.content else {}
         # Asked for at the address we know: Location may name another host, which gets no token of ours.
         operation = response.headers.get("x-ms-operation-id") or _last(response.headers["Location"])
         wait = float(response.headers.get("Retry-After", "1"))
@@ -95,7 +95,7 @@ class Fabric:
         while True:
             self.client.sleep(wait)
             state = self.client.send("GET", self.url(f"/operations/{operation}"))
-            found: dict[str, Any] = state.json()
+            found = answer(state, "status")
             if found["status"] == "Succeeded":
                 return self._result(state, operation) if wants_result else {}
             if found["status"] not in ("NotStarted", "Running"):
@@ -117,8 +117,7 @@ class Fabric:
         path = urlsplit(state.headers.get("Location", "")).path.rstrip("/")
         if path.endswith("/result") and path.count("/") >= _RESULT_PATH:
             operation = path.split("/")[-2]
-        result: dict[str, Any] = self.client.send("GET", self.url(f"/operations/{operation}/result")).json()
-        return result
+        return answer(self.client.send("GET", self.url(f"/operations/{operation}/result")))
 
 
 def parts_of(files: Files) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from powerbi.errors import ServiceError
-from powerbi.rest import Client, credential_of
+from powerbi.rest import Client, answer, credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def export_report(
     client = client or Client(settings, credential_of(settings))
     report = _report(client)
     base = client.group(f"/reports/{report}")
-    export = client.send("POST", f"{base}/ExportTo", {"format": "PNG"}, is_repeatable=True).json()["id"]
+    export = answer(client.send("POST", f"{base}/ExportTo", {"format": "PNG"}, is_repeatable=True), "id")["id"]
     _follow(client, f"{base}/exports/{export}", clock)
     content = client.send("GET", f"{base}/exports/{export}/file").content
     files = _unpacked(content)
@@ -46,7 +46,7 @@ def export_report(
 
 def _report(client: Client) -> str:
     """The report that shows the model, the oldest where there are several."""
-    for one in client.send("GET", client.group("/reports")).json()["value"]:
+    for one in answer(client.send("GET", client.group("/reports")), "value")["value"]:
         if str(one.get("datasetId", "")).lower() == client.settings.dataset_id.lower():
             return str(one["id"])
     raise ServiceError(
@@ -59,7 +59,7 @@ def _follow(client: Client, url: str, clock: Callable[[], float]) -> None:
     began, polls = clock(), iter(_POLLS_S)
     while True:
         state = client.send("GET", url)
-        status = state.json().get("status")
+        status = answer(state, "status")["status"]
         if status == "Succeeded":
             return
         if status not in ("NotStarted", "Running", "Undefined"):

@@ -21,7 +21,7 @@ from powerbi.errors import PowerBiError, PublishError
 from powerbi.fabric import Fabric
 from powerbi.lint.check import project_files
 from powerbi.model import model_of
-from powerbi.rest import POWERBI_SCOPE
+from powerbi.rest import POWERBI_SCOPE, answer
 from powerbi.source import Key, SourceAccess
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Publisher:
         workspace = target.workspace
         if not capacity:
             return
-        now = self.client.send("GET", self.fabric.url(f"/workspaces/{workspace}")).json().get("capacityId", "")
+        now = answer(self.client.send("GET", self.fabric.url(f"/workspaces/{workspace}"))).get("capacityId", "")
         if now.lower() != capacity:
             url = self.fabric.url(f"/workspaces/{workspace}/assignToCapacity")
             yield Change(
@@ -184,7 +184,7 @@ class Publisher:
         caller = self._caller()
         now = dict.fromkeys(caller, ("Admin", "App"))
         if target.workspace is not None:
-            now = rights(self.client.send("GET", self._group(target, "/users")).json()["value"], WORKSPACE)
+            now = rights(answer(self.client.send("GET", self._group(target, "/users")), "value")["value"], WORKSPACE)
         declared, is_exclusive = self.environment.workspace_users, self.environment.is_exclusive
         found = workspace_difference(now, declared, is_exclusive=is_exclusive, caller=caller)
         kept = {one.identifier.lower() for one in declared} | set(caller)
@@ -268,7 +268,7 @@ class Publisher:
     def _dataset_users(self, target: Target, roles: dict[str, str]) -> Iterator[Change]:
         now: dict[str, tuple[str, str]] = {}
         if target.model is not None:
-            now = rights(self.client.send("GET", self._dataset(target, "/users")).json()["value"], DATASET)
+            now = rights(answer(self.client.send("GET", self._dataset(target, "/users")), "value")["value"], DATASET)
         declared, is_exclusive = self.environment.dataset_users, self.environment.is_dataset_exclusive
         found = dataset_difference(now, declared, is_exclusive=is_exclusive, roles=roles)
         yield from self._requests(found, lambda at: self._dataset(at, "/users"))

@@ -20,14 +20,16 @@ from powerbi.budget import SHARED_BUDGET, next_refresh_at, refreshes_left
 from powerbi.errors import BudgetSpentError, RefreshError, ServiceError
 from powerbi.model import Model, read_model
 from powerbi.partitions import granule
-from powerbi.rest import Client, credential_of, exact_json
+from powerbi.rest import Client, answer, credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    import requests
+
     from powerbi.settings import PowerBiSettings
 
-_BAD_REQUEST, _SERVER_ERROR = 400, 500
+_ACCEPTED, _BAD_REQUEST, _SERVER_ERROR = 202, 400, 500
 _STARTS = 3  # tries to start a refresh whose answer is lost; more would spend a budget on a service that is ill
 _APPEARS_S = 60.0  # a plain refresh is in the history after some seconds
 _RUNNING = {"Unknown", "NotStarted", "InProgress", ""}
@@ -171,16 +173,23 @@ class Refresher:
                 if found is not None:
                     self._cancel(found)
                 raise
-            identifier = (
-                response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
-            )
-            if not identifier:
-                raise RefreshError(
-                    "the service accepted a refresh but gave no request id; is this a shared capacity?"
-                    " Set POWERBI_REFRESH_MODE=basic."
-                )
-            return identifier
+            return self._identifier(response, before, body)
         raise AssertionError("the attempts end above")
+
+    def _identifier(self, response: requests.Response, before: set[str], body: dict[str, Any]) -> str:
+        """The id of the refresh that was asked for."""
+        identifier = response.headers.get("x-ms-request-id") or response.headers.get("Location", "").rsplit("/", 1)[-1]
+        if not identifier and response.status_code != _ACCEPTED:
+            found = self._unanswered(before, body)  # a page of a proxy: whether it went through is to be seen
+            if found is not None:
+                return found
+            answer(response, "requestId")
+        if not identifier:
+            raise RefreshError(
+                "the service accepted a refresh but gave no request id; is this a shared capacity?"
+                " Set POWERBI_REFRESH_MODE=basic."
+            )
+        return identifier
 
     def _unanswered(self, before: set[str], body: dict[str, Any]) -> str | None:
         """The refresh of a request whose answer was lost; it may take a moment to be listed."""
@@ -199,7 +208,7 @@ class Refresher:
             if entry["requestId"] in before or entry.get("refreshType") != "ViaEnhancedApi":
                 continue
             url = self.client.dataset(f"/refreshes/{entry['requestId']}")
-            listed = self.client.send("GET", url).json().get("objects", [])
+            listed = answer(self.client.send("GET", url)).get("objects", [])
             names = {(one.get("table"), one.get("partition")) for one in listed}
             if wanted <= names | {(table, None) for table, _ in names}:
                 return str(entry["requestId"])
@@ -219,7 +228,7 @@ class Refresher:
 
     def _follow(self, request_id: str) -> dict[str, Any]:
         for pause in _pauses():
-            detail: dict[str, Any] = self.client.send("GET", self.client.dataset(f"/refreshes/{request_id}")).json()
+            detail = answer(self.client.send("GET", self.client.dataset(f"/refreshes/{request_id}")), "status")
             if (detail.get("extendedStatus") or detail.get("status")) not in _RUNNING:
                 return detail
             self._wait(pause, f"refresh {request_id}")
@@ -263,6 +272,11 @@ class Refresher:
             entry = self._new_entry(before)
             if entry is not None:
                 return self._basic_result(entry)
+            if attempt >= _STARTS:
+                raise RefreshError(
+                    f"asked {_STARTS} times for a refresh, and the history has no new one. The report shows the state"
+                    " before. Is POWERBI_API_URL right, is a proxy in between?"
+                )
         raise AssertionError("the attempts end above")
 
     def _new_entry(self, before: set[str]) -> dict[str, Any] | None:
@@ -330,7 +344,7 @@ def refresh_model(
 
 def history(client: Client, *, top: int = 60) -> list[dict[str, Any]]:
     """The refresh history, newest first."""
-    found: list[dict[str, Any]] = client.send("GET", client.dataset(f"/refreshes?$top={top}")).json()["value"]
+    found: list[dict[str, Any]] = answer(client.send("GET", client.dataset(f"/refreshes?$top={top}")), "value")["value"]
     return found
 
 
@@ -374,7 +388,13 @@ def query_rows(client: Client, dax: str) -> list[dict[str, Any]]:
     """
     body = {"queries": [{"query": dax}], "serializerSettings": {"includeNulls": True}}
     response = client.send("POST", client.dataset("/executeQueries"), body, is_repeatable=True)
-    rows: list[dict[str, Any]] = exact_json(response)["results"][0]["tables"][0]["rows"]
+    result = answer(response, "results")["results"][0]
+    # A query that fails on the way, or has more rows than the service gives, is a 200 with what there is of it.
+    table: dict[str, Any] = next(iter(result.get("tables", [])), {})
+    error = result.get("error") or table.get("error")
+    if error or "rows" not in table:
+        raise ServiceError(f"the service did not answer a DAX query whole: {error or 'no rows, and no reason given'}")
+    rows: list[dict[str, Any]] = table["rows"]
     return rows
 
 

@@ -164,9 +164,25 @@ class Client:
             return None
 
 
-def exact_json(response: requests.Response) -> Any:
-    """An answer's JSON with numbers as Decimal, so that money keeps every digit."""
-    return json.loads(response.text, parse_float=Decimal)
+def answer(response: requests.Response, *names: str) -> dict[str, Any]:
+    """A success's JSON object, which has these names; numbers with a point are Decimal, so that money is exact.
+
+    Raises:
+        ServiceError: it is something else. A proxy's page and another server's answer are a 200 as well.
+    """
+    try:
+        found = json.loads(response.text, parse_float=Decimal)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and all(name in found for name in names):
+        return found
+    request = response.request
+    missing = f"a JSON object with {', '.join(names)}" if names else "a JSON object"
+    raise ServiceError(
+        f"{request.method} {request.url}: {response.status_code} with {response.text[:200]!r}, expected {missing}. "
+        "What it did is unknown. Is POWERBI_API_URL right, is a proxy in between?",
+        status=response.status_code,
+    )
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import AuthorizationError, ProjectError, ServiceError
+from powerbi.rest import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +104,7 @@ class SourceAccess:
         access = self.source.access
         if access == "connection":
             url = f"{self.client.settings.fabric_url}/v1/workspaces/{workspace}/items/{model}/connections"
-            listed = self.client.send("GET", url).json()["value"]
+            listed = answer(self.client.send("GET", url), "value")["value"]
             return any(str(one.get("id", "")).lower() == self.source.connection.lower() for one in listed)
         sources = self._sources(workspace, model)
         if access == "gateway":
@@ -112,11 +113,13 @@ class SourceAccess:
 
     def _has_credentials(self, source: dict[str, Any], workspace: str, model: str) -> bool:
         try:
-            found = self.client.send("GET", self._source(source)).json()
+            found = answer(self.client.send("GET", self._source(source)))
         except AuthorizationError:
             # It tells only some owners; a refresh that completed is as good a witness.
             url = f"{self._dataset(workspace, model)}/refreshes?$top=60"
-            return any(one.get("status") == "Completed" for one in self.client.send("GET", url).json()["value"])
+            return any(
+                one.get("status") == "Completed" for one in answer(self.client.send("GET", url), "value")["value"]
+            )
         except ServiceError as error:
             if error.status in (400, 404):
                 return False
@@ -157,7 +160,7 @@ class SourceAccess:
 
     def _sources(self, workspace: str, model: str) -> list[dict[str, Any]]:
         """The model's BigQuery sources."""
-        listed = self.client.send("GET", f"{self._dataset(workspace, model)}/datasources").json()["value"]
+        listed = answer(self.client.send("GET", f"{self._dataset(workspace, model)}/datasources"), "value")["value"]
         return [one for one in listed if _is_bigquery(one)]
 
     def _dataset(self, workspace: str, model: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -353,3 +355,39 @@ def test_standin_token_is_renewed_for_each_request() -> None:
     now = iter([0.0, 10_000.0])
     credential = StandInCredential(clock=lambda: next(now))
     assert credential.get_token("x").token != credential.get_token("x").token
+
+
+@pytest.mark.parametrize("path", ["GET", "POST"])
+@pytest.mark.parametrize("mode", ["enhanced", "basic"])
+def test_success_with_another_body_is_told_as_such(standin: Running, path: str, mode: str) -> None:
+    standin.fault(kind="status", status=200, count=100, path=path)
+    client = standin.client(POWERBI_REFRESH_MODE=mode)
+    client.sleep = lambda _: None
+    now = itertools.count(0.0, 5.0)
+    refresher = Refresher(client, shop.model(), sleep=lambda _: None, clock=lambda: next(now))
+    with pytest.raises(ServiceError, match="a proxy in between"):
+        refresher.run(Wish())
+    standin.service.faults.clear()
+    assert history(standin.client()) == []
+
+
+def test_another_body_while_a_refresh_is_followed_cancels_it(standin: Running) -> None:
+    standin.fault(kind="slow_refresh", seconds=30)
+    followed = "GET " + standin.client().dataset("/refreshes/").removeprefix(standin.url)
+    standin.fault(kind="status", status=200, path=followed)
+    with pytest.raises(ServiceError, match="expected a JSON object with status"):
+        refresh(standin)
+    assert _ends_as(standin, "Cancelled")
+
+
+def test_query_that_fails_within_a_success_is_an_error(filled: Running) -> None:
+    client = filled.client()
+    for body in (
+        {"results": [{"error": {"code": "DAXFailed", "message": "no memory"}}]},
+        {"results": [{"tables": [{"rows": [{"[a]": 1}], "error": {"code": "TooMany", "message": "no memory"}}]}]},
+    ):
+        response = requests.Response()
+        response.status_code, response._content = 200, json.dumps(body).encode()
+        client.session.request = lambda *_, answered=response, **__: answered  # type: ignore[method-assign,assignment]
+        with pytest.raises(ServiceError, match="no memory"):
+            query_row(client, 'EVALUATE ROW("a", 1)')
