@@ -342,6 +342,17 @@ def mark_read(
         )
 
 
+def last_marked_at(conn: Connection, topic: str, reader: str) -> datetime | None:
+    """When the reader last got further in any day; None if it never has. Marks that were taken back do not count."""
+    with transaction(conn) as cursor:
+        cursor.execute(
+            "SELECT max(updated_at) FROM control.reader_day WHERE topic = %s AND reader = %s AND batch > 0",
+            (topic, reader),
+        )
+        found: datetime | None = cursor.fetchone()[0]
+        return found
+
+
 def listen(conn: Connection) -> None:
     """Begin to listen for landings on a connection kept for waiting; it is switched to autocommit."""
     if not conn.autocommit:

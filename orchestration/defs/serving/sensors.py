@@ -25,6 +25,9 @@ POLL_S = 0.5
 SETTLED_S = 1.0
 # A report that is later than this is a worse evil than a line that runs a little slower beside its refreshes.
 SHARED_PAUSE_MOST_S = 120.0
+# A run marks its days in the lake some seconds after its events, a minute on a busy machine: what is later than this
+# belongs to events that are lost.
+MARKED_LATER_S = 300.0
 # What marts have published by no event that Dagster has: of all days, and long ago.
 NEVER_TOLD = Changed(newest=0, newest_at=0.0, days=None)
 
@@ -110,21 +113,19 @@ def _why_the_budget_does_not() -> str | None:
 
 
 def _is_history_lost(instance: dg.DagsterInstance) -> bool:
-    """Whether marts were published that Dagster knows nothing of, nor of any refresh: its database was lost or emptied.
+    """Whether marts were published after all that Dagster knows of: its database was emptied, or is an older copy.
 
     What had been published and not been shown is in no event then, and would wait for the next publication, on a quiet
-    line for days. Asked from the lake, and only while no event is known: a line that is new has no day published.
+    line for days. Asked from the marks in the lake, a cheap question: a line that is new has none. The marks come
+    first: a run's events are older than its marks, and one that publishes meanwhile is not taken for lost.
     """
     from streaming import lake
 
-    if instance.get_latest_materialization_event(SEMANTIC_MODEL) or newest_event(instance, DAILY_MARTS)[0]:
-        return False
     with LakeResource().connect("orchestration.published_days") as conn:
-        for feed in feeds():
-            pending = {each.event_day for each in lake.pending_days(conn, feed.topic, MARTS_READER)}
-            if any(each.event_day not in pending for each in lake.landed_days(conn, feed.topic)):
-                return True
-    return False
+        marked = [lake.last_marked_at(conn, feed.topic, MARTS_READER) for feed in feeds()]
+    refreshed = instance.get_latest_materialization_event(SEMANTIC_MODEL)
+    known_at = max(newest_event(instance, DAILY_MARTS)[1], refreshed.timestamp if refreshed else 0.0)
+    return any(each is not None and each.timestamp() > known_at + MARKED_LATER_S for each in marked)
 
 
 def _why_not(

@@ -17,6 +17,7 @@ from orchestration.definitions import defs
 from orchestration.defs import keep_up
 from orchestration.defs.landing import sensors as landing_sensors
 from orchestration.defs.landing.sensors import landed_batches
+from orchestration.defs.marks import take_back_marks
 from orchestration.defs.partitions import DAYS
 from orchestration.defs.resources import LakeResource
 from orchestration.defs.serving import sensors as serving_sensors
@@ -341,6 +342,26 @@ def test_the_report_is_served_once_where_dagster_s_database_was_lost(
         shown = {"covers_event": 0, "refresh_started_at": dg.MetadataValue.timestamp(datetime.now(tz=UTC))}
         emptied.report_runless_asset_event(dg.AssetMaterialization(SEMANTIC_MODEL, metadata=shown))
         assert isinstance(serve_tick(emptied), dg.SkipReason)
+
+
+def test_the_report_is_served_once_where_dagster_s_database_is_an_older_copy(
+    landing: HandLanding, instance: dg.DagsterInstance, load_days: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_sensors, "SETTLED_S", 0.0)
+    monkeypatch.setattr(serving_sensors, "WAIT_S", 0.0)
+    monkeypatch.setattr(serving_sensors, "MARKED_LATER_S", 0.0)
+    monkeypatch.setenv("SERVE_EVERY_S", "0")
+    landing.land([event()])
+    shown = {"covers_event": 0, "refresh_started_at": dg.MetadataValue.timestamp(datetime.now(tz=UTC))}
+    with dg.DagsterInstance.ephemeral() as copied:  # it knows of a refresh, and of no publication since
+        copied.report_runless_asset_event(dg.AssetMaterialization(SEMANTIC_MODEL, metadata=shown))
+        assert isinstance(serve_tick(copied), dg.SkipReason)
+        assert load_days("2010-12-01").success
+        assert isinstance(serve_tick(copied), dg.RunRequest), "published after the copy was made"
+        copied.report_runless_asset_event(dg.AssetMaterialization(SEMANTIC_MODEL, metadata=shown))
+        assert isinstance(serve_tick(copied), dg.SkipReason)
+        take_back_marks(LakeResource(), [date(2010, 12, 1)])
+        assert isinstance(serve_tick(copied), dg.SkipReason), "a mark that is taken back is no publication"
 
 
 def test_the_report_is_not_served_more_often_than_the_setting_says(
