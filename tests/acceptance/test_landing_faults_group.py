@@ -71,7 +71,8 @@ def test_members_that_join_leave_and_die_neither_lose_nor_double_an_event(
         faulty.wait_landed()
         assert {consumer.stop() for consumer in live(consumers)} == {0}
     ((owners,),) = faulty.rig.query("SELECT count(DISTINCT landed_by) FROM control.batch")
-    assert owners >= most, "the work went from hand to hand"
+    # of so few steps one may end a member that has only joined so far
+    assert owners >= whole_or_ci(most, 2), "the work went from hand to hand"
     faulty.assert_undisturbed()
 
 
