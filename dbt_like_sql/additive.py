@@ -19,7 +19,7 @@ from dbt_like_sql.difference import EXACT, Kept, is_of_its_row, kept_rows, singl
 from dbt_like_sql.graph import DIALECT, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dbt_like_sql.catalog import Catalog, Table
 
@@ -193,26 +193,21 @@ def _row_expressions(catalog: Catalog, name: str, source: str) -> Mapping[str, e
 
 def _added_by_row(table: Table, column: str) -> exp.Expr | None:
     """What one row of its parent adds to a measure of a table of sums, or None."""
-    for select in tree(table.query or "", table.query_path).find_all(exp.Select):
-        if not select.args.get("group"):
-            continue
-        for each in select.expressions:
-            found = each.unalias()
-            if each.alias_or_name == column and isinstance(found, exp.Sum | exp.Count | exp.CountIf):
-                return _added(found)
-    return None
+    sums = (found for found in _selected(table, column) if isinstance(found, exp.Sum | exp.Count | exp.CountIf))
+    found = next(sums, None)
+    return None if found is None else _added(found)
 
 
 def _grouped_by(table: Table, column: str) -> exp.Expr | None:
     """The column of its parent that a table of sums groups by under this name, or None."""
+    return next((found for found in _selected(table, column) if isinstance(found, exp.Column)), None)
+
+
+def _selected(table: Table, column: str) -> Iterator[exp.Expr]:
+    """What a table of sums selects under this name, wherever its query groups."""
     for select in tree(table.query or "", table.query_path).find_all(exp.Select):
-        if not select.args.get("group"):
-            continue
-        for each in select.expressions:
-            found = each.unalias()
-            if each.alias_or_name == column and isinstance(found, exp.Column):
-                return found
-    return None
+        if select.args.get("group"):
+            yield from (each.unalias() for each in select.expressions if each.alias_or_name == column)
 
 
 def _added(aggregate: exp.Sum | exp.Count | exp.CountIf) -> exp.Expr | None:
