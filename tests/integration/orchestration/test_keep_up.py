@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
+import uuid
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,12 @@ DAY = date(2010, 12, 1)
 
 def run(instance: dg.DagsterInstance, seconds: float) -> dg.ExecuteInProcessResult:
     return defs.resolve_job_def("load_days").execute_in_process(
-        instance=instance, tags={**range_tags(DAY, DAY), TAG: str(seconds)}, raise_on_error=False
+        instance=instance, tags=_tags(seconds), raise_on_error=False
     )
+
+
+def _tags(seconds: float) -> dict[str, str]:
+    return {**range_tags(DAY, DAY), TAG: str(seconds)}
 
 
 def publications(result: dg.ExecuteInProcessResult, key: str) -> list[int]:
@@ -126,59 +132,96 @@ def test_it_makes_room_for_a_run_that_waits_for_its_day(
 
 
 def test_a_successor_does_its_steps_beside_the_run_at_work_and_takes_the_day_over(
-    landing: HandLanding, instance: dg.DagsterInstance, line_env: dict[str, str], warehouse: Any
+    landing: HandLanding, line_env: dict[str, str], warehouse: Any, tmp_path: Path
 ) -> None:
     landing.land([event()])
     flow = Landing(line_env["LAKE_DSN"], 0.3, 1000)
     flow.start()
-    results: dict[str, dg.ExecuteInProcessResult] = {}
-    ended: dict[str, float] = {}
-
-    def keep(name: str) -> None:
-        results[name] = run(instance, 250.0)
-        ended[name] = time.monotonic()
-
-    first, second = (threading.Thread(target=keep, args=(name,)) for name in ("first", "second"))
-    first.start()
-    try:
-        while flow.landed < 3:
-            assert first.is_alive(), "it ended before anybody waited"
-            time.sleep(0.1)
-        second.start()
-        first.join(120)
-        landed_then = flow.landed
-        while flow.landed < landed_then + 5:
-            assert second.is_alive(), "the successor keeps the day up from then on"
-            time.sleep(0.1)
-    finally:
-        flow.end()
-        first.join()
-        second.join()
-    assert results["first"].success
-    assert results["second"].success
-    assert ended["first"] < ended["second"]
-    [compared] = _evaluations(results["first"], "core_equals_mart")
-    assert "handed over" in (compared.description or "")
-    [compared] = _evaluations(results["second"], "core_equals_mart")
-    assert compared.description == f"core = mart on 1 day(s), {DAY}"
-    began = min(at for at, each in _events(instance, results["second"]) if each.is_step_start)
-    published = [
-        at
-        for at, each in _events(instance, results["first"])
-        if each.event_type_value == "ASSET_MATERIALIZATION" and each.asset_key == dg.AssetKey(["mart", "invoice_lines"])
-    ]
-    assert max(published) > began, "the first went on while the second began"
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        first, second = (RunApart(instance, 250.0) for _ in range(2))
+        try:
+            first.start()
+            while flow.landed < 3:
+                assert first.is_alive(), f"it ended before anybody waited: {first.told()}"
+                time.sleep(0.1)
+            second.start()
+            while first.is_alive():
+                assert second.is_alive(), f"the successor ended before it had its day: {second.told()}"
+                time.sleep(0.1)
+            landed_then = flow.landed
+            while flow.landed < landed_then + 5:
+                assert second.is_alive(), f"the successor keeps the day up from then on: {second.told()}"
+                time.sleep(0.1)
+        finally:
+            flow.end()
+            first.end()
+            second.end()
+        assert first.is_success(), first.told()
+        assert second.is_success(), second.told()
+        [compared] = first.evaluations("core_equals_mart")
+        assert "handed over" in (compared.description or "")
+        [compared] = second.evaluations("core_equals_mart")
+        assert compared.description == f"core = mart on 1 day(s), {DAY}"
+        began = min(at for at, each in second.events() if each.is_step_start)
+        published = [
+            at
+            for at, each in first.events()
+            if each.event_type_value == "ASSET_MATERIALIZATION"
+            and each.asset_key == dg.AssetKey(["mart", "invoice_lines"])
+        ]
+        assert max(published) > began, "the first went on while the second began"
     found = totals(warehouse)["core.invoice_lines"]
     assert found["core"]["rows"] == found["mart"]["rows"] == flow.landed + 1
     assert lake.pending_days(landing.conn, TOPIC, "marts") == []
 
 
-def _events(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[tuple[float, dg.DagsterEvent]]:
-    return [(each.timestamp, each.dagster_event) for each in instance.all_logs(result.run_id) if each.dagster_event]
+class RunApart:
+    """A run in a process of its own, as Dagster starts them: two at once share neither modules nor the environment."""
+
+    def __init__(self, instance: dg.DagsterInstance, seconds: float) -> None:
+        self.instance, self.run_id = instance, str(uuid.uuid4())
+        of_its_own = multiprocessing.get_context("spawn")
+        self.process = of_its_own.Process(target=_run_apart, args=(instance.get_ref(), self.run_id, seconds))
+
+    def start(self) -> None:
+        self.process.start()
+
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def end(self, patience_s: float = 120.0) -> None:
+        """Wait for its end; kill it if that does not come."""
+        if self.process.pid is None:
+            return
+        self.process.join(patience_s)
+        self.process.kill()
+        self.process.join()
+
+    def is_success(self) -> bool:
+        run = self.instance.get_run_by_id(self.run_id)
+        return run is not None and run.is_success
+
+    def told(self) -> list[str]:
+        """What it logged, and what failed in it."""
+        logs = self.instance.all_logs(self.run_id)
+        return [each.user_message for each in logs if each.dagster_event is None or each.dagster_event.is_failure]
+
+    def events(self) -> list[tuple[float, dg.DagsterEvent]]:
+        """When each event of it happened, seconds since 1970, and the event."""
+        return [
+            (each.timestamp, each.dagster_event) for each in self.instance.all_logs(self.run_id) if each.dagster_event
+        ]
+
+    def evaluations(self, name: str) -> list[dg.AssetCheckEvaluation]:
+        found = [each.event_specific_data for _, each in self.events()]
+        return [each for each in found if isinstance(each, dg.AssetCheckEvaluation) and each.check_name == name]
 
 
-def _evaluations(result: dg.ExecuteInProcessResult, name: str) -> list[dg.AssetCheckEvaluation]:
-    return [each for each in result.get_asset_check_evaluations() if each.check_name == name]
+def _run_apart(ref: Any, run_id: str, seconds: float) -> None:
+    with dg.DagsterInstance.from_ref(ref) as instance:
+        defs.resolve_job_def("load_days").execute_in_process(
+            instance=instance, run_id=run_id, tags=_tags(seconds), raise_on_error=False
+        )
 
 
 @pytest.mark.parametrize("why", ["a new image comes", "a block was edited"])
