@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from dbt_like_sql.catalog import load_catalog
 from dbt_like_sql.column_types import bigquery_schema
 from dbt_like_sql.errors import FencedError, JobError, LoadError, StaleRowsError
-from dbt_like_sql.load_sql import DayLoad, LoadedDay, Work, load_script
+from dbt_like_sql.load_sql import DayLoad, LoadedDay, StagedSlice, Work, load_script, staging_id
 from dbt_like_sql.render import day_sql
-from dbt_like_sql.rows import check_rows, offsets_by_day
+from dbt_like_sql.rows import check_rows, joined_offsets, offsets_by_day
 from dbt_like_sql.warehouse import parquet_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from dbt_like_sql.rows import Offsets
     from dbt_like_sql.warehouse import Done, Warehouse
 
-__all__ = ["DayLoad", "Loaded", "LoadedDay", "load_days", "load_rows", "loaded_day", "loaded_days", "newest_loads"]
+__all__ = [
+    "DayLoad",
+    "Loaded",
+    "LoadedDay",
+    "StagedSlice",
+    "load_days",
+    "load_rows",
+    "loaded_day",
+    "loaded_days",
+    "newest_loads",
+    "stage_slice",
+]
 
 # Words by which a lost race is told: ours, the emulator's, Google's.
 _LOST_RACE = ("fenced", "failed to commit", "transaction conflict", "concurrent update", "aborted due to")
@@ -116,6 +127,7 @@ def load_days(
     run_id: str,
     code_version: str,
     catalog: Catalog | None = None,
+    slices: Sequence[StagedSlice] = (),
 ) -> Loaded:
     """Load the rows of one or more days in one transaction: fence, rows, ledger; all of it or nothing.
 
@@ -129,6 +141,7 @@ def load_days(
         run_id: for the ledger and the jobs' labels.
         code_version: of the code that made the rows.
         catalog: tests pass their own.
+        slices: for a rebuild of one day: what `stage_slice` has staged of it before, none of which is among the rows.
 
     Raises:
         FencedError: another load moved one of the days since `seen`. Nothing was written. Read the ledger again.
@@ -136,11 +149,9 @@ def load_days(
         LoadError: the rows do not fit the contract. Nothing was written.
         JobError: BigQuery failed. Nothing was written, unless the commit's answer was lost: repeating is safe.
     """
-    target = (catalog or load_catalog())[table]
-    if target.materialization != "loaded" or not target.identity or not target.partition_column:
-        raise LoadError(
-            f"loading {table}: its contract does not say loaded, identity and partition. Nothing was written."
-        )
+    target = _loaded_table(table, catalog)
+    if slices and not (rebuild and len(loads) == 1):
+        raise LoadError(f"loading {table}: only a rebuild of one day is staged in slices. Nothing was written.")
     if rebuild:
         _refuse_stale(target, loads)
     rows = check_rows(target, rows, days={load.day for load in loads}, topic=topic)
@@ -153,11 +164,15 @@ def load_days(
         run_id=run_id,
         code_version=code_version,
         content=hashlib.sha256(payload).hexdigest(),
+        slices=tuple(slices),
     )
     offsets = offsets_by_day(target, rows)
+    if slices:
+        [day] = work.days
+        offsets = {day: joined_offsets([*(each.offsets for each in slices), offsets.get(day, ())])}
     staged, done = _stage_and_commit(warehouse, work, payload, offsets)
     return Loaded(
-        rows_staged=rows.num_rows,
+        rows_staged=rows.num_rows + sum(each.rows for each in slices),
         rows_inserted=done.rows[0]["rows_inserted"],
         versions={load.day: load.seen.version + 1 for load in work.loads},
         bytes_billed=done.bytes_billed,
@@ -166,6 +181,46 @@ def load_days(
         is_attached=done.is_attached,
         offsets=offsets,
     )
+
+
+def stage_slice(
+    warehouse: Warehouse, table: str, rows: pa.Table, *, day: date, topic: str, name: str, run_id: str
+) -> StagedSlice:
+    """Stage some rows of a day that is to be rebuilt; `load_days` replaces the day by them and all others at once.
+
+    Of a day that is larger than memory: until then the table is as it was. What is never used expires by itself.
+
+    Args:
+        warehouse: an open, migrated warehouse.
+        table: as for `load_days`.
+        rows: as for `load_days`, of one day.
+        day: theirs.
+        topic: where they came from.
+        name: of this slice; no other one ever has it, so that nobody else drops its staging table.
+        run_id: for the job's labels.
+
+    Raises:
+        LoadError: the rows do not fit the contract. Nothing was written.
+        JobError: BigQuery failed. Nothing was written.
+    """
+    target = _loaded_table(table, None)
+    rows = check_rows(target, rows, days={day}, topic=topic)
+    payload = parquet_bytes(rows)
+    into = staging_id(warehouse.settings, table, name)
+    labels = {"table": table, "run_id": run_id, "day": day.isoformat()}
+    content = hashlib.sha256(payload).hexdigest()
+    schema = bigquery_schema(target.columns)
+    warehouse.load_parquet(payload, into, schema=schema, labels=labels, job_key=f"{into}|{content}")
+    return StagedSlice(into, content, offsets_by_day(target, rows).get(day, ()))
+
+
+def _loaded_table(table: str, catalog: Catalog | None) -> Table:
+    target = (catalog or load_catalog())[table]
+    if target.materialization != "loaded" or not target.identity or not target.partition_column:
+        raise LoadError(
+            f"loading {table}: its contract does not say loaded, identity and partition. Nothing was written."
+        )
+    return target
 
 
 def _stage_and_commit(
@@ -185,8 +240,8 @@ def _stage_and_commit(
         if staged and isinstance(judged, FencedError):
             warehouse.drop_table(staging)  # work that was fenced off can never commit
         raise judged from error
-    if staged:
-        warehouse.drop_table(staging)
+    for table_id in [each.table_id for each in work.slices] + [staging] * (staged is not None):
+        warehouse.drop_table(table_id)
     return staged, done
 
 

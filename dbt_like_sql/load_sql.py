@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.render import day_sql, quote
+from dbt_like_sql.rows import PartitionOffsets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,6 +81,36 @@ class DayLoad:
 
 
 @dataclass(frozen=True)
+class StagedSlice:
+    """Rows of one day of a rebuild that lie in a staging table of their own until the day is replaced.
+
+    Attributes:
+        table_id: full id of that table.
+        content: hash of the rows.
+        offsets: what they are, by topic partition.
+    """
+
+    table_id: str
+    content: str
+    offsets: Offsets
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return sum(each.rows for each in self.offsets)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON has it."""
+        offsets = [[each.topic_partition, each.first_offset, each.last_offset, each.rows] for each in self.offsets]
+        return {"table_id": self.table_id, "content": self.content, "offsets": offsets}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> StagedSlice:
+        """What `as_json` gave."""
+        return cls(told["table_id"], told["content"], tuple(PartitionOffsets(*each) for each in told["offsets"]))
+
+
+@dataclass(frozen=True)
 class Work:
     """One load as a value: what it is, and the key by which its jobs are known."""
 
@@ -90,6 +121,7 @@ class Work:
     run_id: str
     code_version: str
     content: str  # hash of the rows: other rows are other work, even by the same code
+    slices: tuple[StagedSlice, ...] = ()  # rows of the day that were staged before these
 
     @property
     def days(self) -> list[date]:
@@ -105,6 +137,7 @@ class Work:
     def key(self, settings: WarehouseSettings) -> str:
         """Names this work for ever: tables, their incarnation, days, what was seen, what is brought, by which code."""
         parts = [settings.table_id(self.target.name), self.topic, str(self.rebuild), self.code_version, self.content]
+        parts += [each.content for each in self.slices]
         for load in self.loads:
             upto = sorted(load.upto.items())
             parts += [load.seen.incarnation, load.day.isoformat(), str(load.seen.version), str(upto)]
@@ -133,8 +166,9 @@ def load_script(settings: WarehouseSettings, work: Work, offsets: Mapping[date, 
     if work.rebuild:
         where = day_sql(work.target.partition_column or "", work.days)
         parts.append(f"DELETE FROM `{settings.table_id(work.target.name)}` WHERE {where};")
-    if is_staged:
-        parts.append(_insert(settings, work))
+    sources = [each.table_id for each in work.slices] + [work.staging_id(settings)] * is_staged
+    if sources:
+        parts.append(_insert(settings, work, sources))
     parts += [_ledger(settings, work, offsets), "COMMIT TRANSACTION;", "SELECT rows_inserted;"]
     return "\n".join(parts)
 
@@ -188,15 +222,17 @@ WHERE NOT EXISTS (
 ASSERT @@row_count = {len(new)} AS 'fenced: another load was faster';"""
 
 
-def _insert(settings: WarehouseSettings, work: Work) -> str:
+def _insert(settings: WarehouseSettings, work: Work, sources: Sequence[str]) -> str:
     table_id = settings.table_id(work.target.name)
     columns = ", ".join(work.target.column_names)
     # A rebuild has just emptied the days, and its rows are of these days alone, each identity once: none is there.
     is_new = "" if work.rebuild else f"\nWHERE {_is_absent(work, table_id)}"
+    union = " UNION ALL ".join(f"SELECT {columns} FROM `{source}`" for source in sources)
+    rows = f"({union})" if len(sources) > 1 else f"`{sources[0]}`"
     return f"""
 INSERT INTO `{table_id}` ({columns})
 SELECT {columns}
-FROM `{work.staging_id(settings)}` AS s{is_new};
+FROM {rows} AS s{is_new};
 SET rows_inserted = @@row_count;"""
 
 

@@ -12,7 +12,7 @@ from dbt_like_sql.column_types import arrow_type
 from dbt_like_sql.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import date
 
     import pyarrow as pa
@@ -87,6 +87,20 @@ def offsets_by_day(target: Table, rows: pa.Table) -> dict[date, Offsets]:
         item = PartitionOffsets(row[part], row[f"{offset}_min"], row[f"{offset}_max"], row[f"{offset}_count"])
         found.setdefault(row[day], []).append(item)
     return {key: tuple(items) for key, items in found.items()}
+
+
+def joined_offsets(parts: Iterable[Offsets]) -> Offsets:
+    """The same of several parts of a day's rows together."""
+    found: dict[int, PartitionOffsets] = {}
+    for each in (each for part in parts for each in part):
+        before = found.get(each.topic_partition, each)
+        found[each.topic_partition] = PartitionOffsets(
+            each.topic_partition,
+            min(before.first_offset, each.first_offset),
+            max(before.last_offset, each.last_offset),
+            each.rows + (before.rows if before is not each else 0),
+        )
+    return tuple(found[part] for part in sorted(found))
 
 
 def _typed(target: Table, rows: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from mage_project.settings import MageSettings
+from mage_project.slices import may_read_on, read_on
 from mage_project.transforms.errors import VariableError
 from mage_project.transforms.plan import DayPlan, Mode, ReadPlan, attach_plan, carry_plan, plan_of
 
@@ -69,7 +70,7 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
 
     The warehouse's ledger says what is loaded, the lake's what has landed; the batches between are read. Of a day with
     more of them than memory holds the first ones are: it still differs afterwards, so that the next load reads on. A
-    rebuild replaces the day, and so is read whole.
+    rebuild replaces the day at once: such a day is read in slices (slices.py), or whole where nobody reads on.
 
     Raises:
         RestoredError: the lake came back from a backup: it has not what the table holds, and was not told of it.
@@ -94,8 +95,11 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
         for day, seen in ledger.items():
             part = _part(conn, request, landed.get(day), seen, holds[day])
             upto = dict(holds[day]) if request.mode == "compare" else part.batches
-            after = holds[day] if request.mode == "incremental" else {}
-            frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=upto))
+            after, reached = dict(holds[day]) if request.mode == "incremental" else {}, dict[int, int]()
+            if _is_sliced(request, landed.get(day), variables):
+                part, after, reached = _slice(conn, request.topic, day, part, variables)
+                upto = part.batches
+            frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=reached or upto))
             plans.append(
                 DayPlan(
                     day=day,
@@ -106,6 +110,7 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
                     rows_read=frames[-1].num_rows,
                     rows_left=part.rows_left,
                     landed_us=part.landed_us,
+                    reached=reached,
                 )
             )
     plan = ReadPlan(topic=request.topic, table=request.table, mode=request.mode, days=tuple(plans))
@@ -118,8 +123,7 @@ def _part(conn: Any, request: Request, landed: Any, seen: LoadedDay, holds: Mapp
 
     if landed is None:
         return lake.DayPart({}, {}, 0)
-    is_small = landed.rows <= MOST_ROWS and landed.payload_bytes <= MOST_BYTES
-    if request.mode != "incremental" or is_small:
+    if request.mode != "incremental" or not _is_large(landed):
         return lake.DayPart(dict(landed.batches), dict(landed.landed_us), 0)
     part = lake.next_part(
         conn, request.topic, day=landed.event_day, after=holds, upto=landed.batches,
@@ -128,6 +132,35 @@ def _part(conn: Any, request: Request, landed: Any, seen: LoadedDay, holds: Mapp
     # where nothing is read, the ledger keeps the batch that it has, and when that landed
     known = {number: at for number, at in seen.landed_us.items() if seen.batches.get(number) == holds.get(number)}
     return lake.DayPart({**holds, **part.batches}, {**known, **part.landed_us}, part.rows_left)
+
+
+def _is_large(landed: Any) -> bool:
+    return bool(landed.rows > MOST_ROWS or landed.payload_bytes > MOST_BYTES)
+
+
+def _is_sliced(request: Request, landed: Any, variables: Mapping[str, Any]) -> bool:
+    """Whether a day is rebuilt in slices: a large one alone, for whoever reads on."""
+    if request.mode != "rebuild" or len(request.days) != 1 or landed is None or not may_read_on(variables):
+        return False
+    return _is_large(landed) or read_on(variables, landed.event_day.isoformat()) is not None
+
+
+def _slice(
+    conn: Any, topic: str, day: date, whole: DayPart, variables: Mapping[str, Any]
+) -> tuple[DayPart, dict[int, int], dict[int, int]]:
+    """The next slice of a day: the whole of it as it was at the first one, and the batches that it is after and upto.
+
+    What lands meanwhile is left to the next load, as it is by a rebuild that reads the day at once.
+    """
+    from streaming import lake  # noqa: PLC0415
+
+    before = read_on(variables, day.isoformat())
+    upto, landed_us = (before.upto, before.landed_us) if before else (whole.batches, whole.landed_us)
+    after = before.after if before else {}
+    part = lake.next_part(
+        conn, topic, day=day, after=after, upto=upto, most_rows=MOST_ROWS, most_bytes=MOST_BYTES
+    )  # fmt: skip
+    return lake.DayPart(upto, landed_us, part.rows_left), after, {**after, **part.batches}
 
 
 def _seen(request: Request, seen: Mapping[str, Mapping[str, Any]]) -> dict[date, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from mage_project import slices
 from mage_project.transforms.errors import ExportError, PlanError
 from mage_project.transforms.plan import ReadPlan, plan_of
 
@@ -45,7 +46,10 @@ def export_lines(lines: pa.Table, variables: Mapping[str, Any], env: Mapping[str
     if not plan.work:
         return _report(plan, None, {})
     warehouse = open_warehouse(WarehouseSettings.from_env(env))
-    return _report(plan, *_load(warehouse, lines, plan, variables))
+    before = slices.read_on(variables, plan.days[0].day.isoformat()) if plan.is_rebuild else None
+    if plan.days[0].is_slice:
+        return _stage_slice(warehouse, lines, plan, before or slices.first_slice(plan.days[0]), variables)
+    return _report(plan, *_load(warehouse, lines, plan, variables, before), rows_before=before.rows if before else 0)
 
 
 def _stage(lines: pa.Table, plan: ReadPlan, into: str, env: Mapping[str, str]) -> dict[str, Any]:
@@ -65,8 +69,29 @@ def _stage(lines: pa.Table, plan: ReadPlan, into: str, env: Mapping[str, str]) -
     return {**_report(plan, None, {}), "rows_staged": lines.num_rows}
 
 
-def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any]) -> dict[str, Any]:
-    """What was read and written, in all and for each day; JSON, so that Mage's UI shows it too."""
+def _stage_slice(
+    warehouse: Any, lines: pa.Table, plan: ReadPlan, before: slices.ReadOn, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Lay a slice of a day that is rebuilt aside; the table stays as it is until the last one has been read."""
+    from dbt_like_sql.load import stage_slice  # noqa: PLC0415
+
+    [of_day] = plan.days
+    staged = stage_slice(
+        warehouse, plan.table, lines, day=of_day.day, topic=plan.topic, name=before.next_name, run_id=_run_id(variables)
+    )
+    told = {**_report(plan, None, {}, rows_before=before.rows), "rows_staged": before.rows + staged.rows}
+    return {**told, slices.READ_ON: slices.note(before, of_day, staged)}
+
+
+def _run_id(variables: Mapping[str, Any]) -> str:
+    return str(variables.get("run_id") or f"mage-{uuid.uuid4()}")
+
+
+def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any], *, rows_before: int = 0) -> dict[str, Any]:
+    """What was read and written, in all and for each day; JSON, so that Mage's UI shows it too.
+
+    `rows_before`: rows of the day that were read in slices before these.
+    """
     batches = {each.day: each.after for each in plan.days}
     landed_us = {each.day: each.after_landed_us for each in plan.days}
     batches |= {day: load.batches(rebuild=plan.is_rebuild) for day, load in loads.items()}
@@ -74,14 +99,14 @@ def _report(plan: ReadPlan, loaded: Any, loads: Mapping[date, Any]) -> dict[str,
     return {
         "mode": plan.mode,
         "days": len(plan.days),
-        "rows_read": plan.rows_read,
+        "rows_read": rows_before + plan.rows_read,
         "rows_staged": loaded.rows_staged if loaded else 0,
         "rows_inserted": loaded.rows_inserted if loaded else 0,
         "bytes_billed": loaded.bytes_billed if loaded else 0,
         "load_seconds": round(loaded.seconds, 3) if loaded else 0.0,
         "partitions": {
             each.day.isoformat(): {
-                "rows_read": each.rows_read,
+                "rows_read": rows_before + each.rows_read,
                 **({"rows_left": each.rows_left} if each.rows_left else {}),
                 "incarnation": each.incarnation,
                 "batches": {str(part): batch for part, batch in batches[each.day].items()},
@@ -100,7 +125,9 @@ def _offsets(loaded: Any, day: date) -> list[list[int]]:
     return [[each.topic_partition, each.first_offset, each.last_offset, each.rows] for each in brought]
 
 
-def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any]) -> tuple[Any, dict[date, Any]]:
+def _load(
+    warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[str, Any], before: slices.ReadOn | None = None
+) -> tuple[Any, dict[date, Any]]:
     """Try until the fence lets us through, reading the ledger again after each refusal.
 
     Rows are inserted by identity, so after a refusal the same rows are offered again and those that the other run
@@ -126,8 +153,9 @@ def _load(warehouse: Any, lines: pa.Table, plan: ReadPlan, variables: Mapping[st
                 loads=loads,
                 topic=plan.topic,
                 rebuild=plan.is_rebuild,
-                run_id=str(variables.get("run_id") or f"mage-{uuid.uuid4()}"),
+                run_id=_run_id(variables),
                 code_version=str(variables.get("code_version") or "unversioned"),
+                slices=before.slices if before else (),
             )
         except StaleRowsError:
             raise  # these rows are out of date: whoever runs the pipeline has to begin with the loader

@@ -17,11 +17,11 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.utils import DISALLOWED_NAMES
 
-from orchestration import mage
 from orchestration.errors import MageRunError, MageSpecError
 from orchestration.mage import Part, PipelineRun
 from orchestration.mage_graph import picture
 from orchestration.mage_passes import Outcome, part_label, run_passes
+from orchestration.mage_slices import run_slices
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
 
 # A block's error may say `is_retryable`: what it was given is out of date. Under a steady flow the second reading is
@@ -73,7 +73,8 @@ class RunOptions:
     """What a project says about its runs.
 
     Attributes:
-        variables: more runtime variables, found out when a run starts.
+        variables: more runtime variables, found out when a run starts. With one called `read_on` an exporter may ask
+            for the pipeline to be run again, see mage_slices.py.
         passes: how to cut a run's partitions into passes; only for pipelines that take a range of partitions at once.
             Each pass is held in memory whole. By default each partition is a pass of its own.
         around: entered before the first pass and left after the last one, whether or not they went well; told of the
@@ -81,8 +82,8 @@ class RunOptions:
         pool: limits how many of these run at once, where the deployment sets a limit for the pool.
     """
 
-    variables: Callable[[dg.AssetExecutionContext], Mapping[str, str]] | None = None
-    around: Callable[[dg.AssetExecutionContext, Mapping[str, str]], AbstractContextManager[None]] | None = None
+    variables: Callable[[dg.AssetExecutionContext], Mapping[str, Any]] | None = None
+    around: Callable[[dg.AssetExecutionContext, Mapping[str, Any]], AbstractContextManager[None]] | None = None
     passes: Callable[[PipelineSpec, Sequence[str]], Sequence[Sequence[str]]] | None = None
     pool: str | None = None
 
@@ -206,12 +207,12 @@ def _refuse_partitions_unknown_to_blocks(pipeline: PipelineSpec, options: Mappin
         raise MageSpecError(pipeline.path, block.line, problem)
 
 
-def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, str], part: Part) -> PipelineRun:
+def _run_pass(project: MageProject, pipeline: PipelineSpec, variables: Mapping[str, Any], part: Part) -> PipelineRun:
     """One pass, from its loader on; again if a block says that reading again may help and no exporter had finished."""
     tries = 1
     while True:
         try:
-            return mage.run_pipeline(project, pipeline, variables, part=part, as_read=True)
+            return run_slices(project, pipeline, variables, part)
         except MageRunError as error:
             if not error.is_retryable or tries == PASS_TRIES:
                 raise

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Mode = Literal["incremental", "rebuild", "compare"]
 
 _KEY = b"read_plan"
-_BY_PARTITION = ("after", "upto", "landed_us")
+_BY_PARTITION = ("after", "upto", "landed_us", "reached")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class DayPlan:
     `incarnation`, `version` and `after` are the table's ledger as the loader saw it, less what a restored lake has
     lost. A rebuild reads from the first batch on and keeps `after` only as what the ledger said; what is only compared
     is read from the first batch to `after`, the events that the table holds. `landed_us`: when the batches of `upto`
-    landed, microseconds since 1970, UTC. `rows_left`: of the day, landed in batches after `upto`.
+    landed, microseconds since 1970, UTC. `rows_left`: of the day, in later batches than those of the frame. Of a
+    rebuild that is read in slices `upto` is the whole day's, and `reached` is how far this slice has come.
     """
 
     day: date
@@ -41,6 +42,12 @@ class DayPlan:
     rows_read: int
     landed_us: dict[int, int] = field(default_factory=dict)
     rows_left: int = 0
+    reached: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether the day is only written once the rows that follow these have been read as well."""
+        return bool(self.reached and self.rows_left)
 
     @property
     def has_landed_more(self) -> bool:

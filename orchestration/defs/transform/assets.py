@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
@@ -22,6 +23,7 @@ from orchestration.defs.tables import table_metadata
 from orchestration.defs.topics import CORE, Feed, feeds, project
 from orchestration.errors import ZoneError
 from orchestration.mage_assets import AssetOptions, RunOptions, build_mage_assets
+from orchestration.mage_slices import READ_ON
 from orchestration.mage_spec import BlockSpec, PipelineSpec
 from orchestration.settings import OrchestrationSettings
 from orchestration.triggers import cut_passes
@@ -44,7 +46,7 @@ def _options(pipeline: PipelineSpec, block: BlockSpec) -> AssetOptions:
     )
 
 
-def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
+def _variables(context: dg.AssetExecutionContext) -> Mapping[str, Any]:
     """A backfill from the UI rebuilds its days whole, also executed again; any other run loads what they lack.
 
     Both begin when no other run keeps one of their days up: a rebuild could never overtake it. But one that will keep
@@ -57,7 +59,7 @@ def _variables(context: dg.AssetExecutionContext) -> Mapping[str, str]:
         waited_s = await_turn(LakeResource(), days)
         if waited_s > LONG_WAIT_S:
             context.log.info("waited %.1f s for a run that kept one of these days up", waited_s)
-    return {"mode": REBUILD if is_rebuild else "incremental"}
+    return {"mode": REBUILD if is_rebuild else "incremental", READ_ON: {}}
 
 
 def is_of_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -77,7 +79,7 @@ def is_of_backfill(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 @contextlib.contextmanager
-def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, str]) -> Iterator[None]:
+def _marts_follow(context: dg.AssetExecutionContext, variables: Mapping[str, Any]) -> Iterator[None]:
     """After a rebuild the days' marts are behind though nothing has landed, so that only this makes the sensor ask.
 
     Before it as well: a run that is killed leaves its days waiting. No day is asked for while this run is at work, and

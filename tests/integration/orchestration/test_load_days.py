@@ -130,6 +130,98 @@ def test_a_day_with_more_rows_than_memory_holds_is_loaded_by_parts(
     assert len(by_parts) == 11
 
 
+BATCHES = [3, 1, 2, 3, 2]  # rows of each, of two topic partitions by turns: slices of at most four are 4, 2, 3 and 2
+
+
+def land_batches(landing: HandLanding) -> None:
+    for number, rows in enumerate(BATCHES):
+        lines = [event(line_no=at + 1, invoice_no=str(number), quantity=number + 1) for at in range(rows)]
+        landing.land(lines, topic_partition=number % 2)
+
+
+def staging_tables(warehouse: Any) -> list[str]:
+    found = warehouse.client.list_tables(warehouse.settings.dataset_id("staging"))
+    return [each.table_id for each in found]
+
+
+def test_a_day_with_more_rows_than_memory_holds_is_rebuilt_in_slices_and_replaced_at_once(
+    landing: HandLanding, load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land_batches(landing)
+    assert load_days("2010-12-01").success
+    whole = core_rows(warehouse)
+    monkeypatch.setattr(reading, "MOST_ROWS", 4)
+    read, held = list[int](), list[int]()
+    read_events = lake.read_events
+
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        events = read_events(*args, **kwargs)
+        read.append(events.num_rows)
+        held.append(len(core_rows(warehouse)))
+        return events
+
+    monkeypatch.setattr(lake, "read_events", seen)
+    result = load_days("2010-12-01", mode="rebuild")
+    assert result.success
+    assert all(checks(result).values())
+    assert (read, held) == ([4, 2, 3, 2], [11, 11, 11, 11]), "until the last slice the day is as it was"
+    assert core_rows(warehouse) == whole
+    found = metadata(result, "core/invoice_lines", "2010-12-01")
+    assert (found["dagster/partition_row_count"], found["pass/rows_staged"], found["pass/rows_inserted"]) == (
+        11,
+        11,
+        11,
+    )
+    assert found["offsets"] == [[0, 0, 6, 7], [1, 0, 3, 4]]
+    blocks = {
+        each["block"]: (each["rows in"], each["rows out"]) for each in (row.data for row in found["blocks"].records)
+    }
+    assert blocks["price_lines"] == (11, 11)
+    assert staging_tables(warehouse) == []
+    ledger = loaded_day(warehouse, "core.invoice_lines", DAY, TOPIC)
+    [landed] = lake.landed_days(landing.conn, TOPIC)
+    assert (ledger.version, ledger.batches, ledger.landed_us) == (2, landed.batches, landed.landed_us)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing new", "an event lands", "another run loads it", "the last slice fails"])
+def test_between_the_slices_of_a_rebuild_the_day_may_move(
+    landing: HandLanding, load_days: Run, warehouse: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    land_batches(landing)
+    assert load_days("2010-12-01").success
+    before = core_rows(warehouse)
+    monkeypatch.setattr(reading, "MOST_ROWS", 4)
+    read = list[int]()
+    read_events = lake.read_events
+
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        read.append(0)
+        if len(read) == 3 and meanwhile != "nothing new" and "slice" not in meanwhile:
+            landing.land([event(line_no=9, invoice_no="9")], topic_partition=1)
+            if "another run" in meanwhile:
+                with monkeypatch.context() as at_once:
+                    at_once.setattr(lake, "read_events", read_events)
+                    assert load_days("2010-12-01").success
+        if len(read) == 4 and "slice" in meanwhile:
+            raise OSError("the lake is gone")
+        return read_events(*args, **kwargs)
+
+    monkeypatch.setattr(lake, "read_events", seen)
+    result = load_days("2010-12-01", mode="rebuild")
+    assert result.success is ("slice" not in meanwhile)
+    assert len(read) == (8 if "another run" in meanwhile else 4), "what is overtaken is read again from the beginning"
+    monkeypatch.setattr(lake, "read_events", read_events)
+    if "slice" in meanwhile:
+        assert core_rows(warehouse) == before, "nothing of a rebuild is there before all of it is"
+    assert load_days("2010-12-01").success
+    of_day = {row["invoice_no"]: row["line_no"] for row in core_rows(warehouse)}
+    lands = meanwhile in ("an event lands", "another run loads it")
+    assert len(core_rows(warehouse)) == len(before) + lands
+    assert ("9" in of_day) is lands
+    assert mart_days(warehouse, [DAY])[DAY].rows == len(before) + lands
+    assert lake.pending_days(landing.conn, TOPIC, "marts") == []
+
+
 def test_a_late_event_restates_its_own_day_and_no_other(landing: HandLanding, load_days: Run, warehouse: Any) -> None:
     landing.land([event(), event(invoiced_at="2010-12-02T08:00:00Z", line_no=2)])
     assert load_days("2010-12-01", "2010-12-02").success
