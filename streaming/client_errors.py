@@ -14,8 +14,9 @@ from confluent_kafka import KafkaError
 
 from streaming import kafka
 from streaming.errors import BrokerUnavailableError, TopicError
-from streaming.kafka_trouble import advice, is_denied, is_token_away
+from streaming.kafka_trouble import advice, is_denied, is_refusal, is_token_away
 from streaming.rejoining import RejoinError
+from streaming.settings import OAUTH
 
 if TYPE_CHECKING:
     from streaming.fencing import Fencing
@@ -125,6 +126,9 @@ class ClientErrors:
             raise self.fencing.fatal(error)
         if code in OFFSET_GONE:
             raise RejoinError(f"{where}: the offset that is due does not exist any more ({error.str()})")
+        if self._is_without_token(error):
+            self._begin_outage(error)
+            return
         if code in PASSING or error.retriable():
             log.debug("passing_error", where=where, error=error.str())
             return
@@ -136,10 +140,18 @@ class ClientErrors:
                 f"If it was deleted on purpose, remove its contract from this consumer; to land the others "
                 f"meanwhile, name each by --topic."
             )
-        remedy = f" {advice(self.settings.kafka, error)}" if is_denied(error) else ""
+        remedy = f" {advice(self.settings.kafka, error)}" if is_denied(error) or is_refusal(error) else ""
         raise TopicError(
             f"reading {where}: {error.str()} ({error.name()}). Nothing was skipped; the consumer stopped.{remedy}"
         )
+
+    def _is_without_token(self, error: KafkaError) -> bool:
+        """Whether a broker has refused the group for a token that has ended, the next one not being there yet.
+
+        A token that is refused for what it says is told by the callback, which ends the consumer.
+        """
+        is_by_token = self._token_error is not None or self.settings.kafka.sasl_mechanism == OAUTH
+        return is_by_token and error.code() == KafkaError._AUTHENTICATION  # noqa: SLF001
 
     def _is_known(self, topic: str) -> bool:
         """Whether the broker knows the topic; one that has just started may deny it for a moment."""

@@ -122,6 +122,32 @@ def test_a_topic_whose_reading_is_denied_later_ends_the_consumer_with_what_is_ne
         errors.on_message_error(message)  # type: ignore[arg-type]
 
 
+OLD_TOKEN = KafkaError(KafkaError._AUTHENTICATION, "FindCoordinator response error: Local: Authentication failure")
+
+
+@pytest.mark.parametrize("told_before", [None, NO_TOKEN])
+def test_a_group_that_is_refused_for_an_old_token_is_an_outage(
+    errors: ClientErrors, told_before: KafkaError | None
+) -> None:
+    """It comes in the place of a message, and on a busy machine before anything else is told of the token."""
+    if told_before is not None:
+        errors.on_error(told_before)
+    message = SimpleNamespace(error=lambda: OLD_TOKEN, topic=lambda: None, partition=lambda: 0)
+    errors.on_message_error(message)  # type: ignore[arg-type]
+    assert outages(errors) == 1
+    pass_time(errors, 101)
+    with pytest.raises(BrokerUnavailableError, match="STREAMING_OUTAGE_LIMIT_S"):
+        errors.raise_outage()
+
+
+def test_a_group_whose_password_is_refused_ends_the_consumer_with_what_to_check() -> None:
+    kafka = KafkaSettings("127.0.0.1:1", security_protocol="SASL_SSL", sasl_mechanism="PLAIN")
+    settings = LandingSettings(kafka=kafka, lake=LakeSettings("postgresql://x", Path()))
+    message = SimpleNamespace(error=lambda: OLD_TOKEN, topic=lambda: None, partition=lambda: 0)
+    with pytest.raises(TopicError, match=r"as group landing.*KAFKA_SASL_PASSWORD"):
+        ClientErrors(settings, LandingMetrics(), Fencing(settings)).on_message_error(message)  # type: ignore[arg-type]
+
+
 def test_what_the_session_before_has_met_is_forgotten(errors: ClientErrors) -> None:
     for error in (NO_TOKEN, NO_BROKER):
         errors.on_error(error)
