@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.request
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +43,7 @@ class StandIn:
     fails_with: int = 0
     fails_after: int | None = None  # questions answered before it fails with 503
     page: bytes = b""  # sent instead of JSON, as a proxy would
+    drip_s: float = 0.0  # between one byte of an answer and the next
     asked: int = 0
     schemas: list[dict[str, Any]] = field(default_factory=list)
     subjects: dict[str, list[int]] = field(default_factory=dict)
@@ -86,7 +87,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # whoever asked may be tired of a slow answer
+            for part in [body[at : at + 1] for at in range(len(body))] if self.state.drip_s else [body]:
+                self.wfile.write(part)
+                time.sleep(self.state.drip_s)
 
     def refuse(self, code: int, message: str) -> None:
         self.answer({"error_code": code, "message": message}, int(str(code)[:3]))

@@ -10,7 +10,7 @@ import re
 import time
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -39,6 +39,8 @@ SERVER_ERROR = 500
 FORM_OF = {"PROTOBUF": "serialized"}  # descriptors instead of .proto text, which would need a compiler
 UNKNOWN_FOR_S = 30.0  # a schema that the registry does not know is asked for again after it, not for every event
 TIMEOUT_S = 2  # twice that and a stop takes more than its 5 s; a slow registry is asked again by the consumer
+WHOLE_S = 4.0  # for an answer to its last byte; less, and a large schema on a slow link would never come
+UNTIL = "landing.until"  # among a request's extensions: when its answer has to be whole
 MOST_WORDS = 300  # of an error that the registry sends
 RETRIES = 1  # within a call; beyond it the consumer waits, within its outage limit
 
@@ -205,6 +207,34 @@ NO_ANSWER = (AttributeError, LookupError, TypeError, ValueError)  # by HTTP 200 
 REGISTRY_ERRORS = (SchemaRegistryError, httpx2.HTTPError, httpx2.InvalidURL, OSError, *NO_ANSWER)
 
 
+class _Bounded(httpx2.SyncByteStream):
+    """The body of an answer, until a moment: the client's own limit begins anew with each byte that comes."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, request: httpx2.Request) -> None:
+        self.stream = stream
+        self.request = request
+        self.until = request.extensions[UNTIL]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The body, in parts."""
+        for part in self.stream:
+            if time.monotonic() > self.until:
+                raise httpx2.ReadTimeout(f"its answer was not whole within {WHOLE_S} s", request=self.request)
+            yield part
+
+    def close(self) -> None:
+        """Give the connection back, or end it if not all was read."""
+        self.stream.close()
+
+
+def _begin(request: httpx2.Request) -> None:
+    request.extensions = {**request.extensions, UNTIL: time.monotonic() + WHOLE_S}
+
+
+def _bound(response: httpx2.Response) -> None:
+    response.stream = _Bounded(cast("httpx2.SyncByteStream", response.stream), response.request)
+
+
 def _client(settings: RegistrySettings) -> AskingClient:
     config: dict[str, object] = {
         "url": settings.url,
@@ -221,4 +251,7 @@ def _client(settings: RegistrySettings) -> AskingClient:
         config |= {"ssl.certificate.location": settings.certificate_file, "ssl.key.location": settings.key_file}
         if settings.key_password:
             config["ssl.key.password"] = settings.key_password
-    return AskingClient(config)
+    client = AskingClient(config)
+    session = client._rest_client.session  # noqa: SLF001 there is no other way to its requests
+    session.event_hooks = {"request": [_begin], "response": [_bound]}
+    return client

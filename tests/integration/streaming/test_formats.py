@@ -683,6 +683,21 @@ def test_an_answer_that_is_none_is_asked_for_again(registry: StandIn, page: byte
     assert read(reader, value)["id"] == "p0"
 
 
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+    registry: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's limit is one of silence: a consumer did not stop before all of such an answer was there."""
+    monkeypatch.setattr("streaming.formats.registry.WHOLE_S", 0.3)
+    value, reader = avro(registry.url)(payment()), open_avro(registry.url)
+    registry.drip_s = 0.02  # more than 10 s for the schema
+    started = time.monotonic()
+    with pytest.raises(RegistryUnavailableError, match=r"not whole within 0\.3 s.*tried again until the outage limit"):
+        reader(value, [])
+    assert time.monotonic() - started < 5
+    registry.drip_s = 0.0
+    assert read(reader, value)["id"] == "p0"
+
+
 def test_a_registry_that_is_away_while_a_reference_is_asked_for_is_an_outage(registry: StandIn) -> None:
     inner = {"type": "record", "name": "Inner", "fields": [{"name": "x", "type": "int"}]}
     registry.register("inner", {"schema": json.dumps(inner)})
