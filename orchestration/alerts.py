@@ -82,6 +82,9 @@ NEXT_STEPS: Mapping[str, str] = {
         "Nothing if the line was stopped or updated: the run's process was told to end, and what it left is asked for "
         "again. Else look who stops runs: is memory short? docs/runbooks/service-down.md."
     ),
+    "DagsterUserCodeUnreachableError": (
+        "Is the code server up? docs/runbooks/service-down.md. The sensor runs the day again by itself."
+    ),
     "VariableError": (
         "Mend what the reason names: in the launchpad, and start the run again; in the pipeline's metadata.yaml, and "
         "the sensor runs the day again."

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
@@ -28,6 +29,7 @@ from orchestration.defs.transform.assets import REBUILD
 WARNINGS_IN_A_ROW = 3
 EVENTS_A_TICK = 1000
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
+NO_REASON = "This run has been marked as failed from outside the execution context."  # Dagster's, of a run it gave up
 RUNS_A_TICK = alerts.MAX_WAITING  # as many as a tick can keep, whatever the receiver does; the next tick goes on
 
 
@@ -73,8 +75,26 @@ def _failed_runs(context: dg.SensorEvaluationContext, told: dict[str, Any]) -> I
         run, event = context.instance.get_run_by_id(record.run_id), record.event_log_entry.dagster_event
         if run is None or event is None or not _is_of_here(run, context):
             continue
-        steps = context.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
-        yield run_alert(run, event, [each.event_log_entry.get_dagster_event() for each in steps])
+        failed = _events(context.instance, run.run_id, {dg.DagsterEventType.STEP_FAILURE})
+        if not failed and event.message == NO_REASON:
+            failed = _why_given_up(context.instance, run.run_id)
+        yield run_alert(run, event, failed)
+
+
+def _events(instance: dg.DagsterInstance, run_id: str, of_type: set[dg.DagsterEventType]) -> list[dg.DagsterEvent]:
+    """What a run's log has of these types, oldest first."""
+    records = instance.get_records_for_run(run_id, of_type=of_type).records
+    return [each.event_log_entry.get_dagster_event() for each in records]
+
+
+def _why_given_up(instance: dg.DagsterInstance, run_id: str) -> list[dg.DagsterEvent]:
+    """The last error that Dagster itself met with a run before its failure, which does not repeat it.
+
+    That the code server is away, or that a run's process cannot load the code, stands there alone.
+    """
+    events = _events(instance, run_id, {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.RUN_FAILURE})
+    before = takewhile(lambda each: each.event_type is not dg.DagsterEventType.RUN_FAILURE, events)
+    return [each for each in before if getattr(each.event_specific_data, "error", None)][-1:]
 
 
 def _is_of_here(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:

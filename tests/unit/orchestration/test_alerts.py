@@ -15,6 +15,8 @@ import dagster as dg
 import psycopg2
 import pytest
 from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
+from dagster._core.events import EngineEventData
+from dagster_shared.error import SerializableErrorInfo
 
 from deploy.processes import free_port
 from orchestration import alerts
@@ -332,6 +334,35 @@ def test_a_run_whose_process_was_told_to_end_is_told_as_that(receiver: Receiver,
     [got] = receiver.got
     assert "interrupted unexpectedly" in got["reason"]
     assert got["next_step"] == alerts.NEXT_STEPS["DagsterExecutionInterruptedError"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "step"),
+    [
+        (None, "Could not reach user code server", alerts.NEXT_STEPS["DagsterUserCodeUnreachableError"]),
+        ("The run's process was killed by signal 9 before the run had ended.", "killed by signal 9", alerts.CRASHED),
+    ],
+)
+def test_a_run_that_dagster_gave_up_is_told_with_what_it_met_before(
+    receiver: Receiver, failed_runs: FailedRuns, message: str | None, reason: str, step: str
+) -> None:
+    failed_runs.look()
+    instance = failed_runs.instance
+    run = instance.create_run_for_job(failing, status=dg.DagsterRunStatus.STARTING)
+
+    def meet(text: str) -> None:
+        error = SerializableErrorInfo(f"DagsterUserCodeUnreachableError: {text}", [], "DagsterUserCodeUnreachableError")
+        instance.report_engine_event("of Dagster's own", run, EngineEventData.engine_error(error))
+
+    meet("the first")
+    meet("Could not reach user code server")
+    instance.report_engine_event("without an error", run)
+    instance.report_run_failed(run, message)
+    meet("while it was to be tried again")
+    failed_runs.look()
+    [got] = receiver.got
+    assert reason in got["reason"]
+    assert got["next_step"] == step
 
 
 def test_failed_runs_that_the_receiver_does_not_take_wait_in_the_cursor_without_secrets(
