@@ -48,6 +48,8 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     deadline = time.monotonic() + WAIT_S
     is_history_lost = _is_history_lost(context.instance)
     while True:
+        # Before the rest: of a refresh that ends meanwhile, the others know neither that it runs nor how long it took.
+        is_at_work = at_work(context.instance, serve_reports.name)
         now = datetime.now(tz=UTC).timestamp()
         last = context.instance.get_latest_materialization_event(SEMANTIC_MODEL)
         due_at = _due_at(context.instance, settings, last)
@@ -57,7 +59,7 @@ def published_days(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
                 reason = f"the last refresh took long; the next is due in {due_at - now:.0f} s (SERVE_SHARE)"
         else:
             changed = changed_since_refresh(context.instance) or (NEVER_TOLD if is_history_lost else None)
-            reason = _why_not(context.instance, changed, settings.serve_every_s, now, last)
+            reason = _why_not(context.instance, changed, settings.serve_every_s, now, last, is_at_work=is_at_work)
             reason = reason or _why_the_budget_does_not()
         if reason is None:
             return dg.RunRequest()
@@ -134,11 +136,13 @@ def _why_not(
     every_s: float,
     now: float,
     last: dg.EventLogEntry | None,
+    *,
+    is_at_work: bool,
 ) -> str | None:
     """Why no refresh of what has changed is due, or None."""
     if changed is None:
         return "the report shows everything that was published"
-    if at_work(instance, serve_reports.name):
+    if is_at_work:
         return "a refresh is at work"
     if now < changed.newest_at + SETTLED_S and (last is None or now < last.timestamp + 2 * every_s + SETTLED_S):
         return "marts are being published"
