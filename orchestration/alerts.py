@@ -67,7 +67,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "BudgetSpentError": "Nothing today: the refresh follows when the service's day begins anew.",
     "RefreshError": "docs/runbooks/failed-refresh.md.",
     "ServiceError": "docs/runbooks/failed-refresh.md.",
-    "AuthorizationError": "Renew the service principal's rights or secret: docs/runbooks/failed-refresh.md.",
+    "AuthorizationError": "Renew the service principal's secret or rights: docs/runbooks/failed-refresh.md.",
     "LakeUnavailableError": "Is PostgreSQL up? docs/runbooks/service-down.md. The sensor runs the day again by itself.",
     "SilentLakeError": "Is PostgreSQL well? docs/runbooks/service-down.md. The sensor runs the day again by itself.",
     "LakeRefusedError": "Is LAKE_DSN right? docs/runbooks/change-a-password.md. The sensor runs the day again.",

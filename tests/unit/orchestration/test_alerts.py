@@ -192,6 +192,11 @@ def test_no_secret_leaves_in_an_alert(receiver: Receiver, text: str, secret: str
     assert secret not in redact(text)
 
 
+@pytest.mark.parametrize("step", [*alerts.NEXT_STEPS.values(), alerts.OTHERWISE, alerts.REBUILD, alerts.CRASHED])
+def test_no_next_step_is_taken_for_a_secret(step: str) -> None:
+    assert redact(step) == step
+
+
 def test_a_long_reason_is_cut() -> None:
     assert len(redact("x" * 100_000)) == alerts.MAX_REASON
 
