@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -692,9 +693,13 @@ def _hash_of_files(root: Path, blocks: Mapping[str, BlockSpec], metadata: bytes 
     for uuid in sorted(blocks):
         digest.update(blocks[uuid].path.read_bytes())
     for module in _modules(root):
-        with contextlib.suppress(FileNotFoundError):  # a link to nothing, as of Emacs' locks, or just renamed
+        try:
             content = module.read_bytes()
-            digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode() + content)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ELOOP}:  # a link to nothing or to itself, or just renamed
+                continue
+            raise
+        digest.update(f"\n{module.relative_to(root).as_posix()}\n".encode() + content)
     return digest.hexdigest()[:12]
 
 
@@ -729,11 +734,21 @@ def _fields_of(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
 
 
 def _modules(root: Path) -> Iterator[Path]:
-    """The Python files of a project that are no blocks, in one order; without what is hidden, and environments."""
-    for name, inner, files in os.walk(root):
+    """The Python files of a project that are no blocks, in one order; without what is hidden, and environments.
+
+    Hidden are macOS' `._rules.py` and Emacs' `.#rules.py` too: no name that can be imported begins with a dot. What
+    blocks import may be behind a link; a folder that several links lead to, one above it perhaps, is read once.
+    """
+    passed = {os.path.realpath(root)}
+    for name, inner, files in os.walk(root, followlinks=True):
         folder = Path(name)
         inner[:] = sorted(each for each in inner if not _is_foreign(folder / each, root))
-        yield from (folder / each for each in sorted(files) if each.endswith(".py"))
+        for each in list(inner):
+            where = os.path.realpath(folder / each)
+            if where in passed:
+                inner.remove(each)
+            passed.add(where)
+        yield from (folder / each for each in sorted(files) if each.endswith(".py") and not each.startswith("."))
 
 
 def _is_foreign(folder: Path, root: Path) -> bool:

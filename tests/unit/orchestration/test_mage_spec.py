@@ -756,6 +756,37 @@ def test_the_code_version_follows_modules_that_blocks_import_and_no_other_pipeli
     assert [last[uuid] != after[uuid] for uuid in ("p", "q")] == [False, True]
 
 
+def test_the_code_version_follows_modules_behind_links_and_ends_where_these_lead_round(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    shared = scratch.root.parent / f"{scratch.root.name}_shared"
+    (shared / "inner").mkdir(parents=True)
+    rules = shared / "inner" / "rules.py"
+    rules.write_text("VAT = 20\n")
+    (shared / "inner" / "round").symlink_to(shared)
+    (shared / "above").symlink_to(scratch.root)
+    (scratch.root / "shared").symlink_to(shared)
+    found = load_project(scratch.root)
+    assert edited_pipelines(found) == []
+    rules.write_text("VAT = 21\n")
+    assert edited_pipelines(found) == ["p"]
+
+
+@pytest.mark.parametrize("name", ["._rules.py", ".#rules.py"])
+def test_what_a_system_puts_beside_a_module_is_none(scratch: Scratch, name: str) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    found = load_project(scratch.root)
+    (scratch.root / name).write_bytes(b"\x00\x05\x16\x07")
+    assert edited_pipelines(found) == []
+
+
+def test_a_module_that_is_a_link_to_itself_is_none(scratch: Scratch) -> None:
+    scratch.pipeline(block("in", "data_loader"))
+    found = load_project(scratch.root)
+    (scratch.root / "rules.py").symlink_to("rules.py")
+    assert edited_pipelines(found) == []
+    assert load_project(scratch.root).pipelines == found.pipelines
+
+
 def test_our_own_rules_are_part_of_their_pipeline_s_code_version(tmp_path: Path) -> None:
     root = tmp_path / "mage_project"
     shutil.copytree(project().root, root, ignore=shutil.ignore_patterns("__pycache__"))
