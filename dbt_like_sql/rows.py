@@ -113,13 +113,47 @@ def _typed(target: Table, rows: pa.Table) -> pa.Table:
     columns = []
     for column in target.columns:
         try:
-            columns.append(rows[column.name].cast(arrow_type(column.type), safe=True))
+            columns.append(_cast(rows[column.name], arrow_type(column.type)))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             found = rows[column.name].type
             raise _refused(
                 target, f"column {column.name} is {found} and does not convert exactly to {column.type}: {error}"
             ) from error
     return pa.table(columns, names=list(target.column_names))
+
+
+def _cast(values: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """The same values in another type.
+
+    Arrow's own safe cast guesses and rounds where it can: seconds since 1970 are microseconds to it, 5 is true,
+    0.1 + 0.2 is 0.3 as a decimal, and 23:30 is its day.
+
+    Raises:
+        pa.ArrowInvalid: of a value there is no equal one.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    kind, found = pa.types, values.type
+    is_number = kind.is_integer(found) or kind.is_floating(found)
+    if is_number and kind.is_temporal(wanted):
+        raise pa.ArrowInvalid("a number does not say whether it counts seconds, milliseconds or days")
+    if kind.is_duration(found) or (kind.is_temporal(found) and kind.is_integer(wanted)):
+        raise pa.ArrowInvalid("it would be a number of whatever unit the frame keeps; make it one of your own unit")
+    if kind.is_timestamp(wanted) and kind.is_temporal(found) and not getattr(found, "tz", None):
+        raise pa.ArrowInvalid("it has no time zone, and so names no instant; say which one it is in")
+    if kind.is_floating(found) and kind.is_decimal(wanted):  # the digits that everybody is shown, or an error
+        return values.cast(pa.string()).cast(wanted, safe=True)
+    cast = values.cast(wanted, safe=True)
+    differs = None
+    if is_number and kind.is_boolean(wanted):
+        differs = pc.not_equal(cast.cast(found), values)
+    elif kind.is_timestamp(found) and kind.is_date(wanted):
+        differs = pc.not_equal(pc.floor_temporal(values, unit="day"), values)
+    if differs is not None and pc.any(differs).as_py():
+        at = pc.index(differs, value=True).as_py()
+        raise pa.ArrowInvalid(f"{values[at]} would be {cast[at]}")
+    return cast
 
 
 def _refuse_nulls(target: Table, rows: pa.Table) -> None:
