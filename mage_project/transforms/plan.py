@@ -102,8 +102,17 @@ def plan_of(table: pa.Table) -> ReadPlan:
     """The plan that `table` carries.
 
     Raises:
-        PlanError: the frame carries none: a block before this one built a new frame and did not hand it on.
+        PlanError: the frame carries none: a block before this one built a new frame and did not hand it on; or it is
+            a frame of pandas or polars, which cannot carry one.
     """
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not isinstance(table, pa.Table):
+        raise PlanError(
+            f"reading the plan of a frame: it is a {type(table).__module__.partition('.')[0]} {type(table).__name__}, "
+            "and only an Arrow table carries one. Nothing was written. The block that made it must return "
+            "carry_plan(source, pyarrow.Table.from_pandas(frame, preserve_index=False)); of polars, frame.to_arrow()."
+        )
     note = (table.schema.metadata or {}).get(_KEY)
     if note is None:
         raise PlanError(

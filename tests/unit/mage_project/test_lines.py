@@ -224,6 +224,13 @@ def test_a_frame_without_a_plan_is_refused() -> None:
         plan_of(pa.table({"a": [1]}))
 
 
+@pytest.mark.parametrize("of", ["pandas", "polars"])
+def test_a_frame_that_is_no_arrow_table_is_told_what_to_return(of: str) -> None:
+    frame = pytest.importorskip(of).DataFrame({"a": [1]})
+    with pytest.raises(PlanError, match=f"it is a {of} DataFrame, .*Nothing was written.*carry_plan"):
+        plan_of(frame)
+
+
 def test_a_new_frame_can_carry_the_plan_on() -> None:
     assert plan_of(carry_plan(frame(line()), pa.table({"a": [1]}))) == plan(1)
 
