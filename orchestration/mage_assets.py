@@ -15,7 +15,13 @@ from itertools import islice, takewhile
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import compute_logical_data_version
 from dagster._core.definitions.utils import DISALLOWED_NAMES
+from dagster._core.execution.plan.execute_step import (
+    _build_data_version_tags,
+    _get_code_version,
+    _get_input_provenance_data,
+)
 
 from orchestration.errors import MageRunError, MageSpecError
 from orchestration.mage import Part, PipelineRun
@@ -183,7 +189,7 @@ def _definition(
         if done:
             yield from _check_results(first_key, pipeline, done)
         if outcome.failed:
-            yield from _written(pipeline, keys, outcome)
+            yield from _written(context, pipeline, keys, outcome)
             raise outcome.error()
         for block in pipeline.outputs:
             for part, run in outcome.written:
@@ -236,15 +242,31 @@ def partition_variables(pipeline: PipelineSpec, part: Sequence[str]) -> dict[str
 
 
 def _written(
-    pipeline: PipelineSpec, keys: Mapping[str, dg.AssetKey], outcome: Outcome
+    context: dg.AssetExecutionContext, pipeline: PipelineSpec, keys: Mapping[str, dg.AssetKey], outcome: Outcome
 ) -> Iterator[dg.AssetMaterialization]:
-    """The partitions that a run has written though it fails: Dagster shows them as such, and the others as failed."""
+    """The partitions that a run has written though it fails: Dagster shows them as such, and the others as failed.
+
+    By which code and of which inputs they were made Dagster notes at results alone, which are of all of a run's
+    partitions; without the note these days would never be shown as unsynced.
+    """
     for block in pipeline.outputs:
+        tags = _provenance(context, keys[block.uuid])
         for part, run in outcome.written:
             for partition in part:
                 yield dg.AssetMaterialization(
-                    keys[block.uuid], partition=partition, metadata=_metadata(run, block, partition)
+                    keys[block.uuid],
+                    partition=partition,
+                    metadata=_metadata(run, block, partition),
+                    tags=tags,
                 )
+
+
+def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mapping[str, str]:
+    """The tags that Dagster gives to this asset's results in this step."""
+    step = context.op_execution_context.get_step_execution_context()
+    code, inputs = _get_code_version(key, step), _get_input_provenance_data(key, step)
+    version = compute_logical_data_version(code, {each: its["data_version"] for each, its in inputs.items()})
+    return _build_data_version_tags(version, code, inputs, data_version_is_user_provided=False)
 
 
 def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: AssetOptions) -> dg.AssetSpec:

@@ -410,12 +410,17 @@ def test_a_partition_that_is_to_blame_keeps_no_other_one_from_being_written(tmp_
     }
     project = write_project(tmp_path / "project", "p", blocks)
     whole = RunOptions(passes=lambda _, days: [days])
-    assets = build_mage_assets(project, options=lambda *_: AssetOptions(partitions_def=DAYS), runs=whole)
+    options = AssetOptions(partitions_def=DAYS, deps=[dg.AssetKey("landed")])
+    assets = build_mage_assets(project, options=lambda *_: options, runs=whole)
     result = dg.materialize(assets, raise_on_error=False, **RANGE)
     assert not result.success
     assert log.read_text() == "['d1']['d3']"
     found = [each.step_materialization_data.materialization for each in result.get_asset_materialization_events()]
     assert [each.partition for each in found] == ["d1", "d3"]
+    assert {each.tags["dagster/code_version"] for each in found} == {project.pipelines[0].code_version}
+    good = {"tags": {"dagster/asset_partition_range_start": "d1", "dagster/asset_partition_range_end": "d1"}}
+    [whole_run] = dg.materialize(assets, **good).get_asset_materialization_events()
+    assert found[0].tags == whole_run.step_materialization_data.materialization.tags
     assert {each.metadata["dagster/partition_row_count"].value for each in found} == {7}
     [failure] = [each for each in result.all_events if each.is_step_failure]
     told = str(failure.step_failure_data.error)
