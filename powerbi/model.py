@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from powerbi import tmdl
 from powerbi.errors import ProjectError
+from powerbi.texts import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,9 +156,7 @@ class Model:
 def read_model(folder: Path) -> Model:
     """Read a `<name>.SemanticModel` folder."""
     definition = folder / "definition"
-    files = {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in definition.rglob("*.tmdl")
-    }
+    files = {f"definition/{path}": text for path, text in read_texts(definition, frozenset({".tmdl"})).items()}
     if not files:
         raise ProjectError(str(definition), 0, "no .tmdl files; is this a semantic model's folder?")
     return model_of(files)

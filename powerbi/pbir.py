@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from powerbi.errors import PbirError
+from powerbi.texts import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,12 +105,7 @@ class Report:
 
 def read_report(folder: Path) -> Report:
     """Read a `<name>.Report` folder."""
-    files = {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
-        for path in folder.rglob("*.json")
-        if path.is_file()
-    }
-    return report_of(files)
+    return report_of(read_texts(folder, frozenset({".json"})))
 
 
 def report_of(files: dict[str, str]) -> Report:

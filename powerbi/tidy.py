@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from powerbi import tmdl
 from powerbi.ids import id_of
+from powerbi.texts import read_text, text_paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +30,8 @@ def tidy_text(text: str, file: str) -> str:
 def tidy_folder(folder: Path) -> list[Path]:
     """Tidy every TMDL file below a folder; returns the files that changed."""
     changed = []
-    for path in sorted(folder.rglob("*.tmdl")):
-        text = path.read_text(encoding="utf-8")
+    for path in text_paths(folder, frozenset({".tmdl"})):
+        text = read_text(path)
         tidied = tidy_text(text, path.name)
         if tidied != text:
             path.write_text(tidied, encoding="utf-8")

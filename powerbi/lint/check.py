@@ -15,28 +15,22 @@ from powerbi.lint.rules import check_rules
 from powerbi.model import Model, model_of
 from powerbi.pbir import report_of
 from powerbi.storage import STORAGES, with_storage
+from powerbi.texts import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_READ = {".tmdl", ".json", ".pbir", ".pbism", ".pbip"}
 
 
 def project_files(folder: Path, suffix: str) -> tuple[str, dict[str, str]]:
     """Name and text files of the project's `*.<suffix>` folder.
 
     Raises:
-        ProjectError: there is none.
+        ProjectError: there is none, or a file of it is no text.
     """
     found = next(iter(sorted(folder.glob(f"*.{suffix}"))), None)
     if found is None:
         raise ProjectError(str(folder), 0, f"no *.{suffix} folder; is this a Power BI project?")
-    texts = {
-        path.relative_to(found).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted(found.rglob("*"))
-        if path.is_file() and (path.suffix in _READ or path.name == ".platform")
-    }
-    return found.name, texts
+    return found.name, read_texts(found)
 
 
 def check_project(folder: Path, *, catalog: Any = None) -> list[Finding]:

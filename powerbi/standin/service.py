@@ -26,6 +26,7 @@ from powerbi.standin.faults import Faults
 from powerbi.standin.hosted import Hosted, check_definition
 from powerbi.standin.marts import Marts, MartsSettings
 from powerbi.standin.state import Document, State, prepare_folder
+from powerbi.texts import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,9 +216,7 @@ class Service:
             found = next(iter(sorted(folder.glob(f"*.{kind}"))), None)
             if found is None:
                 raise FileNotFoundError(f"no *.{kind} folder in {folder}")
-            files = {
-                p.relative_to(found).as_posix(): p.read_text(encoding="utf-8") for p in found.rglob("*") if p.is_file()
-            }
+            files = read_texts(found)
             if kind == "SemanticModel":
                 where = {"WarehouseProject": settings.marts.project, "MartDataset": settings.marts.mart_dataset}
                 files = with_parameters(files, where)

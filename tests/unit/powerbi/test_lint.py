@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbt_like_sql.catalog import load_catalog
-from powerbi.lint.check import check_project
+from powerbi.errors import ProjectError
+from powerbi.lint.check import check_project, project_files
 from powerbi.lint.contracts import check_contracts
 from powerbi.lint.model_checks import check_model
-from powerbi.model import model_of
+from powerbi.model import model_of, read_model
+from powerbi.pbir import read_report
 from powerbi.storage import with_storage
 from powerbi.tidy import tidy_folder, tidy_text
 from tests.unit.powerbi import shop
@@ -151,6 +153,35 @@ def _copy_first_tag(path: Path) -> int:
     lines[tags[4]] = lines[tags[3]]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tags[4] + 1
+
+
+def test_what_desktop_and_macos_put_beside_the_files_is_no_part_of_the_project(project: Path, catalog: Any) -> None:
+    before = project_files(project, "SemanticModel"), project_files(project, "Report")
+    tables = project / "Retail.SemanticModel" / "definition" / "tables"
+    (project / "Retail.SemanticModel" / ".pbi").mkdir()
+    (project / "Retail.SemanticModel" / ".pbi" / "localSettings.json").write_text("{}")
+    for path in (
+        project / "Retail.SemanticModel" / ".pbi" / "cache.abf",
+        project / "Retail.Report" / ".DS_Store",
+        project / "Retail.Report" / "definition" / "._report.json",
+        tables / "._Sales.tmdl",
+    ):
+        path.write_bytes(b"\x00\x05\x16\x07\xb0\xff")
+    assert (project_files(project, "SemanticModel"), project_files(project, "Report")) == before
+    assert ".platform" in before[0][1]
+    assert check_project(project, catalog=catalog) == []
+    assert read_model(project / "Retail.SemanticModel") == shop.model()
+    assert read_report(project / "Retail.Report") == shop.report()
+    assert tidy_folder(project / "Retail.SemanticModel") == []
+
+
+@pytest.mark.parametrize("read", [lambda folder: project_files(folder, "SemanticModel"), tidy_folder])
+def test_a_file_that_is_no_utf_8_is_named_with_its_line(project: Path, read: Any) -> None:
+    path = project / "Retail.SemanticModel" / "definition" / "tables" / "Sales.tmdl"
+    path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    line = path.read_bytes().split(b"\xa3")[0].count(b"\n") + 1
+    with pytest.raises(ProjectError, match=rf"Sales\.tmdl:{line}: it is no UTF-8 text, by its byte \d+; save it as"):
+        read(project)
 
 
 def test_a_finding_in_a_long_measure_names_the_line_within_it(project: Path, catalog: Any) -> None:
