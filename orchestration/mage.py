@@ -13,6 +13,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import math
 import numbers
 import os
 import resource
@@ -55,6 +56,11 @@ _FIXED = (
 # Of an error's text, in characters: a whole frame in it (10 MB) would be in each event, check and alert of the run.
 _TOLD = 10_000
 _EXACT_FLOAT = 2**53  # whole numbers up to it are floats as they are
+# What Mage's tables in a store keep of numbers with a fraction, and of which it is not all.
+_KEPT: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "postgres": ("floats", lambda each: isinstance(each, Decimal) and Decimal(repr(float(each))) != each),
+    "duckdb": ("DECIMAL(18, 3)", lambda each: round(each, 3) != each),
+}
 _FIRST_ROWS = 1000  # that Mage reads of a table which raw SQL has written (`execute_raw_sql`)
 _EXEC_FILE = "<string>"  # the name that Mage's exec gives to a block's code in tracebacks
 
@@ -497,7 +503,7 @@ def _execute(mage_block: Any, inputs: Sequence[Any], variables: Mapping[str, Any
     own = _own_copy(dict(variables))  # a list that a block adds to is its own; what it puts into the context is not
     global_vars = mage_block.enrich_global_vars({**own, "context": variables["context"]})
     if place.block.language == "sql":
-        _hand_over(mage_block, inputs, place.block.upstream)
+        _hand_over(mage_block, inputs, place)
     is_read = place.block.language == "sql" and any(_reads_frame(each, place.block) for each in place.spec.blocks)
     try:
         with _reading_told(place, mage_block.content) if is_read else contextlib.nullcontext():
@@ -535,18 +541,53 @@ def _refuse_used_up(outputs: Sequence[Any], mage_block: Any, place: _Place) -> N
         )
 
 
-def _hand_over(mage_block: Any, inputs: Sequence[Any], upstream: Sequence[str]) -> None:
+def _hand_over(mage_block: Any, inputs: Sequence[Any], place: _Place) -> None:
     """Give a SQL block the frames of this run.
 
     It does not take them as arguments: it would read what Mage's store holds of its upstream blocks, which is nothing,
     or the frame of an earlier run in Mage's own UI.
     """
+    upstream = place.block.upstream
     frames = [_without_categories(_as_pandas(each)) for each in inputs]
+    for frame, uuid in zip(frames, upstream, strict=True):
+        if _reads_frame(place.block, place.spec.block(uuid)):
+            _tell_kept(frame, uuid, place)
     mage_block.fetch_input_variables = lambda *_args, **_kwargs: (
         [_for_sql(frame, uuid) for frame, uuid in zip(frames, upstream, strict=True)],
         [{} for _ in frames],
         list(upstream),
     )
+
+
+def _tell_kept(frame: Any, upstream: str, place: _Place) -> None:
+    """Tell of which columns the table that Mage makes of a frame keeps less: it does so without a word."""
+    store = str(place.block.configuration.get("data_provider"))
+    if store not in _KEPT or not _module_of(frame).startswith("pandas.") or not hasattr(frame, "iloc"):
+        return
+    kept, loses = _KEPT[store]
+    columns = ((str(name), frame.iloc[:, number]) for number, name in enumerate(frame.columns))
+    rounded = [name for name, column in columns if any(loses(each) for each in _fractions(column))]
+    if rounded:
+        logging.getLogger(f"mage.{place.spec.uuid}").warning(
+            "Block %s reads other numbers than block %s gives: Mage keeps %s in %s as %s; let %s give them as text "
+            "where they must be exact",
+            place.block.uuid,
+            upstream,
+            ", ".join(f"column {name}" for name in rounded),
+            store,
+            kept,
+            upstream,
+        )
+
+
+def _fractions(column: Any) -> Iterator[Any]:
+    """A column's decimals or floats, as far as they are numbers; nothing of another column."""
+    from pandas.api.types import infer_dtype
+
+    if getattr(column.dtype, "kind", "") == "f" or (
+        column.dtype == object and infer_dtype(column, skipna=True) == "decimal"
+    ):
+        yield from (each for each in column.dropna() if math.isfinite(each))
 
 
 def _as_pandas(value: Any) -> Any:

@@ -266,6 +266,28 @@ def test_a_column_of_a_sql_block_s_result_that_is_rounded_is_named(
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "warnings_told"),
+    [
+        ("[0.12345, float('nan')]", 1),
+        ("[0.125, float('nan'), float('inf')]", 0),
+        ("[__import__('decimal').Decimal('1.0005'), None]", 1),
+        ("[__import__('decimal').Decimal('1.50'), None]", 0),
+        ("['0.12345', None]", 0),
+    ],
+)
+def test_a_column_of_which_a_sql_block_s_table_keeps_less_is_named(
+    tmp_path: Path, values: str, caplog: pytest.LogCaptureFixture, warnings_told: int
+) -> None:
+    load = f"def load(*a, **k):\n    import pandas as pd\n    return pd.DataFrame({{'price': {values}}})\n"
+    project = duckdb_project(tmp_path / "project", load, {"q": sql("SELECT COUNT(*) AS n FROM {{ df_1 }}", "load")})
+    with contextlib.suppress(MageRunError):  # DuckDB refuses an infinite number itself
+        told(project)
+    warned = [each.getMessage() for each in caplog.records if each.name == "mage.p"]
+    expected = "Block q reads other numbers than block load gives: Mage keeps column price in duckdb as DECIMAL(18, 3)"
+    assert [each.partition(";")[0] for each in warned] == [expected] * warnings_told
+
+
 @pytest.mark.parametrize(("rows", "given", "warnings_told"), [(999, 999, 0), (5000, 1000, 1)])
 def test_that_mage_gives_a_thousand_rows_of_a_table_that_raw_sql_has_written_is_told(
     tmp_path: Path, rows: int, given: int, caplog: pytest.LogCaptureFixture, warnings_told: int
