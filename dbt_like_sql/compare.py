@@ -6,20 +6,18 @@ nothing that a reader sees is written.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dbt_like_sql.catalog import load_catalog
-from dbt_like_sql.column_types import bigquery_schema
 from dbt_like_sql.graph import DIALECT, put_in_place, table_nodes, tree
+from dbt_like_sql.load import stage
 from dbt_like_sql.load_sql import staging_id
 from dbt_like_sql.publish import parameters
 from dbt_like_sql.render import Slice, day_sql, render, with_days
 from dbt_like_sql.restate_sql import measures
 from dbt_like_sql.rows import check_rows
-from dbt_like_sql.warehouse import parquet_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -70,9 +68,7 @@ def stage_rows(
     """
     target = load_catalog()[table]
     rows = check_rows(target, rows, days=days, topic=topic)
-    payload, schema = parquet_bytes(rows), bigquery_schema(target.columns)
-    key = f"{into}|{hashlib.sha256(payload).hexdigest()}"  # an answer that is lost must not append twice
-    warehouse.load_parquet(payload, into, schema=schema, labels={"table": table}, job_key=key, append=True)
+    stage(warehouse, target, rows, into=into, labels={"table": table}, append=True)
 
 
 def planned_sql(catalog: Catalog, table: Table, inlined: Collection[str], every: Sequence[date]) -> str:

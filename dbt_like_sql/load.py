@@ -38,6 +38,7 @@ __all__ = [
     "loaded_day",
     "loaded_days",
     "newest_loads",
+    "stage",
     "stage_slice",
 ]
 
@@ -205,13 +206,30 @@ def stage_slice(
     """
     target = _loaded_table(table, None)
     rows = check_rows(target, rows, days={day}, topic=topic)
-    payload = parquet_bytes(rows)
     into = staging_id(warehouse.settings, table, name)
     labels = {"table": table, "run_id": run_id, "day": day.isoformat()}
+    content = stage(warehouse, target, rows, into=into, labels=labels)
+    return StagedSlice(into, content, offsets_by_day(target, rows).get(day, ()))
+
+
+def stage(
+    warehouse: Warehouse,
+    target: Table,
+    rows: pa.Table,
+    *,
+    into: str,
+    labels: Mapping[str, str],
+    append: bool = False,
+) -> str:
+    """Lay rows, checked before, into a staging table that is named by its full id; returns a hash of them.
+
+    An answer that is lost changes nothing: the job is known by the table and the hash.
+    """
+    payload = parquet_bytes(rows)
     content = hashlib.sha256(payload).hexdigest()
     schema = bigquery_schema(target.columns)
-    warehouse.load_parquet(payload, into, schema=schema, labels=labels, job_key=f"{into}|{content}")
-    return StagedSlice(into, content, offsets_by_day(target, rows).get(day, ()))
+    warehouse.load_parquet(payload, into, schema=schema, labels=labels, job_key=f"{into}|{content}", append=append)
+    return content
 
 
 def _loaded_table(table: str, catalog: Catalog | None) -> Table:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dbt_like_sql.load import LoadedDay
+    from mage_project.slices import ReadOn
     from streaming.lake import DayPart
 
 # What a load reads of a day at once: about 1 KB a row through all blocks. Less makes more loads of a day that has
@@ -96,9 +97,11 @@ def read_landed(variables: Mapping[str, Any], env: Mapping[str, str]) -> pa.Tabl
             part = _part(conn, request, landed.get(day), seen, holds[day])
             upto = dict(holds[day]) if request.mode == "compare" else part.batches
             after, reached = dict(holds[day]) if request.mode == "incremental" else {}, dict[int, int]()
-            if _is_sliced(request, landed.get(day), variables):
-                part, after, reached = _slice(conn, request.topic, day, part, variables)
-                upto = part.batches
+            if request.mode == "rebuild" and len(request.days) == 1 and may_read_on(variables):
+                before = read_on(variables, day.isoformat())
+                if before or _is_large(landed.get(day)):
+                    part, after, reached = _slice(conn, request.topic, day, part, before)
+                    upto = part.batches
             frames.append(lake.read_events(conn, request.topic, day=day, after=after, upto=reached or upto))
             plans.append(
                 DayPlan(
@@ -135,18 +138,11 @@ def _part(conn: Any, request: Request, landed: Any, seen: LoadedDay, holds: Mapp
 
 
 def _is_large(landed: Any) -> bool:
-    return bool(landed.rows > MOST_ROWS or landed.payload_bytes > MOST_BYTES)
-
-
-def _is_sliced(request: Request, landed: Any, variables: Mapping[str, Any]) -> bool:
-    """Whether a day is rebuilt in slices: a large one alone, for whoever reads on."""
-    if request.mode != "rebuild" or len(request.days) != 1 or landed is None or not may_read_on(variables):
-        return False
-    return _is_large(landed) or read_on(variables, landed.event_day.isoformat()) is not None
+    return landed is not None and bool(landed.rows > MOST_ROWS or landed.payload_bytes > MOST_BYTES)
 
 
 def _slice(
-    conn: Any, topic: str, day: date, whole: DayPart, variables: Mapping[str, Any]
+    conn: Any, topic: str, day: date, whole: DayPart, before: ReadOn | None
 ) -> tuple[DayPart, dict[int, int], dict[int, int]]:
     """The next slice of a day: the whole of it as it was at the first one, and the batches that it is after and upto.
 
@@ -154,7 +150,6 @@ def _slice(
     """
     from streaming import lake  # noqa: PLC0415
 
-    before = read_on(variables, day.isoformat())
     upto, landed_us = (before.upto, before.landed_us) if before else (whole.batches, whole.landed_us)
     after = before.after if before else {}
     part = lake.next_part(
