@@ -15,13 +15,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import compute_logical_data_version
 from dagster._core.definitions.utils import DISALLOWED_NAMES
-from dagster._core.execution.plan.execute_step import (
-    _build_data_version_tags,
-    _get_code_version,
-    _get_input_provenance_data,
-)
 
 from orchestration.errors import MageRunError, MageSpecError
 from orchestration.mage import Part, PipelineRun
@@ -29,6 +23,7 @@ from orchestration.mage_graph import picture
 from orchestration.mage_passes import Outcome, part_label, run_passes
 from orchestration.mage_slices import run_slices
 from orchestration.mage_spec import BlockSpec, MageProject, PipelineSpec, TestSpec
+from orchestration.provenance import provenance_tags
 
 # A block's error may say `is_retryable`: what it was given is out of date. Under a steady flow the second reading is
 # nearly always in time; more tries than this hide that something else is wrong.
@@ -250,7 +245,7 @@ def _written(
     partitions; without the note these days would never be shown as unsynced.
     """
     for block in pipeline.outputs:
-        tags = _provenance(context, keys[block.uuid])
+        tags = provenance_tags(context, keys[block.uuid])
         for part, run in outcome.written:
             for partition in part:
                 yield dg.AssetMaterialization(
@@ -259,14 +254,6 @@ def _written(
                     metadata=_metadata(run, block, partition),
                     tags=tags,
                 )
-
-
-def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mapping[str, str]:
-    """The tags that Dagster gives to this asset's results in this step."""
-    step = context.op_execution_context.get_step_execution_context()
-    code, inputs = _get_code_version(key, step), _get_input_provenance_data(key, step)
-    version = compute_logical_data_version(code, {each: its["data_version"] for each, its in inputs.items()})
-    return _build_data_version_tags(version, code, inputs, data_version_is_user_provided=False)
 
 
 def _spec(pipeline: PipelineSpec, block: BlockSpec, key: dg.AssetKey, options: AssetOptions) -> dg.AssetSpec:

@@ -28,6 +28,7 @@ from orchestration.defs.topics import feeds, project
 from orchestration.errors import ReconcileError
 from orchestration.mage_assets import partition_variables
 from orchestration.mage_spec import edited_pipelines
+from orchestration.provenance import forget_version, provenance_tags
 from orchestration.settings import OrchestrationSettings
 
 Batches = Mapping[int, int]
@@ -287,8 +288,17 @@ def _compare(marts: Marts, conn: Any, day: date) -> None:
 
 
 def _log(context: dg.AssetExecutionContext, events: Iterable[dg.AssetMaterialization]) -> None:
+    """Log them in the order of the graph, each with the tags of the code and the inputs that it is made of."""
     for event in events:
-        context.log_event(event)
+        forget_version(context, event.asset_key)
+        context.log_event(
+            dg.AssetMaterialization(
+                event.asset_key,
+                partition=event.partition,
+                metadata=event.metadata,
+                tags=provenance_tags(context, event.asset_key),
+            )
+        )
 
 
 @contextlib.contextmanager

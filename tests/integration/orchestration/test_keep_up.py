@@ -46,6 +46,15 @@ def publications(result: dg.ExecuteInProcessResult, key: str) -> list[int]:
     ]
 
 
+def provenances(result: dg.ExecuteInProcessResult, key: str) -> list[dict[str, str]]:
+    """The tags that each materialization of a table in a run carries, in order."""
+    return [
+        dict(each.step_materialization_data.materialization.tags)
+        for each in result.get_asset_materialization_events()
+        if each.step_materialization_data.materialization.asset_key.to_user_string() == key
+    ]
+
+
 class Landing(threading.Thread):
     """Lands a batch now and then, on a connection of its own, until told to stop."""
 
@@ -100,6 +109,12 @@ def test_what_lands_while_a_run_is_at_work_is_in_the_mart_when_it_ends(
     assert len(publications(result, "mart/invoice_lines")) >= 1, "each publication is a materialization of its own"
     country = publications(result, "mart/daily_sales_by_country")
     assert country, "the marts made of it have followed, each time as a materialization"
+    for key in ("core/invoice_lines", "mart/invoice_lines", "mart/daily_sales_by_country"):
+        told = provenances(result, key)
+        assert len(told) > 1
+        assert all("dagster/code_version" in each for each in told), f"a cycle's {key} is shown as unsynced by an edit"
+        assert all(each.keys() == told[0].keys() for each in told), "and by new inputs, as the run's own step is"
+        assert len({each["dagster/code_version"] for each in told}) == 1
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
     assert checks["core_equals_mart"], "compared once more at the end"
     table = warehouse.table_id("control.reconciliation")
