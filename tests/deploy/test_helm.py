@@ -50,8 +50,7 @@ ACCEPTED = {
         backfills""",
     "dagsterDaemon.runCoordinator": "enabled type config",
     "dagsterDaemon.runCoordinator.config": "queuedRunCoordinator customRunCoordinator",
-    "dagsterDaemon.runCoordinator.config.queuedRunCoordinator": """maxConcurrentRuns tagConcurrencyLimits
-        dequeueIntervalSeconds dequeueUseThreads dequeueNumWorkers blockOpConcurrencyLimitedRuns""",
+    "dagsterDaemon.runCoordinator.config.customRunCoordinator": "module class config",
     "dagsterDaemon.runMonitoring": """enabled startTimeoutSeconds cancelTimeoutSeconds maxRuntimeSeconds
         pollIntervalSeconds maxResumeRunAttempts freeSlotsAfterRunEndSeconds""",
     "dagsterDaemon.runRetries": "enabled maxRetries retryOnAssetOrOpFailure",
@@ -98,13 +97,12 @@ def test_chart_and_images_are_the_locked_dagster_s() -> None:
 
 
 def test_limits_of_kubernetes_keep_room_for_the_report() -> None:
-    coordinator = at("dagsterDaemon.runCoordinator.config.queuedRunCoordinator", VALUES)
-    limits = {each.get("value"): each["limit"] for each in coordinator["tagConcurrencyLimits"]}
+    coordinator = at("dagsterDaemon.runCoordinator.config.customRunCoordinator.config", VALUES)
+    limits = {each.get("value"): each["limit"] for each in coordinator["tag_concurrency_limits"]}
     ours = {each.get("value"): each["limit"] for each in INSTANCE["concurrency"]["runs"]["tag_concurrency_limits"]}
     assert limits["serving"] == ours["serving"]
     assert limits[None] == ours[None], "backfills"
-    assert ours["core"] <= limits["core"] < coordinator["maxConcurrentRuns"]
-    assert coordinator["dequeueIntervalSeconds"] == INSTANCE["run_coordinator"]["config"]["dequeue_interval_seconds"]
+    assert ours["core"] <= limits["core"] < coordinator["max_concurrent_runs"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.run_coordinator.base import RunCoordinator
+from dagster._serdes import ConfigurableClassData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +97,11 @@ def test_dagster_decides_the_same_in_containers_and_in_kubernetes() -> None:
 
     assert snake(daemon["runMonitoring"]) == INSTANCE["run_monitoring"]
     assert snake(daemon["runRetries"]) == INSTANCE["run_retries"]
+    queue, given = INSTANCE["run_coordinator"], daemon["runCoordinator"]["config"]["customRunCoordinator"]
+    assert (given["module"], given["class"]) == (queue["module"], queue["class"])
+    assert queue["config"].items() <= given["config"].items(), "as where a code server that is away is waited for"
+    coordinator = ConfigurableClassData(given["module"], given["class"], yaml.safe_dump(given["config"]))
+    assert isinstance(coordinator.rehydrate(as_type=RunCoordinator), QueuedRunCoordinator), "Dagster takes the config"
     retention = {key: snake(value) for key, value in VALUES["retention"].items() if key != "enabled"}
     assert retention == INSTANCE["retention"]
     assert daemon["sensors"]["useThreads"] is INSTANCE["sensors"]["use_threads"]
