@@ -228,9 +228,11 @@ def read_table(folder: Path, name: str) -> Table:
     partition = next((column.name for column in contract.columns if column.is_partition), None)
     checks_path = folder / "checks.sql"
     own = read_checks(checks_path) if checks_path.exists() else ()
+    materialization = _materialization(contract, has_query=found is not None)
+    promised = contract_checks(name, contract.columns, partition, is_view=materialization == "view")
     return Table(
         name=name,
-        materialization=_materialization(contract, has_query=found is not None),
+        materialization=materialization,
         columns=contract.columns,
         grain=contract.grain,
         owner=contract.owner,
@@ -246,7 +248,7 @@ def read_table(folder: Path, name: str) -> Table:
         additive_by=contract.properties.get("additiveBy"),
         depends_on=references(tree(read_text(found), found)) if found else (),
         query_path=found,
-        checks=contract_checks(name, contract.columns, partition) + own,
+        checks=promised + own,
         tags=contract.tags,
     )
 

@@ -21,7 +21,7 @@ from dbt_like_sql.errors import ContractError
 from dbt_like_sql.graph import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dbt_like_sql.contract import Column
@@ -83,13 +83,15 @@ def _close(path: Path, checks: list[Check], head: tuple[int, Severity, str] | No
     checks.append(Check(name, severity, sql, number))
 
 
-def contract_checks(table: str, columns: Iterable[Column], partition_column: str | None) -> tuple[Check, ...]:
+def contract_checks(
+    table: str, columns: Sequence[Column], partition_column: str | None, *, is_view: bool = False
+) -> tuple[Check, ...]:
     """Checks that follow from a contract: the key is unique within a day, values are among the allowed ones.
 
     Within a day, since a day is what is published: whether a day may be shown must not depend on which others are
     published with it.
 
-    NOT NULL needs no check: BigQuery itself refuses a NULL in a REQUIRED column.
+    NOT NULL needs no check in a table: BigQuery itself refuses a NULL in a REQUIRED column. In a view it refuses none.
     """
     where = f"WHERE {partition_column} IN UNNEST(@days)" if partition_column else "WHERE TRUE"
     keys = [column.name for column in columns if column.is_key]
@@ -104,6 +106,11 @@ def contract_checks(table: str, columns: Iterable[Column], partition_column: str
                 f"SELECT {within}, COUNT(*) AS row_count FROM {table} {where} GROUP BY {within} HAVING COUNT(*) > 1",
             )
         )
+    required = [column.name for column in columns if column.is_required]
+    if is_view and required:
+        is_null = " OR ".join(f"{name} IS NULL" for name in required)
+        sql = f"SELECT {', '.join(required)} FROM {table} {where} AND ({is_null})"
+        checks.append(Check("required columns have a value", "fail", sql))
     for column in columns:
         if column.allowed:
             values = ", ".join(_literal(column, value) for value in column.allowed)

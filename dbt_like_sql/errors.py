@@ -17,10 +17,11 @@ WarehouseError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 
@@ -86,10 +87,12 @@ class PublishError(WarehouseError):
 
 
 class ChecksFailedError(PublishError):
-    """Blocking checks found rows; nothing was published."""
+    """Blocking checks found rows; nothing was published, but for what `published` says by table."""
 
-    def __init__(self, message: str, checks: Sequence[object]) -> None:
-        self.checks = tuple(checks)
+    def __init__(
+        self, message: str, checks: Sequence[object], published: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        self.checks, self.published = tuple(checks), published
         super().__init__(message)
 
 

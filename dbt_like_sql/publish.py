@@ -123,7 +123,8 @@ def publish_all(
     Args:
         warehouse: an open, migrated warehouse.
         catalog: where the names are found; tables are built in its order.
-        names: tables and views; a view has nothing to publish and is counted only.
+        names: tables and views; a view has nothing to publish: it is counted, and its checks are run, once the tables
+            are published.
         days: table partitions to build, for tables that have any; None for every day that was ever loaded. Tables
             without day partitions are built whole.
         run_id: for the ledger and the jobs' labels.
@@ -131,7 +132,8 @@ def publish_all(
             read once. Publish all tables with it that you will publish with it, the first time.
 
     Raises:
-        ChecksFailedError: nothing was published; `checks` holds those that found rows.
+        ChecksFailedError: `checks` holds those that found rows. Nothing was published, but where they are a view's:
+            then `published` holds everything, since a view has nothing to hold back.
         PublishError: nothing was published; `is_retryable` says whether another try can help.
     """
     wanted = [table for table in catalog if table.name in set(names)]
@@ -143,10 +145,13 @@ def publish_all(
     built: dict[str, Published] = {}
     for chunk in _chunks(warehouse, tables, days):
         _merge(built, _publish_chunk(warehouse, catalog, tables, chunk, run_id=run_id, memory=memory or Memory()))
-    for table in wanted:
-        if table.materialization == "view":
-            built[table.name] = _count_view(warehouse, table)
-    return {table.name: built[table.name] for table in wanted if table.name in built}
+    views = [table for table in wanted if table.materialization == "view"]
+    built.update((view.name, _look_at_view(warehouse, view, days)) for view in views)
+    published = {table.name: built[table.name] for table in wanted if table.name in built}
+    failed = [check for view in views for check in published[view.name].checks if check.rows]
+    if any(check.severity == "fail" for check in failed):
+        raise _views_failed(failed, published)
+    return published
 
 
 def note_load(
@@ -404,13 +409,26 @@ def _failed_checks(tables: Sequence[Table], detail: str) -> list[CheckResult]:
 
 
 def _checks_failed(failed: Sequence[CheckResult], what: str) -> ChecksFailedError:
-    blocking = [check for check in failed if check.severity == "fail"]
-    listed = "\n".join(f"  - {c.table}: {c.name}: {c.rows} row(s), such as {c.example}" for c in blocking)
+    count, listed = _blocking(failed)
     message = (
-        f"publishing {what}: {len(blocking)} blocking check(s) found rows. Nothing was published; readers see what "
+        f"publishing {what}: {count} blocking check(s) found rows. Nothing was published; readers see what "
         f"they saw before.\n{listed}\nMend the source or the rule, then publish again."
     )
     return ChecksFailedError(message, failed)
+
+
+def _views_failed(failed: Sequence[CheckResult], published: Mapping[str, Published]) -> ChecksFailedError:
+    count, listed = _blocking(failed)
+    message = (
+        f"checking views: {count} blocking check(s) found rows, which readers of the view see, since it has nothing to "
+        f"hold back. Tables were published.\n{listed}\nMend the view's query, or what it reads."
+    )
+    return ChecksFailedError(message, failed, published)
+
+
+def _blocking(failed: Sequence[CheckResult]) -> tuple[int, str]:
+    blocking = [check for check in failed if check.severity == "fail"]
+    return len(blocking), "\n".join(f"  - {c.table}: {c.name}: {c.rows} row(s), such as {c.example}" for c in blocking)
 
 
 def _span(days: Sequence[date]) -> str:
@@ -419,9 +437,17 @@ def _span(days: Sequence[date]) -> str:
     return f" for {days[0]}" if len(days) == 1 else f" for {len(days)} days from {days[0]} to {days[-1]}"
 
 
-def _count_view(warehouse: Warehouse, table: Table) -> Published:
-    done = warehouse.run(f"SELECT COUNT(*) AS row_count FROM `{warehouse.table_id(table.name)}`", kind="count")
-    return Published(table.name, None, done.rows[0]["row_count"], 0, done.bytes_billed, done.seconds, [], done.job_id)
+def _look_at_view(warehouse: Warehouse, view: Table, days: Sequence[date] | None) -> Published:
+    """Its rows, and what its checks find, in one query."""
+    of_days = any("@days" in check.sql for check in view.checks)
+    wanted = (sorted(set(days)) if days is not None else loaded_event_days(warehouse)) if of_days else []
+    sql = f"SELECT (SELECT COUNT(*) FROM `{warehouse.table_id(view.name)}`) AS row_count"
+    if view.checks:
+        sql += f", {audit_sql([view], warehouse.settings.table_id, lambda _view: Slice(wanted))} AS checks"
+    done = warehouse.run(sql, params=parameters(warehouse, sql), kind="count")
+    [row] = done.rows
+    checks = _check_results([view], row["checks"]) if view.checks else []
+    return Published(view.name, None, row["row_count"], 0, done.bytes_billed, done.seconds, checks, done.job_id)
 
 
 def check_tables(

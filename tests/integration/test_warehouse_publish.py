@@ -570,6 +570,37 @@ def test_what_a_contract_says_of_a_view_follows_it(warehouse: Warehouse, small: 
     assert there.labels["contract_version"] == "1_1_0"
 
 
+def test_a_view_s_checks_are_run_and_what_they_find_is_told_with_what_was_published(
+    warehouse: Warehouse, small: Path
+) -> None:
+    """Its readers see the rows already: it has nothing to hold back, and tables beside it are published."""
+    columns = column("a", "STRING", more="        required: true\n")
+    checks = "#fail a is x\nSELECT a FROM mart.reader WHERE a != 'x';\n#warn a is long\nSELECT a FROM mart.reader;\n"
+    write_table(small, "mart.small", query="SELECT 'x' AS a", columns=columns)
+    view = {"query": "SELECT a FROM mart.small", "materialization": "view", "columns": columns, "checks": checks}
+    write_table(small, "mart.reader", **view)  # type: ignore[arg-type]
+    catalog = _catalog(small)
+    migrate(warehouse, catalog)
+    both = ["mart.small", "mart.reader"]
+    found = publish_all(warehouse, catalog, both, days=None, run_id="r")["mart.reader"]
+    assert [(each.name, each.rows) for each in found.checks] == [
+        ("required columns have a value", 0),
+        ("a is x", 0),
+        ("a is long", 1),
+    ]
+    assert found.rows == 1
+    view["query"] = "SELECT NULLIF(a, 'x') AS a FROM mart.small UNION ALL SELECT 'y'"
+    write_table(small, "mart.reader", **view)  # type: ignore[arg-type]
+    catalog = _catalog(small)
+    migrate(warehouse, catalog)
+    with pytest.raises(ChecksFailedError, match=r"2 blocking check\(s\).*readers of the view see") as caught:
+        publish_all(warehouse, catalog, both, days=None, run_id="r")
+    assert "mart.reader: a is x: 1 row(s)" in str(caught.value)
+    assert "Nothing was published" not in str(caught.value)
+    assert {each.name for each in caught.value.checks} == {"required columns have a value", "a is x", "a is long"}
+    assert sorted(caught.value.published) == sorted(both)
+
+
 def test_a_column_that_becomes_numeric_holds_fractions_from_then_on(warehouse: Warehouse, small: Path) -> None:
     columns = column("k", "INT64", more="        required: true\n") + column("s", "STRING")
     write_table(small, "mart.small", query="SELECT 7 AS k, 'x' AS s", columns=columns)

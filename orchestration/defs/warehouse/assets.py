@@ -180,6 +180,8 @@ def publish(
 ) -> Iterator[tuple[dg.MaterializeResult[None] | dg.AssetCheckResult, Mapping[date, int]]]:
     """Publish the tables together; if a blocking check finds a row, none is published and every result is shown.
 
+    A view has nothing to hold back: if its check finds a row, what was published is shown as such, and the run fails.
+
     `more` is metadata for each of them. Beside each result stand the rows of each of a daily table's days.
     """
     from dbt_like_sql.errors import ChecksFailedError
@@ -187,9 +189,12 @@ def publish(
     try:
         names = [table.name for table in tables]
         published = _publish_all(lake, warehouse, catalog, names, days=days, run_id=run_id, memory=memory)
+        failed = None
     except ChecksFailedError as error:
-        yield from ((each, {}) for each in check_results(error.checks))
-        raise
+        if not error.published:
+            yield from ((each, {}) for each in check_results(error.checks))
+            raise
+        published, failed = error.published, error
     for table in tables:
         done = published[table.name]
         yield from ((each, {}) for each in check_results(done.checks))
@@ -208,6 +213,8 @@ def publish(
             },
         )
         yield result, done.day_rows
+    if failed is not None:
+        raise failed
 
 
 def _restatements(done: Any) -> dict[str, Any]:

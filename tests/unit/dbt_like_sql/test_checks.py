@@ -72,3 +72,14 @@ def test_values_that_are_no_text_are_compared_as_what_they_are(kind: str, value:
 
 def test_table_without_promises_has_no_checks() -> None:
     assert contract_checks("mart.t", [Column("a", "STRING", "a")], None) == ()
+
+
+def test_a_view_is_looked_at_for_the_nulls_that_bigquery_refuses_in_tables_only() -> None:
+    columns = [
+        Column("a", "STRING", "a", is_required=True),
+        Column("b", "STRING", "b"),
+        Column("c", "DATE", "c", is_required=True),
+    ]
+    assert contract_checks("mart.v", columns, None) == ()
+    [check] = contract_checks("mart.v", columns, None, is_view=True)
+    assert check.sql == "SELECT a, c FROM mart.v WHERE TRUE AND (a IS NULL OR c IS NULL)"
