@@ -24,6 +24,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ROW_OF = {"c": "after", "u": "after", "r": "after", "d": "before"}
 Raws = dict[str, msgspec.Raw]
 NULL = msgspec.Raw(b"null")
+DECIMAL = "org.apache.kafka.connect.data.Decimal"
+NUMBER_BEGINS = b"-0123456789"
 # what parts of an envelope, its schema among them, may raise if they are not what Debezium writes
 MALFORMED = (
     msgspec.DecodeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError,
@@ -116,7 +118,9 @@ def _converted(raw: msgspec.Raw, schema: dict[str, Any]) -> msgspec.Raw:
     if bytes(raw) == b"null" or not _holds_converted(schema):
         return raw
     found: Any
-    if schema.get("name") in CONVERSIONS:
+    if schema.get("name") == DECIMAL and bytes(raw)[:1] in NUMBER_BEGINS:
+        found = bytes(raw).decode("ascii")  # by decimal.format=NUMERIC; read as a float it would be rounded
+    elif schema.get("name") in CONVERSIONS:
         found = CONVERSIONS[schema["name"]](msgspec.json.decode(raw), schema.get("parameters") or {})
     elif "items" in schema:
         found = [_converted(item, schema["items"]) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])]
@@ -187,7 +191,7 @@ def _time(nanoseconds: int) -> Callable[[Any, dict[str, str]], str]:
 
 
 CONVERSIONS: dict[str, Callable[[Any, dict[str, str]], Any]] = {
-    "org.apache.kafka.connect.data.Decimal": _decimal,
+    DECIMAL: _decimal,
     "io.debezium.data.VariableScaleDecimal": _variable_decimal,
     "org.apache.kafka.connect.data.Timestamp": _or_count(lambda value: _instant(value * 1000)),
     "io.debezium.time.Timestamp": _or_count(lambda value: _instant(value * 1000)),

@@ -146,6 +146,19 @@ def test_what_is_no_change_of_a_row_is_refused(value: bytes, reason: str) -> Non
     assert refusal.detail
 
 
+@pytest.mark.parametrize("number", ["12.50", "-0.00", "99999999999999999999999999999.999999999", "1E+3", "7"])
+def test_decimals_that_the_converter_writes_as_numbers_keep_every_digit(number: str) -> None:
+    """JsonConverter with decimal.format=NUMERIC: every event was refused, since its decimals were no base64."""
+    price = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    fields = [price | {"field": "price"}, {"field": "prices", "type": "array", "items": price}]
+    value = enveloped({"id": 1, "price": 1, "prices": []}, fields)
+    value = value.replace(b'"price": 1', f'"price": {number}'.encode())
+    found = unwrap(value.replace(b'"prices": []', f'"prices": [{number}, null]'.encode()))
+    assert isinstance(found, bytes), found
+    event = json.loads(found)
+    assert (event["price"], event["prices"]) == (number, [number, None])
+
+
 def test_decimals_of_any_length_are_exact() -> None:
     assert format(exact_decimal(-(10**60) - 1, 30), "f") == f"-1{'0' * 30}.{'0' * 29}1"
     assert to_json({"x": exact_decimal(15, 1)}) == b'{"x":"1.5"}'
