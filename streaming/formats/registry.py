@@ -7,6 +7,7 @@ Not here: what a schema is used for (avro.py, protobuf.py).
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import weakref
 from contextlib import contextmanager
@@ -235,7 +236,30 @@ def _bound(response: httpx2.Response) -> None:
     response.stream = _Bounded(cast("httpx2.SyncByteStream", response.stream), response.request)
 
 
+def _check_files(settings: RegistrySettings) -> None:
+    """Raise SettingsError for certificates and keys that cannot be used; the client would end with a traceback.
+
+    A key with a password that is not set would have it asked for at the terminal.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tried = f"SCHEMA_REGISTRY_CA_FILE={settings.ca_file} has no certificates in PEM"
+    try:
+        if settings.ca_file:
+            context.load_verify_locations(settings.ca_file)
+        tried = (
+            f"SCHEMA_REGISTRY_CERTIFICATE_FILE={settings.certificate_file} and SCHEMA_REGISTRY_KEY_FILE="
+            f"{settings.key_file} are no certificate and its key in PEM, or SCHEMA_REGISTRY_KEY_PASSWORD is not its"
+        )
+        if settings.certificate_file:
+            context.load_cert_chain(settings.certificate_file, settings.key_file, lambda: settings.key_password)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"reading the settings of streaming (schema registry): {tried} ({error}). Nothing was started."
+        ) from error
+
+
 def _client(settings: RegistrySettings) -> AskingClient:
+    _check_files(settings)
     config: dict[str, object] = {
         "url": settings.url,
         "timeout": TIMEOUT_S,

@@ -44,6 +44,7 @@ from streaming.errors import RegistryError, RegistryUnavailableError, SettingsEr
 from streaming.formats.open_reader import PayloadReader, open_reader
 from streaming.settings import RegistrySettings
 from tests.fix_registry import StandIn
+from tests.fix_secure_kafka import KEY_PASSWORD, Authority
 
 from .rig import Rig, make_rig
 
@@ -724,6 +725,24 @@ def test_a_wrong_log_in_stops_and_shows_no_password(registry: StandIn) -> None:
 def test_a_contract_that_needs_a_registry_says_so_at_the_start() -> None:
     with pytest.raises(SettingsError, match="SCHEMA_REGISTRY_URL is not set, but a contract's payloadFormat needs it"):
         open_reader(contract("avro"), RegistrySettings())
+
+
+def test_certificates_and_keys_that_cannot_be_used_are_named_at_the_start(tmp_path: Path) -> None:
+    """They ended `consume` with a traceback, and a key without its password asked for it at the terminal."""
+    authority = Authority(tmp_path, "ca")
+    certificate, key = map(str, authority.issue("lander", password=KEY_PASSWORD))
+    other_key = str(authority.issue("other")[1])
+    ours = RegistrySettings(
+        url="https://localhost:1", ca_file=str(authority.ca_file), certificate_file=certificate, key_file=key,
+        key_password=KEY_PASSWORD,
+    )  # fmt: skip
+    assert open_reader(contract("avro"), ours) is not None
+    with pytest.raises(SettingsError, match=r"SCHEMA_REGISTRY_CA_FILE=.*other.key.pem has no certificates in PEM"):
+        open_reader(contract("avro"), replace(ours, ca_file=other_key))
+    for wrong in ({"key_file": other_key}, {"key_password": "wrong"}, {"key_password": ""}, {"certificate_file": key}):
+        with pytest.raises(SettingsError, match="SCHEMA_REGISTRY_KEY_PASSWORD is not its") as raised:
+            open_reader(contract("avro"), replace(ours, **wrong))
+        assert KEY_PASSWORD not in str(raised.value)
 
 
 # -- landed ----------------------------------------------------------------------------------------
