@@ -45,7 +45,11 @@ def consumer_config(
         "allow.auto.create.topics": False,
         "fetch.queue.backoff.ms": 10,  # the default, 1000, stalls at 100,000 queued messages: a third of the rate
         "fetch.wait.max.ms": 100,  # other requests and a close wait behind an idle fetch; 500, the default, is felt
-        "queued.max.messages.kbytes": 65_536,  # the bound of memory before back-pressure
+        # The bound of memory before back-pressure. The queue is looked at before a fetch and holds what is unpacked, an
+        # answer is bounded as it was packed: at 50 MB (the default) and 64 MB a backlog of ordinary JSON, lz4 or
+        # zstd in 12 or 60 topic partitions, took 520 and 720 MB, at these 365 and 440, and was landed no slower.
+        "fetch.max.bytes": 4 * 2**20,
+        "queued.max.messages.kbytes": 32 * 2**10,
         "session.timeout.ms": session_timeout_ms,
         # a broker that is silent on open connections is told of after it; default 60,000
         "socket.timeout.ms": max(session_timeout_ms, SHORTEST_SOCKET_TIMEOUT_MS),
