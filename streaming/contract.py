@@ -39,7 +39,7 @@ TYPE_OPTIONS = {
     "array": set[str](),
     ANY_JSON: set[str](),
 }
-ENCODINGS = {"timestamp": ("iso", "epoch_s", "epoch_ms", "epoch_us"), "date": ("iso", "epoch_days")}
+ENCODINGS = {"timestamp": ("iso", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns"), "date": ("iso", "epoch_days")}
 PAYLOAD_FORMATS = ("json", "avro", "protobuf", "json_schema")
 ENVELOPES = ("none", "debezium")
 TOMBSTONES = ("refuse", "skip")
@@ -68,7 +68,7 @@ class Field:
 
     Source is its key in the event, where that is not the name. Encoding is how a time is written: `iso` (with a zone),
     `iso_utc` (a zone may be missing: then it is UTC), or a count since 1970 (`epoch_s`, `epoch_ms`, `epoch_us`,
-    `epoch_days`).
+    `epoch_ns`, `epoch_days`).
     """
 
     name: str

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from streaming.contract import MESSAGE_TIME
-from streaming.event_type import EPOCH_FACTORS, event_struct, struct_fields
+from streaming.event_type import EPOCHS, event_struct, struct_fields, to_micros
 from streaming.iso_times import iso_times_us
 from streaming.long_fractions import LONG_FRACTION, MOST_DIGITS, has_long_fraction, may_have_long_fraction
 from streaming.nesting import MOST_LEVELS, is_one_too_deep, is_too_deep
@@ -246,9 +246,7 @@ class Decoder:
                 struct = event_struct("Texts", texts, texts_or_null, contract.fields)
                 self._decode_texts = msgspec.json.Decoder(struct).decode
         self.containers = [f for f in contract.fields if f.logical_type in ("object", "array", "json")]
-        self.instants = [
-            f for f in contract.fields if f.logical_type == "timestamp" and f.encoding not in EPOCH_FACTORS
-        ]
+        self.instants = [f for f in contract.fields if f.logical_type == "timestamp" and f.encoding not in EPOCHS]
         struct = event_struct("Times", [], [(f.name, str | None, None) for f in self.instants], self.instants)
         self._decode_time_texts: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
         self._has_more_instants = any(f.name != contract.event_time_field for f in self.instants)
@@ -368,9 +366,10 @@ class Decoder:
                 raise DoubtError
             return np.array(stamps_us, dtype=np.int64)
         field = self.contract.field(self.contract.event_time_field)
-        if field.encoding in EPOCH_FACTORS:
+        if field.encoding in EPOCHS:
             counts = np.array([*map(attrgetter(field.name), events)], dtype=np.int64)
-            return counts * EPOCH_FACTORS[field.encoding]
+            in_micros: NDArray[np.int64] = to_micros(counts, field.encoding)
+            return in_micros
         column = pa.array([*map(self.event_time, events)], pa.timestamp("us", tz="UTC"))
         times: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
         return times
@@ -526,8 +525,8 @@ def _leaves_calendar(instant: datetime | None) -> bool:
 
 def as_instant(value: Any, encoding: str) -> datetime:
     """A time as an event has it -> an instant in UTC."""
-    if encoding in EPOCH_FACTORS:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value * EPOCH_FACTORS[encoding])
+    if encoding in EPOCHS:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=to_micros(value, encoding))
     instant: datetime = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return instant
 
@@ -627,9 +626,8 @@ def decode_column(decoder: Decoder, events: Sequence[Any], field: Field) -> pa.A
     if field.logical_type in ("object", "array", "json"):
         raw = map(bytes, column)
         return pa.array([None if item == b"null" else item.decode("utf-8") for item in raw], arrow_type(field))
-    if field.encoding in EPOCH_FACTORS:
-        factor = EPOCH_FACTORS[field.encoding]
-        counts = [None if item is None else item * factor for item in column]
+    if field.encoding in EPOCHS:
+        counts = [None if item is None else to_micros(item, field.encoding) for item in column]
         return pa.array(counts, pa.int64()).cast(arrow_type(field))
     if field.encoding == "epoch_days":
         return pa.array(column, pa.int32()).cast(arrow_type(field))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streaming.contract import Field
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-EPOCH_FACTORS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}  # to microseconds
+EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}  # counts in a second
 EPOCH_RANGE_S = (-2_208_988_800, 253_402_300_799)  # 1900 to 9999, what both Python and Postgres can hold
 EPOCH_RANGE_DAYS = (-25_567, 2_932_896)
 
@@ -65,7 +65,7 @@ def field_type(field: Field) -> Any:
         "array": msgspec.Raw,
         "json": msgspec.Raw,
     }[field.logical_type]
-    if field.encoding in EPOCH_FACTORS or field.encoding == "epoch_days":
+    if field.encoding in EPOCHS or field.encoding == "epoch_days":
         kind, limits = int, _epoch_limits(field)
     elif field.logical_type == "integer":
         limits |= integer_limits(field)
@@ -80,8 +80,15 @@ def field_type(field: Field) -> Any:
 
 def _epoch_limits(field: Field) -> dict[str, Any]:
     first, last = EPOCH_RANGE_DAYS if field.encoding == "epoch_days" else EPOCH_RANGE_S
-    factor = 1 if field.encoding == "epoch_days" else 1_000_000 // EPOCH_FACTORS[field.encoding]
-    return {"ge": first * factor, "le": last * factor}
+    factor = 1 if field.encoding == "epoch_days" else EPOCHS[field.encoding]
+    return {"ge": first * factor, "le": min(last * factor, INT64_MAX - 1_000)}  # of nanoseconds: the year 2262
+
+
+def to_micros(counts: Any, encoding: str) -> Any:
+    """A count since 1970, or an array of int64, in microseconds: of nanoseconds the nearest, half up, as of texts."""
+    if encoding == "epoch_ns":
+        return (counts + 500) // 1_000
+    return counts * (EPOCHS["epoch_us"] // EPOCHS[encoding])
 
 
 def integer_limits(field: Field) -> dict[str, Any]:

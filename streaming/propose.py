@@ -31,7 +31,7 @@ from streaming.contract import (
 )
 from streaming.decode import Decoder, Refusal
 from streaming.errors import SourceError
-from streaming.event_type import EPOCH_FACTORS
+from streaming.event_type import to_micros
 
 if TYPE_CHECKING:
     from streaming.sample import Sample, Seen
@@ -155,7 +155,7 @@ def _as_integer(found: Proposed) -> None:
         found.logical_type, found.physical_type = "timestamp", "timestamptz"
         found.options["format"] = epoch
         found.first_at, found.last_at = (
-            datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=count * EPOCH_FACTORS[epoch])
+            datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=to_micros(count, epoch))
             for count in (seen.lowest or 0, seen.highest or 0)
         )
         found.notes.append(f"whole numbers that are times as {epoch}; say so if they are not")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from streaming.errors import SourceError
+from streaming.event_type import EPOCHS
 from streaming.nesting import MOST_LEVELS, is_too_deep
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ DECIMAL_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,59})(\.[0-9]{1,60})?")
 GZIP = b"\x1f\x8b"
 SHOWN_VALUES = 12  # more distinct texts than this are no enumeration
 SHOWN_CHARS = 40
-EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
 YEAR_2000_S, YEAR_2100_S = 946_684_800, 4_102_444_800
 BEYOND_DECIMALS = Decimal("1e-999999")  # stands for an exponent too long for Python; fits no NUMERIC either
 MAXIMUM_EVENTS = 100_000  # a sample is read into memory; more tells nothing new

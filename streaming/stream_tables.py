@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 FORM = ""  # stands for the message's form among the described fields; no field is called so
 NO_FIELDS = (MESSAGE_TIME, FORM)
 LONGEST_IDENTIFIER = 63  # bytes
-EPOCH_UNITS = {  # and how many a second has
+EPOCH_UNITS = {  # of what the view adds, and how many a second has
     "epoch_s": ("second", 1), "epoch_ms": ("millisecond", 1_000), "epoch_us": ("microsecond", 1_000_000),
+    "epoch_ns": ("microsecond", 1_000_000),
 }  # fmt: skip
 LONGEST_MICROS = len("2010-12-01T08:26:00.123456")  # anything longer has a zone, or more digits
 HAS_ZONE = r"([zZ]|[T t].*[+-]\d\d:?\d*)$"
@@ -173,6 +174,8 @@ def _column(field: Field) -> str:
     if field.encoding == "epoch_days":
         return f"(date '1970-01-01' + {value}::integer)"
     if field.encoding in EPOCH_UNITS:
+        if field.encoding == "epoch_ns":
+            value = f"floor(({value} + 500) * 0.001)::bigint"  # half up, as the decoder rounds
         unit, of_second = EPOCH_UNITS[field.encoding]  # parts, since an interval is multiplied as a float of 53 bits
         return (
             f"(timestamptz '1970-01-01 00:00:00+00' + {value} / {of_second} * interval '1 second' "

@@ -42,6 +42,7 @@ EVERYTHING = (
       - {name: at_s, logicalType: timestamp, logicalTypeOptions: {format: epoch_s}}
       - {name: at_ms, logicalType: timestamp, logicalTypeOptions: {format: epoch_ms}}
       - {name: at_us, logicalType: timestamp, logicalTypeOptions: {format: epoch_us}}
+      - {name: at_ns, logicalType: timestamp, logicalTypeOptions: {format: epoch_ns}}
       - {name: due, logicalType: date}
       - {name: due_days, logicalType: date, logicalTypeOptions: {format: epoch_days}}
       - {name: kind, logicalType: string, enum: [{value: web}, {value: "ü"}]}
@@ -80,6 +81,7 @@ CONTRACTS = {
     for contract in map(read_contract, (ORDERS, EVERYTHING, KEPT_HEADERS, EPOCH_TIME, MESSAGE_TIME))
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_NS = datetime(2262, 4, 11, tzinfo=UTC)  # in 64 bits
 TEXTS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -134,6 +136,8 @@ def iso_times(first: datetime, last: datetime, *, has_zone: bool) -> st.SearchSt
 def times(field: Field, first: datetime, last: datetime) -> st.SearchStrategy[Written]:
     if field.encoding.startswith("iso"):
         return iso_times(first, last, has_zone=field.encoding == "iso")
+    if field.encoding == "epoch_ns":
+        return st.builds(_written_ns, instants(first, min(last, LAST_NS)), st.integers(-500, 499))
     per_second = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}[field.encoding]
 
     def write(instant: datetime) -> Written:
@@ -143,6 +147,11 @@ def times(field: Field, first: datetime, last: datetime) -> st.SearchStrategy[Wr
         return Written(str(count), EPOCH + timedelta(microseconds=count * (1_000_000 // per_second)))
 
     return instants(first, last).map(write)
+
+
+def _written_ns(instant: datetime, beside: int) -> Written:
+    count = (instant - EPOCH) // timedelta(microseconds=1) * 1_000 + beside
+    return Written(str(count), instant)
 
 
 def dates(field: Field) -> st.SearchStrategy[Written]:

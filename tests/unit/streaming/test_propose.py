@@ -101,12 +101,13 @@ def test_absent_and_null_fields_are_optional_the_others_required() -> None:
 
 def test_whole_numbers_are_times_only_where_the_name_says_so() -> None:
     ms, s = 1_795_521_600_123, 1_795_521_600
-    text, contract = propose({"created_at": ms, "amount": ms, "ts": s, "updatedAt": ms * 1000})
+    text, contract = propose({"created_at": ms, "amount": ms, "ts": s, "updatedAt": ms * 1000, "on": ms * 10**6})
     assert [(field.name, field.logical_type, field.encoding) for field in contract.fields] == [
         ("created_at", "timestamp", "epoch_ms"),
         ("amount", "integer", "iso"),
         ("ts", "timestamp", "epoch_s"),
         ("updated_at", "timestamp", "epoch_us"),
+        ("on", "timestamp", "epoch_ns"),
     ]
     assert "whole numbers that are times as epoch_ms" in text
 
