@@ -17,11 +17,16 @@ import pyarrow.json
 from streaming import decode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from streaming.contract import Contract, Field
 
 # What Arrow's reader takes exactly as the decoder does: text as it is, numbers by their digits, never through a float.
 _TAKEN = frozenset({"string", "integer", "number", "boolean", "timestamp"})
 BLOCK_BYTES = 8 << 20
+PART_BYTES = (
+    64 << 20
+)  # of text at a time: it is copied to get its newlines, and what is read of it is put together after
 COUNTED_BYTES = 1 << 20  # at a time: what is compared stays in the processor's cache
 NEWLINE = 0x0A
 
@@ -31,14 +36,29 @@ def quick_columns(contract: Contract, payloads: pa.ChunkedArray) -> list[pa.Arra
     keys = [field.event_key for field in contract.fields]
     if not keys or len(set(keys)) < len(keys) or not all(map(_is_taken, contract.fields)):
         return None
-    text = payloads.chunk(0) if payloads.num_chunks == 1 else payloads.combine_chunks()  # which copies
-    if isinstance(text, pa.ChunkedArray):
-        text = text.chunk(0) if text.num_chunks else pa.array([], pa.string())
-    if not len(text) or text.null_count:
+    if not len(payloads) or payloads.null_count:
         return None
-    lines = pc.binary_join_element_wise(text.cast(pa.large_string()), *map(_large, ("", "\n")))
+    read: list[list[pa.ChunkedArray]] = [[] for _ in contract.fields]
+    for text in _parts(payloads):
+        columns = _read(contract.fields, text)
+        if columns is None:
+            return None
+        for parts, column in zip(read, columns, strict=True):
+            parts.extend(column.chunks)
+    return [pa.chunked_array(read.pop(0)).combine_chunks() for _ in contract.fields]  # one column is held twice
+
+
+def _parts(payloads: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Neighbours of about PART_BYTES together."""
+    many = max(1, len(payloads) * PART_BYTES // max(payloads.nbytes, 1))
+    for start in range(0, len(payloads), many):
+        yield payloads.slice(start, many)
+
+
+def _read(fields: Sequence[Field], payloads: pa.ChunkedArray) -> list[pa.ChunkedArray] | None:
+    lines = pc.binary_join_element_wise(_put_together(payloads), *map(_large, ("", "\n")))
     buffer = _values(lines)
-    schema = pa.schema([(field.event_key, decode.arrow_type(field)) for field in contract.fields])
+    schema = pa.schema([(field.event_key, decode.arrow_type(field)) for field in fields])
     try:
         table = pyarrow.json.read_json(
             pa.BufferReader(buffer),
@@ -46,17 +66,23 @@ def quick_columns(contract: Contract, payloads: pa.ChunkedArray) -> list[pa.Arra
             parse_options=pyarrow.json.ParseOptions(
                 explicit_schema=schema,
                 unexpected_field_behavior="ignore",
-                newlines_in_values=count_byte(buffer, NEWLINE) > len(text),  # an event over several lines
+                newlines_in_values=count_byte(buffer, NEWLINE) > len(payloads),  # an event over several lines
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None  # an exponent, more digits than the scale, a time that only the decoder reads: it knows them all
-    columns = [table[field.event_key].combine_chunks() for field in contract.fields]
-    if table.num_rows != len(text) or any(
-        column.null_count and not field.nullable for column, field in zip(columns, contract.fields, strict=True)
+    columns = [table[field.event_key] for field in fields]
+    if table.num_rows != len(payloads) or any(
+        column.null_count and not field.nullable for column, field in zip(columns, fields, strict=True)
     ):
         return None
     return columns
+
+
+def _put_together(payloads: pa.ChunkedArray) -> pa.Array:
+    """One array of texts, which may be longer than 2 GB."""
+    text = payloads.cast(pa.large_string())
+    return text.chunk(0) if text.num_chunks == 1 else text.combine_chunks()
 
 
 def _is_taken(field: Field) -> bool:

@@ -55,6 +55,8 @@ COLUMNS_SCHEMA = pa.schema([EVENTS_SCHEMA.field(at) for at in (1, 2, 3, 5)])
 def copy_out(cursor: Any, topic: str, day: date, relation: str, conditions: Sequence[Condition]) -> pa.Table:
     """The rows that meet a condition, as EVENTS_SCHEMA: exact, and without text in between.
 
+    The payloads are many chunks: to put them together would hold them twice.
+
     The conditions are of ascending topic partitions, and no row meets two of them.
     """
     rows = _Rows()
@@ -69,11 +71,11 @@ def copy_out(cursor: Any, topic: str, day: date, relation: str, conditions: Sequ
     table = rows.table()
     columns = [
         pa.repeat(topic, len(table)),
-        *table.columns[:3],
+        *table.drop_columns(["payload"]).combine_chunks().columns,
         pa.repeat(pa.scalar(day, pa.date32()), len(table)),
         table["payload"],
     ]
-    return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA).combine_chunks()
+    return pa.Table.from_arrays(columns, schema=EVENTS_SCHEMA)
 
 
 class _Rows:
@@ -100,7 +102,7 @@ class _Rows:
 
     def table(self) -> pa.Table:
         self._convert()
-        return pa.concat_tables([COLUMNS_SCHEMA.empty_table(), *self._parts])
+        return pa.concat_tables(self._parts or [COLUMNS_SCHEMA.empty_table()])
 
     def _convert(self) -> None:
         if self._waiting:

@@ -83,6 +83,28 @@ def test_columns_are_those_of_the_decoder_to_the_last_digit() -> None:
         assert column.equals(expected[field.name].combine_chunks()), field.name
 
 
+@pytest.mark.parametrize("part_bytes", [1, 700, 1 << 20])
+def test_many_chunks_and_parts_of_any_size_give_the_same_columns(
+    part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As COPY's answer becomes them: the text of a day is never put together."""
+    monkeypatch.setattr("streaming.columnar.PART_BYTES", part_bytes)
+    whole = events(*[json.dumps(event(event_id=f"e{at}"), indent=2 if at % 3 else None) for at in range(50)])
+    payloads = whole["payload"]
+    chunks = pa.chunked_array([c for start, n in ((0, 1), (1, 30), (31, 19)) for c in payloads.slice(start, n).chunks])
+    quick = quick_columns(CONTRACT, chunks)
+    assert quick is not None
+    expected = by_decoder(CONTRACT, whole)
+    for field, column in zip(CONTRACT.fields, quick, strict=True):
+        assert column.equals(expected[field.name].combine_chunks()), field.name
+
+
+def test_a_doubt_in_the_last_part_leaves_all_to_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.columnar.PART_BYTES", 1)
+    odd = json.dumps(event()).replace('"quantity": 6', '"quantity": 6.0')
+    assert quick_columns(CONTRACT, events(json.dumps(event()), json.dumps(event()), odd)["payload"]) is None
+
+
 def test_event_over_several_lines_is_one_event() -> None:
     table = events(json.dumps(event(), indent=2), json.dumps(event(event_id="e2")), json.dumps(event(), indent=1))
     quick = quick_columns(CONTRACT, table["payload"])
