@@ -267,18 +267,23 @@ class QuickJobs:
     def save(self, job: Any) -> Any:
         """Write a job down. One that runs stays PENDING there: not done, to whoever asks.
 
-        Statements of a script come right before their script's own end, in the thread that ran it.
+        Statements of a script come right before their script's own end, in the thread that ran it. A job that is taken
+        on replaces none: of two of one id, submitted in the same instant, the second would run beside the first, and
+        what it wrote would stand over the first's end. Nor is one kept that could not be written: the thread's next job
+        would write it then, and whoever waits for the first would wait for ever.
         """
         waiting: list[Any] = self._of_thread.__dict__.setdefault("waiting", [])
         if job.status.state == "RUNNING":
             return job
         waiting.append(job)
         if job.statistics.parentJobId is None:
+            rows = [_row(each) for each in waiting]
+            waiting.clear()
+            insert = "INSERT" if job.status.state == "PENDING" else "INSERT OR REPLACE"
             with database.cursor() as cur:
                 cur.execute("BEGIN TRANSACTION")
-                cur.executemany("INSERT OR REPLACE INTO emulator.jobs VALUES (?, ?, ?, ?, ?, ?)", map(_row, waiting))
+                cur.executemany(f"{insert} INTO emulator.jobs VALUES (?, ?, ?, ?, ?, ?)", rows)
                 cur.execute("COMMIT")
-            waiting.clear()
         return job
 
 

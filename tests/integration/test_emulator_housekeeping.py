@@ -19,6 +19,8 @@ from dbt_like_sql.settings import WarehouseSettings
 from dbt_like_sql.warehouse import Warehouse, open_warehouse
 from deploy.embedded.services import BigQuery, start_bigquery
 
+from .emulator_process import require_the_same
+
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 EVERY_S = 0.5
 EAGER = ("--tidy-every-s", str(EVERY_S), "--small-kept-s", "2", "--jobs-kept-s", "6", "--snapshots-kept-s", "1")
@@ -189,3 +191,37 @@ def test_a_table_is_read_in_messages_of_some_megabytes(emulator: BigQuery, wareh
     channel.close()
     assert [batch.num_rows for batch in batches] == [20_000, 20_000, 10_000]
     assert sorted(pa.Table.from_batches(batches).column(0).to_pylist()) == list(range(1, 50_001))
+
+
+TWINS = """
+import pathlib, sys
+from local_bigquery.settings import settings
+settings.data_dir, settings.default_project_id = pathlib.Path(sys.argv[1]), "p"
+sys.path.insert(0, sys.argv[2])
+import bigquery_emulator
+from local_bigquery.jobs import runner, store
+from local_bigquery.models import JobConfiguration
+
+bigquery_emulator.QuickJobs().install()
+
+def submit(job):
+    runner.submit("p", job, JobConfiguration.model_validate({"query": {"query": "SELECT 1", "useLegacySql": False}}))
+    return runner.wait("p", job, 60000).status.state
+
+assert submit("first") == "DONE"
+look, store.load = store.load, lambda *_: None  # the second one has looked before the first was written down
+try:
+    submit("first")
+except Exception as error:
+    assert "duplicate key" in str(error).lower() and "first" in str(error), error
+else:
+    raise AssertionError("it ran twice")
+store.load = look
+assert submit("next") == "DONE"
+assert runner.get("p", "first").status.state == "DONE", "whoever is told of it waits for ever"
+print("the same")
+"""
+
+
+def test_of_two_jobs_of_one_id_in_the_same_instant_one_runs_and_its_end_stands(tmp_path: Path) -> None:
+    require_the_same(TWINS, tmp_path, timeout_s=120)
