@@ -8,6 +8,7 @@ by their key, the rows of the published table that contain it. So no model has t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -172,9 +173,9 @@ def _on_one_row(warehouse: Warehouse, model: Table, inlined: Mapping[str, str], 
             kept = {key: node.args[key] for key in ("pivots", "joins") if node.args.get(key)}
             node.replace(exp.Table(this=exp.to_identifier(mark), alias=alias, **kept))
     sql = render(query.sql(dialect=DIALECT), table_id=warehouse.table_id, days=[day], path=model.query_path)
-    for mark, inner in marks.items():
-        sql = sql.replace(f"`{mark}`", inner).replace(mark, inner)
-    return sql
+    # at once: what is put in holds the event's texts, which may look like a mark
+    pattern = "|".join(f"`{mark}`|{mark}" for mark in marks)
+    return re.sub(pattern, lambda found: marks[found[0].strip("`")], sql) if marks else sql
 
 
 def trace_mart(warehouse: Warehouse, catalog: Catalog, name: str, key: Mapping[str, str]) -> TracedMart:
