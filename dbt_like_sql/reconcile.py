@@ -398,21 +398,25 @@ ORDER BY latest.table_name, latest.event_day
 
 def days_of_another_rule(
     warehouse: Warehouse, catalog: Catalog, tables: Sequence[str], days: Iterable[date]
-) -> dict[str, set[date]]:
-    """Of these tables the days that were published last by another query or contract than there is now."""
+) -> dict[str, dict[date, dict[str, Decimal]]]:
+    """Of these tables the days that were published last by another query or contract than there is now.
+
+    Each with the sums of its measures as published.
+    """
     wanted = sorted(set(days))
     if not tables or not wanted:
         return {}
     sql = f"""
-SELECT table_name, event_day, model_version
+SELECT table_name, event_day, model_version, measures
 FROM `{warehouse.table_id("control.publication")}`
 WHERE table_name IN ({", ".join(map(quote, tables))}) AND {day_sql("event_day", wanted)}
 QUALIFY ROW_NUMBER() OVER (PARTITION BY table_name, event_day ORDER BY version DESC) = 1
 """
-    found: dict[str, set[date]] = {}
+    found: dict[str, dict[date, dict[str, Decimal]]] = {}
     for row in warehouse.run(sql, kind="reconcile").rows:
         if row["model_version"] != rule_version(catalog, catalog[row["table_name"]]):
-            found.setdefault(row["table_name"], set()).add(row["event_day"])
+            sums = {each["name"]: Decimal(each["value"] or 0) for each in row["measures"]}
+            found.setdefault(row["table_name"], {})[row["event_day"]] = sums
     return found
 
 

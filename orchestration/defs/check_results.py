@@ -28,7 +28,9 @@ def comparison_result(
     records = as_records(compared, left, right)
     return dg.AssetCheckResult(
         passed=not wrong,
-        description=_sentence(compared, wrong, left, right) + _not_compared((more or {}).get("measures_not_derivable")),
+        description=_sentence(compared, wrong, left, right)
+        + _not_compared((more or {}).get("measures_not_derivable"))
+        + _of_another_rule((more or {}).get("days_of_another_rule")),
         metadata={
             **(more or {}),
             "days_checked": len(compared),
@@ -50,6 +52,18 @@ def _not_compared(measures: Sequence[str] | None) -> str:
     named = ", ".join(measures[:_MEASURES_NAMED])
     more = f" and {len(measures) - _MEASURES_NAMED} more" if len(measures) > _MEASURES_NAMED else ""
     return f"; not compared, since no query shows what a row of core adds: {named}{more}"
+
+
+def _of_another_rule(days: Sequence[str] | None) -> str:
+    """Says which days a changed rule has left as they were: whether they are published anew is the team's choice."""
+    if not days:
+        return ""
+    count = len({each.partition(" ")[0] for each in days})
+    named = ", ".join(sorted({each.partition(" ")[2] for each in days}))
+    return (
+        f"; {count} day(s) of {named} still hold the sums of an older rule, as published then: "
+        "`dbt-like-sql plan --compare` shows what publishing them again would change"
+    )
 
 
 def _sentence(compared: Sequence[DayComparison], wrong: Sequence[DayComparison], left: str, right: str) -> str:

@@ -7,6 +7,7 @@ single table (its checks.sql).
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from typing import Any, Self
 
 import dagster as dg
@@ -274,13 +275,17 @@ def reconcile_marts(
     from dbt_like_sql.catalog import load_catalog
 
     found: list[Compared] = []
-    told: dict[str, list[str]] = {"measures": [], "measures_not_derivable": [], "days_left_out": []}
+    told: dict[str, list[str]] = {
+        "measures": [], "measures_not_derivable": [], "days_left_out": [], "days_of_another_rule": []
+    }  # fmt: skip
     for feed in feeds() if of is None else of:
         measures = reconcile.core_measures(load_catalog(), feed.table)
         hashes = reconcile.core_labels(load_catalog(), feed.table) if labels else ()
         of_feed = _still(conn, warehouse, feed, days, (*measures, *hashes))
         other = reconcile.days_of_another_rule(warehouse, load_catalog(), [each.table for each in hashes], days)
         of_feed = [each.without_hashes(hashes, other) for each in of_feed]
+        of_feed, old = _without_old_sums(warehouse, of_feed)
+        told["days_of_another_rule"] += old
         found += of_feed
         told["measures"] += [each.name for each in measures if each.source_sql]
         told["measures_not_derivable"] += [each.name for each in measures if each.source_sql is None]
@@ -326,6 +331,23 @@ def _still(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], measures
     return sorted(found, key=lambda each: days.index(each.day))
 
 
+def _without_old_sums(warehouse: Any, found: Sequence["Compared"]) -> tuple[list["Compared"], list[str]]:
+    """The days, and which of them hold in which table what an older rule gave, so that they differ by that alone."""
+    from dbt_like_sql import reconcile
+    from dbt_like_sql.catalog import load_catalog
+
+    differ = {each.day: each.marts.measures_that_differ for each in found if each.marts.measures_that_differ}
+    tables = sorted({name.rpartition(".")[0] for names in differ.values() for name in names})
+    other = reconcile.days_of_another_rule(warehouse, load_catalog(), tables, differ)
+    kept = [each.without_old_sums(other) for each in found]
+    old = [
+        f"{before.day} {table}"
+        for before, after in zip(found, kept, strict=True)
+        for table in sorted({name.rpartition(".")[0] for name in before.marts.left.sums.keys() - after.marts.left.sums})
+    ]
+    return kept, old
+
+
 @dataclass(frozen=True)
 class Compared:
     """One day of one topic through all layers: landed with core, core with the marts, and what is recorded of it."""
@@ -351,6 +373,20 @@ class Compared:
     def without_hashes(self, hashes: Sequence[Any], other: Mapping[str, Collection[date]]) -> Self:
         """Without labels of tables whose rule has changed since this day was published: they are not wrong, but old."""
         old = {each.name for each in hashes if self.day in other.get(each.table, ())}
+        sums = {name: total for name, total in self.marts.left.sums.items() if name not in old}
+        return replace(self, marts=replace(self.marts, left=replace(self.marts.left, sums=sums)))
+
+    def without_old_sums(self, other: Mapping[str, Mapping[date, Mapping[str, Decimal]]]) -> Self:
+        """Without sums that are still as published by a rule that has changed since: not wrong, but old.
+
+        A measure that the contract has gained since was nothing then.
+        """
+        was = {name: published[self.day] for name, published in other.items() if self.day in published}
+        old = set()
+        for name in self.marts.measures_that_differ:
+            table, _, column = name.rpartition(".")
+            if table in was and was[table].get(column, Decimal(0)) == self.marts.right.sums[name]:
+                old.add(name)
         sums = {name: total for name, total in self.marts.left.sums.items() if name not in old}
         return replace(self, marts=replace(self.marts, left=replace(self.marts.left, sums=sums)))
 

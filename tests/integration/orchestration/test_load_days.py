@@ -590,6 +590,36 @@ def test_any_measure_of_any_daily_mart_that_differs_from_core_is_named_with_both
     assert reconcile_marts(landing.conn, warehouse, [DAY], "undone").passed
 
 
+def test_a_day_that_an_older_rule_published_is_no_difference_while_it_is_as_it_was_published(
+    landing: HandLanding, load_days: Run, warehouse: Any
+) -> None:
+    """Else a changed measure would keep the report from being refreshed until weeks of the past are published anew."""
+    landing.land([event(), event(line_no=2)])
+    assert load_days("2010-12-01").success
+    table, publication = (warehouse.table_id(name) for name in ("mart.daily_sales_by_country", "control.publication"))
+    # An older rule had counted an item more; and it knew no returns, a measure that the contract has gained since.
+    warehouse.run(f"UPDATE `{table}` SET items = items + 1 WHERE invoice_date = DATE '2010-12-01'")
+    assert not reconcile_marts(landing.conn, warehouse, [DAY], "by hand").passed
+    warehouse.run(
+        f"INSERT INTO `{publication}` SELECT * REPLACE (version + 1 AS version, 'older' AS model_version, "
+        "ARRAY(SELECT AS STRUCT m.name, IF(m.name = 'items', m.value + 1, m.value) AS value FROM UNNEST(measures) AS m "
+        f"WHERE m.name != 'returns_gbp') AS measures) FROM `{publication}` "
+        "WHERE table_name = 'mart.daily_sales_by_country'"
+    )
+    found = reconcile_marts(landing.conn, warehouse, [DAY], "another rule")
+    assert found.passed, found.description
+    assert "1 day(s) of mart.daily_sales_by_country still hold the sums of an older rule" in (found.description or "")
+    ledger = warehouse.table_id("control.reconciliation")
+    newest = (
+        f"SELECT is_reconciled FROM `{ledger}` WHERE TRUE QUALIFY ROW_NUMBER() OVER (ORDER BY recorded_at DESC) = 1"
+    )
+    assert [row["is_reconciled"] for row in warehouse.run(newest).rows] == [True], "the report may be refreshed"
+    warehouse.run(f"UPDATE `{table}` SET items = items + 1 WHERE invoice_date = DATE '2010-12-01'")
+    changed = reconcile_marts(landing.conn, warehouse, [DAY], "changed by hand since")
+    assert not changed.passed
+    assert "mart.daily_sales_by_country.items: core 12, mart 14" in (changed.description or "")
+
+
 def test_a_label_that_was_changed_by_hand_is_told_at_night_of_each_mart_whose_sums_stay(
     landing: HandLanding, load_days: Run, warehouse: Any
 ) -> None:
