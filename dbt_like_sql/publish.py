@@ -421,7 +421,7 @@ def _views_failed(failed: Sequence[CheckResult], published: Mapping[str, Publish
     count, listed = _blocking(failed)
     message = (
         f"checking views: {count} blocking check(s) found rows, which readers of the view see, since it has nothing to "
-        f"hold back. Tables were published.\n{listed}\nMend the view's query, or what it reads."
+        f"hold back. Tables beside it were published.\n{listed}\nMend the view's query, or what it reads."
     )
     return ChecksFailedError(message, failed, published)
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 # What Arrow's reader takes exactly as the decoder does: text as it is, numbers by their digits, never through a float.
 _TAKEN = frozenset({"string", "integer", "number", "boolean", "timestamp"})
 BLOCK_BYTES = 8 << 20
-PART_BYTES = (
-    64 << 20
-)  # of text at a time: it is copied to get its newlines, and what is read of it is put together after
+PART_BYTES = 64 << 20  # of text at a time, which is copied to get its newlines
 COUNTED_BYTES = 1 << 20  # at a time: what is compared stays in the processor's cache
 NEWLINE = 0x0A
 
@@ -38,7 +36,7 @@ def quick_columns(contract: Contract, payloads: pa.ChunkedArray) -> list[pa.Arra
         return None
     if not len(payloads) or payloads.null_count:
         return None
-    read: list[list[pa.ChunkedArray]] = [[] for _ in contract.fields]
+    read: list[list[pa.Array]] = [[] for _ in contract.fields]
     for text in _parts(payloads):
         columns = _read(contract.fields, text)
         if columns is None:
