@@ -33,6 +33,7 @@ import duckdb
 from local_bigquery import cli
 from local_bigquery.catalog import tables
 from local_bigquery.engine import database
+from local_bigquery.errors import already_exists
 from local_bigquery.grpc import read
 from local_bigquery.jobs import query, store
 from sqlglot import exp
@@ -245,6 +246,7 @@ class QuickJobs:
     def __init__(self) -> None:
         self._execute, self._evaluator = query.execute, query._evaluator  # noqa: SLF001
         self._of_thread = threading.local()
+        self._taking_on = threading.Lock()
 
     def install(self) -> None:
         """Take the place of the emulator's own functions."""
@@ -269,7 +271,8 @@ class QuickJobs:
 
         Statements of a script come right before their script's own end, in the thread that ran it. A job that is taken
         on replaces none: of two of one id, submitted in the same instant, the second would run beside the first, and
-        what it wrote would stand over the first's end. Nor is one kept that could not be written: the thread's next job
+        what it wrote would stand over the first's end. It is told that the job exists, as it would be a moment later:
+        by that a client knows to wait for the first. Nor is one kept that could not be written: the thread's next job
         would write it then, and whoever waits for the first would wait for ever.
         """
         waiting: list[Any] = self._of_thread.__dict__.setdefault("waiting", [])
@@ -279,12 +282,28 @@ class QuickJobs:
         if job.statistics.parentJobId is None:
             rows = [_row(each) for each in waiting]
             waiting.clear()
-            insert = "INSERT" if job.status.state == "PENDING" else "INSERT OR REPLACE"
-            with database.cursor() as cur:
-                cur.execute("BEGIN TRANSACTION")
-                cur.executemany(f"{insert} INTO emulator.jobs VALUES (?, ?, ?, ?, ?, ?)", rows)
-                cur.execute("COMMIT")
+            if job.status.state == "PENDING":
+                self._take_on(job, rows)
+            else:
+                _write_jobs("INSERT OR REPLACE", rows)
         return job
+
+    def _take_on(self, job: Any, rows: list[list[Any]]) -> None:
+        with self._taking_on:  # one at a time: who is told that a job exists can look at it at once
+            try:
+                _write_jobs("INSERT", rows)
+            except duckdb.Error:
+                project, job_id = job.jobReference.projectId, job.jobReference.jobId
+                if not store.load(project, job_id):
+                    raise
+                raise already_exists("Job", f"{project}:{job_id}") from None
+
+
+def _write_jobs(insert: str, rows: list[list[Any]]) -> None:
+    with database.cursor() as cur:
+        cur.execute("BEGIN TRANSACTION")
+        cur.executemany(f"{insert} INTO emulator.jobs VALUES (?, ?, ?, ?, ?, ?)", rows)
+        cur.execute("COMMIT")
 
 
 def _row(job: Any) -> list[Any]:
