@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from streaming.contract import Contract, Field, read_contract
+from streaming.event_type import EPOCH_RANGE_S
 from tests.unit.streaming.events import NOW, ORDERS, FakeMessage
 
 HEAD = """
@@ -82,6 +83,7 @@ CONTRACTS = {
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_NS = datetime(2262, 4, 11, tzinfo=UTC)  # in 64 bits
+FIRST_COUNT_NS = EPOCH_RANGE_S[0] * 1_000_000_000
 TEXTS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -151,7 +153,7 @@ def times(field: Field, first: datetime, last: datetime) -> st.SearchStrategy[Wr
 
 def _written_ns(instant: datetime, beside: int) -> Written:
     count = (instant - EPOCH) // timedelta(microseconds=1) * 1_000 + beside
-    return Written(str(count), instant)
+    return Written(str(max(count, FIRST_COUNT_NS)), instant)
 
 
 def dates(field: Field) -> st.SearchStrategy[Written]:
