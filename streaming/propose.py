@@ -29,9 +29,8 @@ from streaming.contract import (
     Contract,
     read_contract,
 )
-from streaming.decode import Decoder, Refusal
+from streaming.decode import Decoder, Refusal, as_instant
 from streaming.errors import SourceError
-from streaming.event_type import to_micros
 
 if TYPE_CHECKING:
     from streaming.sample import Sample, Seen
@@ -154,10 +153,7 @@ def _as_integer(found: Proposed) -> None:
     elif epoch and TIME_WORDS.search(found.name):
         found.logical_type, found.physical_type = "timestamp", "timestamptz"
         found.options["format"] = epoch
-        found.first_at, found.last_at = (
-            datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=to_micros(count, epoch))
-            for count in (seen.lowest or 0, seen.highest or 0)
-        )
+        found.first_at, found.last_at = (as_instant(count, epoch) for count in (seen.lowest or 0, seen.highest or 0))
         found.notes.append(f"whole numbers that are times as {epoch}; say so if they are not")
     else:
         found.logical_type, found.physical_type = "integer", "bigint"

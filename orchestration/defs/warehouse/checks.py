@@ -372,9 +372,7 @@ class Compared:
 
     def without_hashes(self, hashes: Sequence[Any], other: Mapping[str, Collection[date]]) -> Self:
         """Without labels of tables whose rule has changed since this day was published: they are not wrong, but old."""
-        old = {each.name for each in hashes if self.day in other.get(each.table, ())}
-        sums = {name: total for name, total in self.marts.left.sums.items() if name not in old}
-        return replace(self, marts=replace(self.marts, left=replace(self.marts.left, sums=sums)))
+        return self._without({each.name for each in hashes if self.day in other.get(each.table, ())})
 
     def without_old_sums(self, other: Mapping[str, Mapping[date, Mapping[str, Decimal]]]) -> Self:
         """Without sums that are still as published by a rule that has changed since: not wrong, but old.
@@ -387,8 +385,10 @@ class Compared:
             table, _, column = name.rpartition(".")
             if table in was and was[table].get(column, Decimal(0)) == self.marts.right.sums[name]:
                 old.add(name)
-        sums = {name: total for name, total in self.marts.left.sums.items() if name not in old}
-        return replace(self, marts=replace(self.marts, left=replace(self.marts.left, sums=sums)))
+        return self._without(old)
+
+    def _without(self, names: Collection[str]) -> Self:
+        return replace(self, marts=without_sums(self.marts, names))
 
     def as_record(self) -> Any:
         """For control.reconciliation."""
@@ -447,7 +447,12 @@ def _compare(conn: Any, warehouse: Any, feed: Feed, days: Sequence[date], measur
 def without_stale(comparison: DayComparison, stale: Mapping[str, Sequence[date]]) -> DayComparison:
     """The comparison without measures of tables that wait for their publication on this day: it brings what is new."""
     waiting = tuple(f"{name}." for name, days in stale.items() if comparison.day in days)
-    sums = {name: total for name, total in comparison.left.sums.items() if not name.startswith(waiting)}
+    return without_sums(comparison, [name for name in comparison.left.sums if name.startswith(waiting)])
+
+
+def without_sums(comparison: DayComparison, names: Collection[str]) -> DayComparison:
+    """The comparison without some sums: they are not compared."""
+    sums = {name: total for name, total in comparison.left.sums.items() if name not in names}
     return replace(comparison, left=replace(comparison.left, sums=sums))
 
 
